@@ -1,0 +1,55 @@
+//! What an operator can set about listening and about TLS, on both sides.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `[listen]`: where clients come in and the limits before and during a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenSettings {
+    /// `host:port` to listen on.
+    pub address: String,
+    /// Directory of the unix socket `.s.PGSQL.<port>`; none: no unix socket.
+    pub socket_dir: Option<PathBuf>,
+    /// Whether clients may or must use TLS. Unix sockets are never TLS.
+    pub tls: ClientTls,
+    /// PEM chain and key; both present unless `tls` is off.
+    pub certificate: Option<PathBuf>,
+    /// PEM private key of `certificate`.
+    pub private_key: Option<PathBuf>,
+    /// Clients in all; one more is refused with 53300.
+    pub max_clients: usize,
+    /// Time from accept to the end of the login.
+    pub login_timeout: Duration,
+    /// Time that running transactions have to finish after SIGTERM.
+    pub drain_timeout: Duration,
+    /// Largest startup packet, in bytes; `PostgreSQL` itself allows 10,000.
+    pub max_startup_bytes: usize,
+    /// Largest client message that is collected (everything but `CopyData`), in bytes.
+    pub max_message_bytes: usize,
+}
+
+/// `listen.tls`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientTls {
+    /// TLS requests are answered with 'N'.
+    Off,
+    /// TLS if the client asks.
+    Prefer,
+    /// A TCP client without TLS is refused.
+    Require,
+}
+
+/// `upstream.NAME.tls`, as libpq's sslmode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ServerTls {
+    /// Never TLS.
+    Off,
+    /// TLS if the server offers it, unverified.
+    Prefer,
+    /// TLS or nothing, unverified.
+    Require,
+    /// The chain must lead to a trusted root.
+    VerifyCa,
+    /// As `VerifyCa`, and the host name must match.
+    VerifyFull,
+}

@@ -1,0 +1,113 @@
+//! The directory: all tenants, all users, and what each user may do. Plain data, immutable.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::names::{TenantId, UpstreamName, UserName};
+use crate::secret::Secret;
+
+/// Everything that a reload replaces at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    /// Every tenant by id.
+    pub tenants: HashMap<TenantId, Arc<Tenant>>,
+    /// Every user by name.
+    pub users: HashMap<UserName, Arc<User>>,
+    /// `[tenancy]`
+    pub tenancy: Tenancy,
+}
+
+/// `[tenancy]`: what holds for all tenants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenancy {
+    /// The custom setting that carries the tenant's id, for example `app.tenant_id`.
+    pub setting: String,
+    /// Refuse a gateway user's statements (28000) as long as no tenant is chosen.
+    pub require_tenant: bool,
+}
+
+/// `[[tenant]]` with the defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its id.
+    pub id: TenantId,
+    /// Where its rows are.
+    pub upstream: UpstreamName,
+    /// How its rows are kept apart.
+    pub isolation: Isolation,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// `tenant.isolation`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Shared tables, row-level security.
+    Row,
+}
+
+/// What one tenant may use; zero durations mean no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections.
+    pub max_clients: usize,
+    /// Server connections at one time, in each pool.
+    pub max_servers: usize,
+    /// Wait for a server, then 53300.
+    pub queue_timeout: Duration,
+    /// One statement, then 57014.
+    pub statement_timeout: Duration,
+    /// A client idle inside a transaction, then 25P03.
+    pub idle_transaction_timeout: Duration,
+}
+
+/// `[[user]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The login name.
+    pub name: UserName,
+    /// What proves it.
+    pub verifier: Verifier,
+    /// What it may do.
+    pub grant: Grant,
+}
+
+/// A SCRAM-SHA-256 verifier as `PostgreSQL` stores it in `pg_authid.rolpassword`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verifier {
+    /// Iteration count, 4096 by default.
+    pub iterations: usize,
+    /// Salt, decoded.
+    pub salt: Vec<u8>,
+    /// `SHA256(ClientKey)`, 32 bytes.
+    pub stored_key: Secret<Vec<u8>>,
+    /// `HMAC(SaltedPassword, "Server Key")`, 32 bytes.
+    pub server_key: Secret<Vec<u8>>,
+}
+
+/// What a user may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grant {
+    /// A bound user: `tenant = "acme"`.
+    Tenant(TenantId),
+    /// A gateway user: `tenants = ["acme", "globex"]`.
+    Tenants(Vec<TenantId>),
+    /// A gateway user for every tenant: `tenants = ["*"]`.
+    AnyTenant,
+    /// `maintenance = {…}`: no tenant context, its own server role and pool.
+    Maintenance(Maintenance),
+    /// `operator = true`: the console.
+    Operator,
+}
+
+/// Where and as whom a maintenance user runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maintenance {
+    /// The upstream.
+    pub upstream: UpstreamName,
+    /// The server role.
+    pub server_user: String,
+    /// Its password, if the server asks for one.
+    pub server_password: Option<Secret<String>>,
+}
