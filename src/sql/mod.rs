@@ -1,0 +1,22 @@
+//! Reads SQL text as far as a proxy has to: tokens exactly by `PostgreSQL`'s rules, and the kind of each
+//! statement by its first words. Reads no grammar and knows no catalogue; what a text *may* do is for
+//! [`crate::guard`]. The entry is [`survey`].
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::string_slice
+)]
+
+mod scan;
+
+pub mod lexer;
+
+pub mod keyword;
+
+pub mod kind;
+
+pub mod statement;
+
+pub use kind::{SessionState, StatementKind};
+pub use statement::{Count, Survey, survey};

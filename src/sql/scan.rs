@@ -1,0 +1,143 @@
+//! The searches of the lexer: where a run of bytes, a quote, a comment ends. Positions in, positions out, total
+//! on any bytes; nothing here knows of tokens but the kind of a literal, which decides how its quotes end.
+
+use super::lexer::TokenKind;
+
+pub(super) fn byte_at(text: &[u8], at: usize) -> Option<u8> {
+    text.get(at).copied()
+}
+
+/// The end of the run of bytes of one sort that starts here.
+pub(super) fn run(text: &[u8], from: usize, belongs: impl Fn(u8) -> bool) -> usize {
+    let rest = text.get(from..).unwrap_or_default();
+    let length = rest.iter().position(|byte| !belongs(*byte)).unwrap_or(rest.len());
+    from.saturating_add(length)
+}
+
+pub(super) fn find(text: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
+    let rest = text.get(from..)?;
+    rest.windows(needle.len().max(1)).position(|window| window == needle).map(|at| from.saturating_add(at))
+}
+
+pub(super) fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte >= 0x80 || byte == b'_' || byte == b'$'
+}
+
+pub(super) fn is_operator_byte(byte: u8) -> bool {
+    b"~!@#^&|`?+-*/%<>=".contains(&byte)
+}
+
+/// Vertical tab is white space from `PostgreSQL` 16 on. Before, it is a syntax error that sinks the whole text, so
+/// reading it as white space for every version hides nothing.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+fn is_newline(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+/// The first byte from here that is neither white space nor comment; or where an endless comment starts.
+pub(super) fn skip_blank(text: &[u8], from: usize) -> Result<usize, usize> {
+    let mut at = from;
+    loop {
+        match (byte_at(text, at), byte_at(text, at.saturating_add(1))) {
+            (Some(byte), _) if is_space(byte) => at = at.saturating_add(1),
+            (Some(b'-'), Some(b'-')) => at = run(text, at, |byte| !is_newline(byte)),
+            (Some(b'/'), Some(b'*')) => at = end_of_comment(text, at).ok_or(at)?,
+            _ => return Ok(at),
+        }
+    }
+}
+
+/// The end of the block comment that starts here; they nest.
+fn end_of_comment(text: &[u8], from: usize) -> Option<usize> {
+    let mut at = from.saturating_add(2);
+    let mut depth: usize = 1;
+    while depth > 0 {
+        match (byte_at(text, at)?, byte_at(text, at.saturating_add(1))) {
+            (b'/', Some(b'*')) => {
+                depth = depth.saturating_add(1);
+                at = at.saturating_add(2);
+            }
+            (b'*', Some(b'/')) => {
+                depth = depth.saturating_sub(1);
+                at = at.saturating_add(2);
+            }
+            _ => at = at.saturating_add(1),
+        }
+    }
+    Some(at)
+}
+
+/// The end of a quoted text, from just inside its first quote.
+pub(super) fn end_of_literal(text: &[u8], inside: usize, kind: TokenKind) -> Option<usize> {
+    let mut at = inside;
+    loop {
+        let end = match kind {
+            TokenKind::EscapeText => end_of_escape_piece(text, at),
+            _ => end_of_piece(text, at, b'\''),
+        }?;
+        match continuation(text, end) {
+            Some(inside) => at = inside,
+            None => return Some(end),
+        }
+    }
+}
+
+/// The end of one pair of quotes, in which a doubled quote stands for itself.
+pub(super) fn end_of_piece(text: &[u8], inside: usize, quote: u8) -> Option<usize> {
+    let mut at = inside;
+    loop {
+        let end = run(text, at, |byte| byte != quote).saturating_add(1);
+        byte_at(text, end.saturating_sub(1))?;
+        if byte_at(text, end) != Some(quote) {
+            return Some(end);
+        }
+        at = end.saturating_add(1);
+    }
+}
+
+fn end_of_escape_piece(text: &[u8], inside: usize) -> Option<usize> {
+    let mut at = inside;
+    loop {
+        let here = run(text, at, |byte| byte != b'\'' && byte != b'\\');
+        let next = here.saturating_add(1);
+        at = match (byte_at(text, here)?, byte_at(text, next)) {
+            (b'\\', _) | (b'\'', Some(b'\'')) => next.saturating_add(1),
+            _ => return Some(next),
+        };
+    }
+}
+
+/// A literal goes on behind white space with a newline in it, and `--` comments count as such space: the place
+/// just inside the next piece's quote, or nothing (`quotecontinue` in scan.l).
+pub(super) fn continuation(text: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    let mut newline = false;
+    loop {
+        let byte = byte_at(text, at)?;
+        let next = at.saturating_add(1);
+        at = match byte {
+            b'\'' if newline => return Some(next),
+            b'-' if byte_at(text, next) == Some(b'-') => {
+                let end = run(text, at, |byte| !is_newline(byte));
+                byte_at(text, end)?;
+                end
+            }
+            _ if is_space(byte) => next,
+            _ => return None,
+        };
+        newline = newline || is_newline(byte);
+    }
+}
+
+/// The end of the opening `$tag$`, if one stands here.
+pub(super) fn end_of_tag(text: &[u8], from: usize) -> Option<usize> {
+    let name = from.saturating_add(1);
+    if byte_at(text, name).is_some_and(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let end = run(text, name, |byte| is_word_byte(byte) && byte != b'$');
+    (byte_at(text, end) == Some(b'$')).then(|| end.saturating_add(1))
+}
