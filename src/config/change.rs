@@ -1,0 +1,89 @@
+//! What a reload cannot apply: the settings that differ and were built into what is running.
+//! Each struct is taken apart by field, so that a new setting cannot be forgotten here.
+
+use super::Config;
+use crate::net::settings::ListenSettings;
+use crate::observability::settings::{LogSettings, MetricsSettings};
+use crate::tenant::Tenancy;
+use crate::upstream::settings::UpstreamSettings;
+
+/// Names of changed settings that need a restart; `upstream` alone means that one came or went.
+pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    // Live: the directory but for one setting of it.
+    let Config { listen, metrics, log, upstreams, directory } = old;
+    let mut rows = Vec::new();
+    rows.extend(listen_rows(listen, &new.listen));
+    let MetricsSettings { address, max_tenants } = metrics;
+    rows.push(("metrics.address", *address != new.metrics.address));
+    rows.push(("metrics.max_tenants", *max_tenants != new.metrics.max_tenants));
+    let LogSettings { format, level } = log;
+    rows.push(("log.format", *format != new.log.format));
+    rows.push(("log.level", *level != new.log.level));
+    rows.push(("upstream", !upstreams.keys().eq(new.upstreams.keys())));
+    for (name, upstream) in upstreams {
+        rows.extend(new.upstreams.get(name).into_iter().flat_map(|new| upstream_rows(upstream, new)));
+    }
+    let Tenancy { setting, require_tenant: _ } = &directory.tenancy;
+    rows.push(("tenancy.setting", *setting != new.directory.tenancy.setting));
+
+    let mut names = Vec::new();
+    for (name, changed) in rows {
+        if changed && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+type Row = (&'static str, bool);
+
+fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 8] {
+    let ListenSettings {
+        address,
+        socket_dir,
+        tls,
+        certificate: _,
+        private_key: _,
+        max_clients,
+        login_timeout,
+        drain_timeout,
+        max_startup_bytes,
+        max_message_bytes,
+    } = old;
+    [
+        ("listen.address", *address != new.address),
+        ("listen.socket_dir", *socket_dir != new.socket_dir),
+        ("listen.tls", *tls != new.tls),
+        ("listen.max_clients", *max_clients != new.max_clients),
+        ("listen.login_timeout", *login_timeout != new.login_timeout),
+        ("listen.drain_timeout", *drain_timeout != new.drain_timeout),
+        ("listen.max_startup_bytes", *max_startup_bytes != new.max_startup_bytes),
+        ("listen.max_message_bytes", *max_message_bytes != new.max_message_bytes),
+    ]
+}
+
+fn upstream_rows(old: &UpstreamSettings, new: &UpstreamSettings) -> [Row; 9] {
+    let UpstreamSettings {
+        name: _,
+        hosts,
+        database,
+        user,
+        password,
+        tls,
+        ca,
+        pool_size,
+        connect_timeout,
+        max_prepared,
+    } = old;
+    [
+        ("upstream.*.hosts", *hosts != new.hosts),
+        ("upstream.*.database", *database != new.database),
+        ("upstream.*.user", *user != new.user),
+        ("upstream.*.password", *password != new.password),
+        ("upstream.*.tls", *tls != new.tls),
+        ("upstream.*.ca", *ca != new.ca),
+        ("upstream.*.pool_size", *pool_size != new.pool_size),
+        ("upstream.*.connect_timeout", *connect_timeout != new.connect_timeout),
+        ("upstream.*.max_prepared", *max_prepared != new.max_prepared),
+    ]
+}

@@ -1,0 +1,236 @@
+//! The directory from what is written: `[tenancy]`, `[defaults]`, `[[tenant]]` and `[[user]]`.
+//! One pass over each list and hash look-ups between them: 100,000 tenants load in a blink.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::compile::{DAY, MAX_CLIENTS, MAX_SERVERS};
+use super::file::Section;
+use super::keys;
+use super::problem::{Refusal, refuse, suggest};
+use super::value;
+use super::verifier::{PlainPasswords, verifier};
+use crate::names::{TenantId, UpstreamName, UserName};
+use crate::tenant::{Directory, Grant, Isolation, Limits, Maintenance, Tenancy, Tenant, User};
+
+/// Names that others may refer to, in the file's order.
+pub(super) struct Known<'p> {
+    kind: &'static str,
+    order: Vec<&'p str>,
+    set: HashSet<&'p str>,
+}
+
+impl<'p> Known<'p> {
+    pub(super) fn new(kind: &'static str, names: impl Iterator<Item = &'p str>) -> Self {
+        let order: Vec<_> = names.collect();
+        Self { kind, set: order.iter().copied().collect(), order }
+    }
+
+    fn only(&self) -> Option<&'p str> {
+        if let [name] = self.order[..] { Some(name) } else { None }
+    }
+
+    fn check(&self, name: &str) -> Result<(), Refusal> {
+        if self.set.contains(name) {
+            return Ok(());
+        }
+        Err(refuse(format!("there is no {} {name:?}", self.kind), suggest(name, self.order.iter().copied())))
+    }
+}
+
+/// Everything that a reload replaces; none if something without a default is missing.
+pub(super) fn directory(top: &Section<'_>, listen: &Section<'_>, upstreams: &Known<'_>) -> Option<Directory> {
+    let tenancy = tenancy(&top.section("tenancy", &keys::TENANCY));
+    let defaults = limits(&top.section("defaults", &keys::DEFAULTS), DEFAULTS);
+    let sections = top.list("tenant", &keys::TENANT, "id");
+    let known = distinct("tenant", "id", &sections);
+    let mut tenants = HashMap::with_capacity(sections.len());
+    for section in &sections {
+        let Some(tenant) = tenant(section, defaults, upstreams) else { continue };
+        tenants.insert(tenant.id.clone(), Arc::new(tenant));
+    }
+    let plain = match listen.flag("allow_plain_passwords") {
+        Some(true) => PlainPasswords::Allowed,
+        Some(false) | None => PlainPasswords::Refused,
+    };
+    let sections = top.list("user", &keys::USER, "name");
+    distinct("user", "name", &sections);
+    let grants = Grants { tenants: &known, upstreams };
+    let mut users = HashMap::with_capacity(sections.len());
+    for section in &sections {
+        let Some(user) = user(section, plain, &grants) else { continue };
+        users.insert(user.name.clone(), Arc::new(user));
+    }
+    refuse_ambiguous(&sections, &known);
+    Some(Directory { tenants, users, tenancy: tenancy? })
+}
+
+/// The names of a list's tables; a second table of the same name is a problem.
+fn distinct<'p>(kind: &'static str, key: &str, sections: &[Section<'p>]) -> Known<'p> {
+    let mut first: HashMap<&str, &Section<'_>> = HashMap::with_capacity(sections.len());
+    let mut names = Vec::with_capacity(sections.len());
+    for section in sections {
+        let Some(name) = section.peek(key) else { continue };
+        names.push(name);
+        if let Some(earlier) = first.get(name) {
+            let hint = format!("the first is {}; remove one", earlier.place());
+            section.report(key, refuse("is there twice", hint));
+        } else {
+            first.insert(name, section);
+        }
+    }
+    Known::new(kind, names.into_iter())
+}
+
+// === [tenancy] ===
+
+fn tenancy(section: &Section<'_>) -> Option<Tenancy> {
+    let setting = match section.has("setting") {
+        true => section.parsed("setting", value::tenancy_setting),
+        false => Some("app.tenant_id".into()),
+    };
+    section.choice("context", &[("plain", Some(())), ("sealed", None)]);
+    section.choice("guard", &[("context", Some(())), ("off", None), ("strict", None)]);
+    if section.has("seal_key") {
+        let what = "is for context = \"sealed\", which is not built yet";
+        section.report("seal_key", refuse(what, "leave the line out"));
+    }
+    let require_tenant = section.flag("require_tenant").unwrap_or(true);
+    Some(Tenancy { setting: setting?, require_tenant })
+}
+
+// === [defaults] and [[tenant]] ===
+
+const DEFAULTS: Limits = Limits {
+    max_clients: 200,
+    max_servers: 10,
+    queue_timeout: Duration::from_secs(5),
+    statement_timeout: Duration::from_secs(30),
+    idle_transaction_timeout: Duration::ZERO,
+};
+
+fn limits(section: &Section<'_>, base: Limits) -> Limits {
+    let any = Duration::ZERO..=DAY;
+    Limits {
+        max_clients: section.count("max_clients", base.max_clients, 1..=MAX_CLIENTS),
+        max_servers: section.count("max_servers", base.max_servers, 1..=MAX_SERVERS),
+        queue_timeout: section.duration("queue_timeout", base.queue_timeout, any.clone()),
+        statement_timeout: section.duration("statement_timeout", base.statement_timeout, any.clone()),
+        idle_transaction_timeout: section.duration(
+            "idle_transaction_timeout",
+            base.idle_transaction_timeout,
+            any,
+        ),
+    }
+}
+
+fn tenant(section: &Section<'_>, defaults: Limits, upstreams: &Known<'_>) -> Option<Tenant> {
+    let id = section.name("id", TenantId::parse);
+    let upstream = upstream_of(section, upstreams);
+    let words = [("row", Some(Isolation::Row)), ("schema", None), ("database", None)];
+    let isolation = section.choice("isolation", &words).unwrap_or(Isolation::Row);
+    let limits = limits(section, defaults);
+    Some(Tenant { id: id?, upstream: upstream?, isolation, limits })
+}
+
+/// The upstream that a table names, or the only one there is.
+fn upstream_of(section: &Section<'_>, upstreams: &Known<'_>) -> Option<UpstreamName> {
+    let name = match (section.has("upstream"), upstreams.only()) {
+        (false, Some(only)) => only,
+        (false, None) if upstreams.order.is_empty() => return None,
+        _ => section.required("upstream")?,
+    };
+    section.accept("upstream", upstreams.check(name))?;
+    UpstreamName::parse(name).ok()
+}
+
+// === [[user]] ===
+
+/// What a grant may refer to.
+struct Grants<'k> {
+    tenants: &'k Known<'k>,
+    upstreams: &'k Known<'k>,
+}
+
+fn user(section: &Section<'_>, plain: PlainPasswords, grants: &Grants<'_>) -> Option<User> {
+    let name = section.name("name", UserName::parse);
+    if !section.has("password") {
+        section.report("password", refuse("is missing", "make a verifier with pgtenant scram"));
+    }
+    let password = section.secret("password");
+    let verifier = password.and_then(|text| section.accept("password", verifier(text.expose(), plain)));
+    let grant = grant(section, grants);
+    Some(User { name: name?, verifier: verifier?, grant: grant? })
+}
+
+fn grant(section: &Section<'_>, grants: &Grants<'_>) -> Option<Grant> {
+    let is_operator = section.flag("operator") == Some(true);
+    let mut named = vec!["tenant", "tenants", "maintenance"];
+    named.retain(|key| section.has(key));
+    match (&named[..], is_operator) {
+        ([], true) => Some(Grant::Operator),
+        (["tenant"], false) => bound(section, grants.tenants),
+        (["tenants"], false) => gateway(section, grants.tenants),
+        (["maintenance"], false) => maintenance(section, grants.upstreams),
+        _ => {
+            let what = "must have exactly one of tenant, tenants, maintenance, operator";
+            section.report_whole(refuse(what, "a user of one tenant has tenant = \"…\""));
+            None
+        }
+    }
+}
+
+fn bound(section: &Section<'_>, tenants: &Known<'_>) -> Option<Grant> {
+    let id = section.name("tenant", TenantId::parse)?;
+    section.accept("tenant", tenants.check(id.as_str()))?;
+    Some(Grant::Tenant(id))
+}
+
+fn gateway(section: &Section<'_>, tenants: &Known<'_>) -> Option<Grant> {
+    let texts = section.texts("tenants")?;
+    if matches!(texts[..], [(_, "*")]) {
+        return Some(Grant::AnyTenant);
+    }
+    let mut seen = HashSet::with_capacity(texts.len());
+    let mut ids = Vec::with_capacity(texts.len());
+    for (place, text) in &texts {
+        if *text == "*" {
+            section.report(place, refuse("\"*\" stands alone", "write tenants = [\"*\"]"));
+        } else if !seen.insert(*text) {
+            section.report(place, refuse(format!("{text:?} is there twice"), "remove one"));
+        } else if section.accept(place, tenants.check(text)).is_some() {
+            ids.extend(TenantId::parse(text).ok());
+        }
+    }
+    Some(Grant::Tenants(ids))
+}
+
+fn maintenance(section: &Section<'_>, upstreams: &Known<'_>) -> Option<Grant> {
+    let section = section.section("maintenance", &keys::MAINTENANCE);
+    let upstream = upstream_of(&section, upstreams);
+    let server_user = section.name("server_user", UserName::parse);
+    let server_password = section.secret("server_password");
+    Some(Grant::Maintenance(Maintenance {
+        upstream: upstream?,
+        server_user: server_user?.as_str().to_owned(),
+        server_password,
+    }))
+}
+
+/// A gateway user logs in as `name.tenant` too, so that such a text must mean one thing only:
+/// no other user has it as a name, and no two gateway users can both be its beginning.
+fn refuse_ambiguous(sections: &[Section<'_>], tenants: &Known<'_>) {
+    let names = || sections.iter().filter_map(|section| Some((section, section.peek("name")?)));
+    let gateways: HashSet<_> =
+        names().filter(|(section, _)| section.has("tenants")).map(|(_, name)| name).collect();
+    for (section, name) in names() {
+        for (at, _) in name.match_indices('.') {
+            let (first, rest) = (&name[..at], &name[at + 1..]);
+            if gateways.contains(first) && (gateways.contains(name) || tenants.set.contains(rest)) {
+                let what = format!("reads as the gateway user {first:?} asking for the tenant {rest:?}");
+                section.report("name", refuse(what, "rename the user, for example with a dash for the dot"));
+            }
+        }
+    }
+}

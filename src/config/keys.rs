@@ -1,0 +1,164 @@
+//! Every key that a configuration may hold, and whether a reload applies it.
+//! The reader refuses what is not in these tables; tests hold the example, the documentation
+//! and the reload comparison to them. A new setting starts here.
+
+/// One key of a section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Its name in the section.
+    pub name: &'static str,
+    /// Whether a reload applies it.
+    pub reload: Reload,
+}
+
+/// What a reload does with a changed key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// Applies it.
+    Live,
+    /// Names it and leaves the running value.
+    Restart,
+}
+
+/// The keys of one section.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Keys {
+    /// The section as documented: `listen`, `upstream.*`, `user`.
+    pub section: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+impl Keys {
+    /// Whether the section may hold `name`.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.keys.iter().any(|key| key.name == name)
+    }
+
+    /// The names, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> + Clone + use<> {
+        let keys = self.keys;
+        keys.iter().map(|key| key.name)
+    }
+}
+
+/// Every section that holds settings, in the order of the documentation.
+pub static SECTIONS: &[&Keys] =
+    &[&LISTEN, &METRICS, &LOG, &UPSTREAM, &TENANCY, &DEFAULTS, &TENANT, &USER, &MAINTENANCE];
+
+/// The sections themselves.
+pub(super) static TOP: Keys = Keys {
+    section: "",
+    keys: &[
+        restart("listen"),
+        restart("metrics"),
+        restart("log"),
+        restart("upstream"),
+        live("tenancy"),
+        live("defaults"),
+        live("tenant"),
+        live("user"),
+    ],
+};
+
+pub(super) static LISTEN: Keys = Keys {
+    section: "listen",
+    keys: &[
+        restart("address"),
+        restart("socket_dir"),
+        restart("tls"),
+        live("certificate"),
+        live("private_key"),
+        restart("client_ca"),
+        restart("max_clients"),
+        restart("login_timeout"),
+        restart("drain_timeout"),
+        restart("max_startup_bytes"),
+        restart("max_message_bytes"),
+        live("allow_plain_passwords"),
+    ],
+};
+
+pub(super) static METRICS: Keys =
+    Keys { section: "metrics", keys: &[restart("address"), restart("max_tenants")] };
+
+pub(super) static LOG: Keys = Keys { section: "log", keys: &[restart("format"), restart("level")] };
+
+pub(super) static UPSTREAM: Keys = Keys {
+    section: "upstream.*",
+    keys: &[
+        restart("hosts"),
+        restart("database"),
+        restart("user"),
+        restart("password"),
+        restart("tls"),
+        restart("ca"),
+        restart("pool_size"),
+        restart("connect_timeout"),
+        restart("max_prepared"),
+    ],
+};
+
+pub(super) static TENANCY: Keys = Keys {
+    section: "tenancy",
+    keys: &[
+        restart("setting"),
+        restart("context"),
+        restart("seal_key"),
+        restart("guard"),
+        live("require_tenant"),
+    ],
+};
+
+pub(super) static DEFAULTS: Keys = Keys {
+    section: "defaults",
+    keys: &[
+        live("max_clients"),
+        live("max_servers"),
+        live("queue_timeout"),
+        live("statement_timeout"),
+        live("idle_transaction_timeout"),
+    ],
+};
+
+pub(super) static TENANT: Keys = Keys {
+    section: "tenant",
+    keys: &[
+        live("id"),
+        live("upstream"),
+        live("isolation"),
+        live("max_clients"),
+        live("max_servers"),
+        live("queue_timeout"),
+        live("statement_timeout"),
+        live("idle_transaction_timeout"),
+    ],
+};
+
+pub(super) static USER: Keys = Keys {
+    section: "user",
+    keys: &[
+        live("name"),
+        live("password"),
+        live("tenant"),
+        live("tenants"),
+        live("maintenance"),
+        live("operator"),
+    ],
+};
+
+pub(super) static MAINTENANCE: Keys = Keys {
+    section: "user.maintenance",
+    keys: &[live("upstream"), live("server_user"), live("server_password")],
+};
+
+/// `{ env = "…" }` or `{ file = "…" }` in place of a secret's text.
+pub(super) static SECRET: Keys = Keys { section: "", keys: &[live("env"), live("file")] };
+
+const fn live(name: &'static str) -> Key {
+    Key { name, reload: Reload::Live }
+}
+
+const fn restart(name: &'static str) -> Key {
+    Key { name, reload: Reload::Restart }
+}

@@ -1,0 +1,138 @@
+//! Single values: addresses, byte sizes, the tenant's setting. Pure, and never quoting what they refuse.
+
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeValue;
+
+use super::problem::{Refusal, refuse};
+use crate::upstream::settings::ServerAddress;
+
+/// The longest path of a unix socket, `sun_path` less its NUL.
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// Where `PostgreSQL` listens unless it is told otherwise.
+const DEFAULT_PORT: u16 = 5432;
+
+/// First words of settings that belong to `PostgreSQL`'s own modules: it refuses others' names there.
+const RESERVED_CLASSES: [&str; 11] = [
+    "auth_delay",
+    "auto_explain",
+    "basic_archive",
+    "isn",
+    "passwordcheck",
+    "pgtenant",
+    "plperl",
+    "plpgsql",
+    "pltcl",
+    "postgres_fdw",
+    "sepgsql",
+];
+
+/// A whole number, whatever its radix.
+pub(super) fn integer(value: &DeValue<'_>) -> Option<usize> {
+    let DeValue::Integer(integer) = value else { return None };
+    usize::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+/// "64MiB": a number and a unit; as in `PostgreSQL`, kB, MB and GB count by 1024 too.
+pub(super) fn bytes(text: &str) -> Option<usize> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim_start() {
+        "" | "B" => 1,
+        "kB" | "KB" | "KiB" => 1 << 10,
+        "MB" | "MiB" => 1 << 20,
+        "GB" | "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(factor)
+}
+
+/// `host:port` to listen on; port 0 takes a free one.
+pub(super) fn listen_address(text: &str) -> Result<String, Refusal> {
+    let hint = || "write it as \"127.0.0.1:6432\", \"0.0.0.0:6432\" or \"[::]:6432\"";
+    let (_, port) = host_port(text).ok_or_else(|| refuse("is not host:port", hint()))?;
+    port.map(|_| text.to_owned()).ok_or_else(|| refuse("has no port", hint()))
+}
+
+/// `host`, `host:port`, `[::1]:port`, `/dir` or `/dir/.s.PGSQL.port`.
+pub(super) fn server_address(text: &str) -> Result<ServerAddress, Refusal> {
+    let hint = "write it as \"db.example.com:5432\", \"[::1]:5432\" or \"/run/postgresql\"";
+    if text.starts_with('/') {
+        return socket_address(text);
+    }
+    match host_port(text) {
+        Some((_, Some(0))) => Err(refuse("has port 0", hint)),
+        Some((host, port)) => {
+            Ok(ServerAddress::Tcp { host: host.to_owned(), port: port.unwrap_or(DEFAULT_PORT) })
+        }
+        None => Err(refuse("is neither host:port nor a socket's path", hint)),
+    }
+}
+
+fn socket_address(text: &str) -> Result<ServerAddress, Refusal> {
+    let path = Path::new(text);
+    let is_socket = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".s.PGSQL."));
+    let path = if is_socket { path.to_owned() } else { path.join(format!(".s.PGSQL.{DEFAULT_PORT}")) };
+    socket_path(&path)?;
+    Ok(ServerAddress::Unix(path))
+}
+
+/// Whether a unix socket may have this path.
+pub(super) fn socket_path(path: &PathBuf) -> Result<(), Refusal> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if bytes.len() > MAX_SOCKET_PATH_BYTES || bytes.contains(&0) {
+        let what = format!("makes a socket path longer than {MAX_SOCKET_PATH_BYTES} bytes");
+        return Err(refuse(what, "use a shorter directory"));
+    }
+    Ok(())
+}
+
+/// Splits `host:port`; the host comes without brackets.
+fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        host.parse::<Ipv6Addr>().ok()?;
+        return Some((host, port_after(rest)?));
+    }
+    let end = text.find(':').unwrap_or(text.len());
+    let (host, rest) = text.split_at(end);
+    let letters = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    if host.is_empty() || host.len() > 253 || !letters {
+        return None;
+    }
+    Some((host, port_after(rest)?))
+}
+
+/// What follows a host: nothing, or a colon and a port.
+fn port_after(rest: &str) -> Option<Option<u16>> {
+    if rest.is_empty() {
+        return Some(None);
+    }
+    let digits = rest.strip_prefix(':')?;
+    let only_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+    if only_digits { Some(Some(digits.parse().ok()?)) } else { None }
+}
+
+/// `app.tenant_id`: two simple identifiers, not in a class that belongs to `PostgreSQL`.
+/// Names of settings ignore case in `PostgreSQL`, so the lower-case one stands for all.
+pub(super) fn tenancy_setting(text: &str) -> Result<String, Refusal> {
+    let hint = "use two words joined by a dot, for example \"app.tenant_id\"";
+    let setting = text.to_ascii_lowercase();
+    let Some((class, name)) = setting.split_once('.') else {
+        return Err(refuse("must hold one dot", hint));
+    };
+    if !is_identifier(class) || !is_identifier(name) {
+        return Err(refuse("must be two identifiers of at most 63 letters, digits and underscores", hint));
+    }
+    if class.starts_with("pg_") || RESERVED_CLASSES.contains(&class) {
+        return Err(refuse(format!("{class:?} is reserved"), hint));
+    }
+    Ok(setting)
+}
+
+fn is_identifier(word: &str) -> bool {
+    let starts_well = word.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    starts_well && word.len() <= 63 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
