@@ -45,7 +45,10 @@ pub(super) fn config(top: &Section<'_>) -> Option<Config> {
     let log = log(&top.section("log", &keys::LOG));
     let written = top.named_sections("upstream", &keys::UPSTREAM);
     if written.is_empty() {
-        top.report("upstream", refuse("there is no upstream", "add [upstream.main] with hosts, database and user"));
+        top.report(
+            "upstream",
+            refuse("there is no upstream", "add [upstream.main] with hosts, database and user"),
+        );
     }
     let known = Known::new("upstream", written.iter().map(|(name, _)| *name));
     let upstreams: Vec<_> = written.iter().map(|(name, section)| upstream(name, section)).collect();
@@ -81,8 +84,11 @@ fn listen(section: &Section<'_>) -> ListenSettings {
 }
 
 fn client_tls(section: &Section<'_>) -> ClientTls {
-    let words =
-        [("off", Some(ClientTls::Off)), ("prefer", Some(ClientTls::Prefer)), ("require", Some(ClientTls::Require))];
+    let words = [
+        ("off", Some(ClientTls::Off)),
+        ("prefer", Some(ClientTls::Prefer)),
+        ("require", Some(ClientTls::Require)),
+    ];
     let chosen = section.choice("tls", &words);
     let certified = section.has("certificate");
     for (given, missing) in [("certificate", "private_key"), ("private_key", "certificate")] {

@@ -86,9 +86,10 @@ fn distinct<'p>(kind: &'static str, key: &str, sections: &[Section<'p>]) -> Know
 // === [tenancy] ===
 
 fn tenancy(section: &Section<'_>) -> Option<Tenancy> {
-    let setting = match section.has("setting") {
-        true => section.parsed("setting", value::tenancy_setting),
-        false => Some("app.tenant_id".into()),
+    let setting = if section.has("setting") {
+        section.parsed("setting", value::tenancy_setting)
+    } else {
+        Some("app.tenant_id".into())
     };
     section.choice("context", &[("plain", Some(())), ("sealed", None)]);
     section.choice("guard", &[("context", Some(())), ("off", None), ("strict", None)]);

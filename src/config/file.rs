@@ -2,8 +2,6 @@
 //! Every surprise becomes a problem on the page and reading goes on, so that one run shows them all.
 
 use std::cell::RefCell;
-use std::fs::File;
-use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,13 +10,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Keys};
+use super::named::{open, read_secret};
 use super::problem::{Problem, Problems, Refusal, refuse, suggest};
 use super::value;
 use crate::names::NameError;
 use crate::secret::Secret;
-
-/// The longest secret accepted from a file.
-const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// What all sections of one file share: where its lines begin, what it may look up, what is wrong in it.
 pub(super) struct Page<'p> {
@@ -34,7 +30,8 @@ impl<'p> Page<'p> {
         base_dir: &'p Path,
         environment: &'p dyn Fn(&str) -> Option<String>,
     ) -> Self {
-        let line_ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+        let line_ends =
+            text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
         Self { line_ends, base_dir, environment, problems: RefCell::default() }
     }
 
@@ -51,7 +48,9 @@ impl<'p> Page<'p> {
             what: format!("is not TOML: {}", error.message().replace('\n', " ")),
             hint: "config.example.toml shows every key as it is written".into(),
         };
-        Err(Problems(errors.into_iter().map(problem).collect()))
+        let mut problems: Vec<_> = errors.into_iter().map(problem).collect();
+        problems.sort_by_key(|problem| problem.line);
+        Err(Problems(problems))
     }
 
     /// The section that holds all others.
@@ -152,7 +151,7 @@ impl<'p> Section<'p> {
 
 // === impl Section: problems ===
 
-impl<'p> Section<'p> {
+impl Section<'_> {
     /// Where this section is, for example `user[2] "acme_app"`.
     pub(super) fn place(&self) -> &str {
         &self.place
@@ -179,7 +178,7 @@ impl<'p> Section<'p> {
     }
 }
 
-// === impl Section: values ===
+// === impl Section: values, files and secrets ===
 
 impl<'p> Section<'p> {
     /// Whether the file says anything at `key`.
@@ -248,11 +247,17 @@ impl<'p> Section<'p> {
             Some((_, Some(meaning))) => return Some(*meaning),
             Some((word, None)) => self.report(
                 key,
-                refuse(format!("{word:?} is not built yet"), format!("use {key} = {:?}", built().next().unwrap_or(""))),
+                refuse(
+                    format!("{word:?} is not built yet"),
+                    format!("use {key} = {:?}", built().next().unwrap_or("")),
+                ),
             ),
             None => {
                 let list: Vec<_> = built().collect();
-                self.report(key, refuse("is not a word known here", format!("use one of: {}", list.join(", "))));
+                self.report(
+                    key,
+                    refuse("is not a word known here", format!("use one of: {}", list.join(", "))),
+                );
             }
         }
         None
@@ -271,7 +276,8 @@ impl<'p> Section<'p> {
 
     /// A number of bytes within limits: 10000 or "64MiB".
     pub(super) fn bytes(&self, key: &str, default: usize, limits: RangeInclusive<usize>) -> usize {
-        let pick = |value: &'p DeValue<'p>| as_text(value).map_or_else(|| value::integer(value), value::bytes);
+        let pick =
+            |value: &'p DeValue<'p>| as_text(value).map_or_else(|| value::integer(value), value::bytes);
         let Some(bytes) = self.typed(key, ("a number of bytes", "\"64MiB\""), pick) else { return default };
         if limits.contains(&bytes) {
             return bytes;
@@ -282,7 +288,12 @@ impl<'p> Section<'p> {
     }
 
     /// A duration within limits: "5s" or "500ms".
-    pub(super) fn duration(&self, key: &str, default: Duration, limits: RangeInclusive<Duration>) -> Duration {
+    pub(super) fn duration(
+        &self,
+        key: &str,
+        default: Duration,
+        limits: RangeInclusive<Duration>,
+    ) -> Duration {
         let pick = |value| as_text(value).and_then(|text| humantime::parse_duration(text).ok());
         let Some(duration) = self.typed(key, ("a duration", "\"5s\""), pick) else { return default };
         if limits.contains(&duration) {
@@ -314,11 +325,7 @@ impl<'p> Section<'p> {
         debug_assert!(self.keys.has(key), "{key} is missing in keys.rs");
         self.table?.get(key)
     }
-}
 
-// === impl Section: files and secrets ===
-
-impl Section<'_> {
     /// A path, from the configuration's own directory on.
     pub(super) fn path(&self, key: &str) -> Option<PathBuf> {
         let text = self.text(key)?;
@@ -359,7 +366,8 @@ impl Section<'_> {
         match (source.has("env"), source.has("file")) {
             (true, false) => {
                 let name = source.text("env")?;
-                let unset = || refuse(format!("the environment has no {name:?}"), "set it, or use { file = \"…\" }");
+                let unset =
+                    || refuse(format!("the environment has no {name:?}"), "set it, or use { file = \"…\" }");
                 source.accept("env", (self.page.environment)(name).ok_or_else(unset))
             }
             (false, true) => {
@@ -367,33 +375,14 @@ impl Section<'_> {
                 source.accept("file", read_secret(&path))
             }
             _ => {
-                self.report(key, refuse("must name either env or file", format!("write {key} = {{ env = \"NAME\" }}")));
+                self.report(
+                    key,
+                    refuse("must name either env or file", format!("write {key} = {{ env = \"NAME\" }}")),
+                );
                 None
             }
         }
     }
-}
-
-fn open(path: &Path) -> Result<File, Refusal> {
-    let refused = |error: io::Error| {
-        refuse(format!("{} cannot be read: {error}", path.display()), "check the path and its permissions")
-    };
-    let file = File::open(path).map_err(refused)?;
-    if file.metadata().map_err(refused)?.is_dir() {
-        return Err(refused(io::ErrorKind::IsADirectory.into()));
-    }
-    Ok(file)
-}
-
-fn read_secret(path: &Path) -> Result<String, Refusal> {
-    let mut text = String::new();
-    let read = open(path)?.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text);
-    if read.is_err() || text.len() as u64 > MAX_SECRET_BYTES {
-        let what = format!("{} is not a text of at most {MAX_SECRET_BYTES} bytes", path.display());
-        return Err(refuse(what, "the file holds the secret and nothing else"));
-    }
-    text.truncate(text.trim_end_matches(['\r', '\n']).len());
-    Ok(text)
 }
 
 fn as_text<'v>(value: &'v DeValue<'_>) -> Option<&'v str> {

@@ -7,6 +7,7 @@ mod compile;
 mod directory;
 mod file;
 pub mod keys;
+mod named;
 mod problem;
 mod value;
 mod verifier;

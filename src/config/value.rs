@@ -1,7 +1,7 @@
 //! Single values: addresses, byte sizes, the tenant's setting. Pure, and never quoting what they refuse.
 
 use std::net::Ipv6Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::de::DeValue;
 
@@ -80,7 +80,7 @@ fn socket_address(text: &str) -> Result<ServerAddress, Refusal> {
 }
 
 /// Whether a unix socket may have this path.
-pub(super) fn socket_path(path: &PathBuf) -> Result<(), Refusal> {
+pub(super) fn socket_path(path: &Path) -> Result<(), Refusal> {
     let bytes = path.as_os_str().as_encoded_bytes();
     if bytes.len() > MAX_SOCKET_PATH_BYTES || bytes.contains(&0) {
         let what = format!("makes a socket path longer than {MAX_SOCKET_PATH_BYTES} bytes");
@@ -91,28 +91,23 @@ pub(super) fn socket_path(path: &PathBuf) -> Result<(), Refusal> {
 
 /// Splits `host:port`; the host comes without brackets.
 fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
-    if let Some(rest) = text.strip_prefix('[') {
+    let (host, rest) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         host.parse::<Ipv6Addr>().ok()?;
-        return Some((host, port_after(rest)?));
-    }
-    let end = text.find(':').unwrap_or(text.len());
-    let (host, rest) = text.split_at(end);
-    let letters = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-    if host.is_empty() || host.len() > 253 || !letters {
-        return None;
-    }
-    Some((host, port_after(rest)?))
-}
-
-/// What follows a host: nothing, or a colon and a port.
-fn port_after(rest: &str) -> Option<Option<u16>> {
+        (host, rest)
+    } else {
+        let (host, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
+        let letters = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        if host.is_empty() || host.len() > 253 || !letters {
+            return None;
+        }
+        (host, rest)
+    };
     if rest.is_empty() {
-        return Some(None);
+        return Some((host, None));
     }
-    let digits = rest.strip_prefix(':')?;
-    let only_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
-    if only_digits { Some(Some(digits.parse().ok()?)) } else { None }
+    let digits = rest.strip_prefix(':').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    Some((host, Some(digits.parse().ok()?)))
 }
 
 /// `app.tenant_id`: two simple identifiers, not in a class that belongs to `PostgreSQL`.

@@ -31,7 +31,10 @@ pub(super) fn verifier(password: &str, plain: PlainPasswords) -> Result<Verifier
         return scram(rest);
     }
     if is_md5(password) {
-        return Err(refuse("is an MD5 hash, which proves nothing by SCRAM", "make a verifier with pgtenant scram"));
+        return Err(refuse(
+            "is an MD5 hash, which proves nothing by SCRAM",
+            "make a verifier with pgtenant scram",
+        ));
     }
     match plain {
         PlainPasswords::Allowed => {
