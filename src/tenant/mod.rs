@@ -1,6 +1,7 @@
-//! Tenants and users as the operator wrote them, kept as one snapshot that is swapped whole.
+//! From a proven identity to the tenant it acts for.
 //! Promise: whoever holds a `Tenant` got it from the directory by a proven identity.
 
-pub mod directory;
+pub mod resolver;
 
-pub use directory::{Directory, Grant, Isolation, Limits, Maintenance, Tenancy, Tenant, User, Verifier};
+pub use crate::directory::{Directory, Grant, Isolation, Limits, Maintenance, Tenancy, Tenant, User, Verifier};
+pub use resolver::{ResolveFault, Standing, resolve};

@@ -1,1 +1,339 @@
+//! The way to PostgreSQL. Promise: the only thing that leaves here is a [`TenantServer`], whose
+//! transactions begin with the tenant's context; a bare server cannot be had.
+
+mod context;
+mod error;
+mod pool;
 pub mod settings;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::time::timeout;
+
+use crate::names::{TenantId, UpstreamName};
+use crate::secret::Secret;
+use crate::wire::{backend, encode};
+pub use context::{Context, Part, Prelude, SessionParameters};
+pub use error::{ConnectError, UpstreamFault};
+use pool::login::Connector;
+pub use pool::server::{ClientKey, Server, StatementId, prepared_name};
+use pool::{Asker, Lease, Pool, server};
+use settings::UpstreamSettings;
+
+/// Longest time that a statement of our own may take, for example the reset.
+const OWN_STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Greetings remembered; beyond that they are asked for again.
+const MAX_GREETINGS: usize = 256;
+
+/// What PostgreSQL reports to a client at login, by name.
+pub type Greeting = Arc<BTreeMap<String, String>>;
+
+/// All pools.
+#[derive(Debug)]
+pub struct Upstreams {
+    settings: HashMap<UpstreamName, UpstreamSettings>,
+    pools: DashMap<PoolKey, Arc<Shared>>,
+}
+
+/// One pool and what was learned about it.
+#[derive(Debug)]
+struct Shared {
+    pool: Arc<Pool>,
+    greetings: Mutex<HashMap<u64, (SessionParameters, Greeting)>>,
+}
+
+/// Which pool: the upstream, and the server role if it is not the upstream's own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct PoolKey {
+    upstream: UpstreamName,
+    role: Option<String>,
+}
+
+/// A role other than the upstream's own.
+#[derive(Debug, Clone)]
+pub struct Role {
+    /// Its name.
+    pub user: String,
+    /// Its password.
+    pub password: Option<Secret<String>>,
+}
+
+/// What one tenant, or a maintenance user, may take of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Share {
+    /// Servers at one time.
+    pub max_servers: usize,
+    /// The longest wait.
+    pub queue_timeout: Duration,
+}
+
+impl Upstreams {
+    /// Pools are opened on demand.
+    pub fn new(settings: impl IntoIterator<Item = UpstreamSettings>) -> Self {
+        Self {
+            settings: settings.into_iter().map(|one| (one.name.clone(), one)).collect(),
+            pools: DashMap::new(),
+        }
+    }
+
+    /// A client's way to its pool, under its context.
+    pub fn access(
+        &self,
+        upstream: &UpstreamName,
+        role: Option<Role>,
+        context: Context,
+        share: Share,
+    ) -> Result<Access, UpstreamFault> {
+        let key = PoolKey { upstream: upstream.clone(), role: role.as_ref().map(|role| role.user.clone()) };
+        let shared = match self.pools.entry(key) {
+            dashmap::Entry::Occupied(known) => Arc::clone(known.get()),
+            dashmap::Entry::Vacant(place) => {
+                let settings = self.settings.get(upstream).cloned();
+                let settings = settings.ok_or(UpstreamFault::Doubt("the upstream is not configured"))?;
+                let size = settings.pool_size;
+                let connector = match role {
+                    None => Connector::new(settings)?,
+                    Some(role) => Connector::with_role(settings, role.user, role.password)?,
+                };
+                let shared = Shared { pool: Pool::new(connector, size), greetings: Mutex::default() };
+                Arc::clone(&place.insert(Arc::new(shared)))
+            }
+        };
+        Ok(Access { shared, context, share })
+    }
+}
+
+/// One client's way to servers.
+#[derive(Debug, Clone)]
+pub struct Access {
+    shared: Arc<Shared>,
+    context: Context,
+    share: Share,
+}
+
+impl Access {
+    /// Whose context its servers enter.
+    pub const fn tenant(&self) -> Option<&TenantId> {
+        self.context.tenant_id()
+    }
+
+    /// Whether a context is entered at all.
+    pub const fn enters_context(&self) -> bool {
+        self.context.enters()
+    }
+
+    /// The limits changed.
+    pub const fn set_share(&mut self, share: Share) {
+        self.share = share;
+    }
+
+    /// Whether somebody waits for a server of this pool.
+    pub fn has_waiters(&self) -> bool {
+        self.shared.pool.has_waiters()
+    }
+
+    /// Takes a server for a transaction. Cancel safe.
+    pub async fn acquire(
+        &self,
+        client: ClientKey,
+        parameters: &SessionParameters,
+    ) -> Result<TenantServer, UpstreamFault> {
+        let lease = self.checkout(client).await?;
+        let mut server = TenantServer { lease, context: self.context.clone() };
+        // Without a context there is nothing that would fail if the reset did, so its answer is waited for.
+        if !self.context.enters() {
+            server.reset_if_needed(client, parameters).await?;
+        }
+        Ok(server)
+    }
+
+    async fn checkout(&self, client: ClientKey) -> Result<Lease, UpstreamFault> {
+        let asker = Asker {
+            tenant: self.context.tenant_id(),
+            client,
+            max_servers: self.share.max_servers,
+            queue_timeout: self.share.queue_timeout,
+        };
+        self.shared.pool.checkout(asker).await
+    }
+
+    /// What PostgreSQL reports to a client that asks for these parameters. Asked once per set of them,
+    /// because PostgreSQL alone knows which values it takes and how it spells them.
+    pub async fn greeting(
+        &self,
+        client: ClientKey,
+        parameters: &SessionParameters,
+    ) -> Result<Greeting, UpstreamFault> {
+        let known = self.greetings().get(&parameters.fingerprint()).cloned();
+        if let Some((same, greeting)) = known
+            && same == *parameters
+        {
+            return Ok(greeting);
+        }
+        let lease = self.checkout(client).await?;
+        let mut server = TenantServer { lease, context: self.context.clone() };
+        let outcome = server.reset_if_needed(client, parameters).await;
+        if let Err(UpstreamFault::Parameters { .. }) = &outcome {
+            // The server rolled the reset back as a whole: it is as it was, and must be reset before use.
+            server.lease.server().stamp = None;
+            server.lease.release();
+            return outcome.map(|()| Greeting::default());
+        }
+        outcome?;
+        let greeting = Arc::new(server.lease.server().parameters.clone());
+        server.lease.release();
+        let mut greetings = self.greetings();
+        if greetings.len() >= MAX_GREETINGS {
+            greetings.clear();
+        }
+        greetings.insert(parameters.fingerprint(), (parameters.clone(), Arc::clone(&greeting)));
+        Ok(greeting)
+    }
+
+    fn greetings(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (SessionParameters, Greeting)>> {
+        self.shared.greetings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A server in a client's hands. Dropped, it is closed; only `release` gives it to others.
+#[derive(Debug)]
+pub struct TenantServer {
+    lease: Lease,
+    context: Context,
+}
+
+impl TenantServer {
+    /// The server, to read from and to write to once the transaction has begun.
+    pub fn server(&mut self) -> &mut Server {
+        self.lease.server()
+    }
+
+    /// Whether a context is entered in front of each transaction.
+    pub const fn enters_context(&self) -> bool {
+        self.context.enters()
+    }
+
+    /// Prepared statements kept on it.
+    pub fn max_prepared(&self) -> usize {
+        self.lease.pool().connector().max_prepared()
+    }
+
+    /// Writes what has to come before a transaction's first message.
+    pub fn begin(&mut self, client: ClientKey, parameters: &SessionParameters) -> Prelude {
+        self.context.write_prelude(self.lease.server(), client, parameters)
+    }
+
+    /// Gives the server back. The caller knows: nothing is owed, and the last status was idle.
+    pub fn release(self) {
+        self.lease.release();
+    }
+
+    /// Closes this server and takes a new one in its slot.
+    pub async fn replace(&mut self) -> Result<(), UpstreamFault> {
+        self.lease.replace().await
+    }
+
+    /// How to stop what runs on it.
+    pub fn canceller(&mut self) -> Canceller {
+        let (address, process_id, key) = self.lease.server().cancel_target();
+        Canceller { pool: Arc::clone(self.lease.pool()), address, process_id, key }
+    }
+
+    /// Rolls back a transaction whose client has left, and gives the server back if that worked.
+    pub async fn roll_back_and_release(mut self) {
+        match self.run_own(b"ROLLBACK").await {
+            Ok(()) => self.lease.release(),
+            Err(error) => tracing::debug!(%error, "a server was closed: its transaction could not be rolled back"),
+        }
+    }
+
+    /// Waits out a cancel signal that may still be on its way: it may hit this empty query, nothing else.
+    pub async fn settle(&mut self) -> Result<(), UpstreamFault> {
+        match self.run_own(b"").await {
+            Err(UpstreamFault::Parameters { sqlstate, .. }) if sqlstate == "57014" => self.run_own(b"").await,
+            outcome => outcome,
+        }
+    }
+
+    async fn reset_if_needed(
+        &mut self,
+        client: ClientKey,
+        parameters: &SessionParameters,
+    ) -> Result<(), UpstreamFault> {
+        let context = Context::none();
+        let server = self.lease.server();
+        let needed = server.stamp.as_ref().map(|stamp| &stamp.tenant) != Some(&self.context.tenant_id().cloned())
+            || context.needs_reset(server, client, parameters) == context::Reset::Needed;
+        if !needed || (server.fresh && parameters.is_empty()) {
+            return Ok(());
+        }
+        let nonce = context::statement::nonce();
+        let sql = context::statement::reset(&nonce, parameters);
+        self.run_own(sql.as_bytes()).await?;
+        let server = self.lease.server();
+        server.clear_prepared();
+        server.dirty = false;
+        server.fresh = false;
+        server.stamp = Some(server::Stamp {
+            tenant: self.context.tenant_id().cloned(),
+            client,
+            parameters: parameters.fingerprint(),
+        });
+        Ok(())
+    }
+
+    /// Runs a statement of our own to its ReadyForQuery, which must say idle.
+    async fn run_own(&mut self, sql: &[u8]) -> Result<(), UpstreamFault> {
+        let server = self.lease.server();
+        encode::query(server.channel.output.space(), sql);
+        timeout(OWN_STATEMENT_TIMEOUT, finish_own(server))
+            .await
+            .map_err(|_| UpstreamFault::Doubt("a statement of the proxy took too long"))?
+    }
+}
+
+async fn finish_own(server: &mut Server) -> Result<(), UpstreamFault> {
+    server.channel.flush().await.map_err(UpstreamFault::Lost)?;
+    let mut failure = None;
+    loop {
+        let (tag, body) = pool::login::read_message(&mut server.channel).await?;
+        match tag {
+            b'S' => {
+                if let Some((name, value)) = backend::parameter_status(&body) {
+                    server.parameters.insert(name.to_owned(), value.to_owned());
+                }
+            }
+            b'E' => {
+                let field = |code| backend::error_field(&body, code).unwrap_or_default().to_owned();
+                failure = Some(UpstreamFault::Parameters { sqlstate: field(b'C'), message: field(b'M') });
+            }
+            b'Z' if backend::ready_for_query(&body) == Some(backend::Status::Idle) => {
+                return failure.map_or(Ok(()), Err);
+            }
+            b'Z' => return Err(UpstreamFault::Doubt("not idle after a statement of the proxy")),
+            _ => {}
+        }
+    }
+}
+
+/// Stops what one server process runs.
+#[derive(Debug)]
+pub struct Canceller {
+    pool: Arc<Pool>,
+    address: settings::ServerAddress,
+    process_id: u32,
+    key: Vec<u8>,
+}
+
+impl Canceller {
+    /// Sends the request and waits until the server has taken it.
+    pub async fn cancel(self) {
+        let sent = self.pool.connector().cancel(&self.address, self.process_id, &self.key).await;
+        if let Err(error) = sent {
+            tracing::warn!(%error, "a cancel request did not reach the server");
+        }
+    }
+}

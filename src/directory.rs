@@ -111,3 +111,10 @@ pub struct Maintenance {
     /// Its password, if the server asks for one.
     pub server_password: Option<Secret<String>>,
 }
+
+impl Grant {
+    /// Whether the user names its tenant itself.
+    pub const fn is_gateway(&self) -> bool {
+        matches!(self, Self::Tenants(_) | Self::AnyTenant)
+    }
+}

@@ -1,0 +1,187 @@
+//! Builds every part from the configuration, wires it, reloads it on SIGHUP and drains it on SIGTERM.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+
+use crate::auth::Authenticator;
+use crate::clients::{Clients, Order};
+use crate::config::{self, Config, Problems};
+use crate::directory::User;
+use crate::guard::Rules;
+use crate::net::listener::Listener;
+use crate::net::tls::{TlsError, load_identity};
+use crate::observability::http::{self, Ready};
+use crate::observability::logging;
+use crate::observability::metrics::{Exporter, TenantLabels};
+use crate::relay::Relay;
+use crate::serve::{Live, Shared, connection, drain};
+use crate::startup::Negotiator;
+use crate::upstream::Upstreams;
+
+/// How often recorded samples are folded into buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Why the process could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration.
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// Certificates.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+    /// An address.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// As configured.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Logs, metrics, signals.
+    #[error("cannot start: {0}")]
+    Start(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl AppError {
+    fn start(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Start(error.into())
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn serve(path: &Path) -> Result<(), AppError> {
+    let config = config::load(path)?;
+    let _logging = logging::start(&config.log).map_err(AppError::start)?;
+    let exporter = Exporter::install().map_err(AppError::start)?;
+    let app = App::new(path.to_owned(), config, rand::random())?;
+    let ready = Ready::default();
+    let metrics_address = app.config.metrics.address.clone();
+    let metrics = TcpListener::bind(&metrics_address)
+        .await
+        .map_err(|source| AppError::Listen { address: metrics_address.clone(), source })?;
+    let http = tokio::spawn(http::serve(metrics, exporter.clone(), ready.clone()));
+    let outcome = app.run(&exporter, &ready).await;
+    http.abort();
+    outcome
+}
+
+struct App {
+    path: PathBuf,
+    config: Config,
+    shared: Arc<Shared>,
+    mock_key: [u8; 32],
+}
+
+impl App {
+    fn new(path: PathBuf, config: Config, mock_key: [u8; 32]) -> Result<Self, AppError> {
+        let relay = Relay {
+            rules: Rules::new(&config.directory.tenancy.setting),
+            interner: Arc::default(),
+            max_message_bytes: config.listen.max_message_bytes,
+        };
+        let shared = Shared {
+            live: ArcSwap::from_pointee(live(&config, mock_key)?),
+            clients: Arc::default(),
+            upstreams: Upstreams::new(config.upstreams.values().cloned()),
+            relay: Arc::new(relay),
+            labels: TenantLabels::new(config.metrics.max_tenants),
+            seats: Arc::new(Semaphore::new(config.listen.max_clients)),
+            login_timeout: config.listen.login_timeout,
+        };
+        Ok(Self { path, config, shared: Arc::new(shared), mock_key })
+    }
+
+    async fn run(mut self, exporter: &Exporter, ready: &Ready) -> Result<(), AppError> {
+        let listen = &self.config.listen;
+        let listener = Listener::bind(&listen.address, listen.socket_dir.as_deref())
+            .await
+            .map_err(|source| AppError::Listen { address: listen.address.clone(), source })?;
+        let address = listener.address().map_err(AppError::start)?;
+        let mut reload = signal(SignalKind::hangup()).map_err(AppError::start)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(AppError::start)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::start)?;
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        ready.set();
+        tracing::info!(%address, metrics = self.config.metrics.address, version = env!("CARGO_PKG_VERSION"), "ready");
+        loop {
+            tokio::select! {
+                stream = listener.accept() => {
+                    tokio::spawn(connection(Arc::clone(&self.shared), stream));
+                }
+                _ = reload.recv() => self.reload(),
+                _ = upkeep.tick() => exporter.upkeep(),
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        ready.clear();
+        drop(listener);
+        tracing::info!(clients = self.shared.clients.count(), "draining");
+        self.shared.seats.close();
+        drain(&self.shared.clients, self.config.listen.drain_timeout).await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Takes what can go live; a bad file changes nothing.
+    fn reload(&mut self) {
+        let config = match config::load(&self.path) {
+            Ok(config) => config,
+            Err(problems) => {
+                tracing::error!(%problems, "reload refused: the old configuration stays");
+                return;
+            }
+        };
+        let live = match live(&config, self.mock_key) {
+            Ok(live) => live,
+            Err(error) => {
+                tracing::error!(%error, "reload refused: the old configuration stays");
+                return;
+            }
+        };
+        for setting in config::needs_restart(&self.config, &config) {
+            tracing::warn!(setting, "changed, but takes effect only after a restart");
+        }
+        self.shared.live.store(Arc::new(live));
+        let gone = |name: &crate::names::UserName| {
+            let grant = |config: &Config| {
+                config.directory.users.get(name).map(|user: &Arc<User>| user.grant.clone())
+            };
+            grant(&config) != grant(&self.config)
+        };
+        let told = self.shared.clients.order(Order::Leave, gone);
+        tracing::info!(
+            users = config.directory.users.len(),
+            tenants = config.directory.tenants.len(),
+            clients_told_to_leave = told,
+            "configuration reloaded"
+        );
+        self.config.directory = config.directory;
+    }
+}
+
+fn live(config: &Config, mock_key: [u8; 32]) -> Result<Live, TlsError> {
+    let listen = &config.listen;
+    let identity = match (&listen.certificate, &listen.private_key) {
+        (Some(certificate), Some(key)) if listen.tls != crate::net::settings::ClientTls::Off => {
+            Some(load_identity(certificate, key)?)
+        }
+        _ => None,
+    };
+    Ok(Live {
+        directory: config.directory.clone(),
+        authenticator: Authenticator::new(identity.as_ref().map(|identity| &*identity.chain_pem), mock_key),
+        negotiator: Negotiator {
+            tls: listen.tls,
+            identity: identity.map(|identity| identity.config),
+            max_startup_bytes: listen.max_startup_bytes,
+        },
+    })
+}

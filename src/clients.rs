@@ -1,0 +1,213 @@
+//! Who is connected: each client's process id and cancel key as we made them up, and a signal to it.
+//! Promise: a cancel request reaches only the client that knows the key; what happens then is decided by
+//! that client's own task, which knows what runs on its server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::task::Context;
+
+use atomic_waker::AtomicWaker;
+use dashmap::DashMap;
+use rand::Rng as _;
+use subtle::ConstantTimeEq as _;
+
+use crate::names::{TenantId, UserName};
+
+const CANCEL: u8 = 1;
+const LEAVE: u8 = 2;
+const LEAVE_NOW: u8 = 4;
+
+/// All clients.
+#[derive(Debug, Default)]
+pub struct Clients {
+    by_process_id: DashMap<u32, Arc<Client>>,
+    by_tenant: DashMap<TenantId, Arc<AtomicUsize>>,
+}
+
+/// One client as others see it.
+#[derive(Debug)]
+pub struct Client {
+    process_id: u32,
+    key: Vec<u8>,
+    user: UserName,
+    flags: AtomicU8,
+    waker: AtomicWaker,
+}
+
+/// What a client was told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Leave as soon as no transaction is under way.
+    Leave,
+    /// Leave at once.
+    LeaveNow,
+}
+
+impl Clients {
+    /// Registers a client under a new process id of 31 bits, which is as much as every driver takes.
+    pub fn register(self: &Arc<Self>, user: UserName, key_bytes: usize) -> Membership {
+        let mut rng = rand::rng();
+        loop {
+            let process_id = rng.random_range(1..=0x7fff_ffff);
+            if let dashmap::Entry::Vacant(place) = self.by_process_id.entry(process_id) {
+                let mut key = vec![0; key_bytes];
+                rng.fill(&mut key[..]);
+                let client = Arc::new(Client {
+                    process_id,
+                    key,
+                    user,
+                    flags: AtomicU8::new(0),
+                    waker: AtomicWaker::new(),
+                });
+                place.insert(Arc::clone(&client));
+                return Membership { clients: Arc::clone(self), client };
+            }
+        }
+    }
+
+    /// Counts one client of a tenant; none if that would be one too many.
+    pub fn join_tenant(&self, tenant: &TenantId, limit: usize) -> Option<TenantSeat> {
+        let count = Arc::clone(&self.by_tenant.entry(tenant.clone()).or_default());
+        let mut now = count.load(Ordering::Relaxed);
+        loop {
+            if now >= limit {
+                return None;
+            }
+            match count.compare_exchange_weak(now, now + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(TenantSeat(count)),
+                Err(changed) => now = changed,
+            }
+        }
+    }
+
+    /// A cancel request came in. Wrong ones are ignored, as PostgreSQL does.
+    pub fn cancel(&self, process_id: u32, key: &[u8]) {
+        let client = self.by_process_id.get(&process_id).map(|entry| Arc::clone(entry.value()));
+        if let Some(client) = client.filter(|client| bool::from(client.key.ct_eq(key))) {
+            client.raise(CANCEL);
+        }
+    }
+
+    /// Gives an order to all clients whose user answers the question with yes.
+    pub fn order(&self, order: Order, whom: impl Fn(&UserName) -> bool) -> usize {
+        let flag = match order {
+            Order::Leave => LEAVE,
+            Order::LeaveNow => LEAVE | LEAVE_NOW,
+        };
+        let chosen: Vec<Arc<Client>> = self
+            .by_process_id
+            .iter()
+            .filter(|entry| whom(&entry.value().user))
+            .map(|entry| Arc::clone(entry.value()))
+            .collect();
+        chosen.iter().for_each(|client| client.raise(flag));
+        chosen.len()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.by_process_id.len()
+    }
+}
+
+impl Client {
+    /// The process id that the client was given.
+    pub const fn process_id(&self) -> u32 {
+        self.process_id
+    }
+
+    /// The key that it was given.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    fn raise(&self, flag: u8) {
+        self.flags.fetch_or(flag, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// Wakes the task of `cx` when something is raised from now on.
+    pub fn listen(&self, cx: &Context<'_>) {
+        self.waker.register(cx.waker());
+    }
+
+    /// Whether a cancel request waits.
+    pub fn is_cancelled(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & CANCEL != 0
+    }
+
+    /// The cancel request was carried out, or there is nothing to cancel.
+    pub fn clear_cancel(&self) {
+        self.flags.fetch_and(!CANCEL, Ordering::AcqRel);
+    }
+
+    /// What it was told to do.
+    pub fn order(&self) -> Option<Order> {
+        match self.flags.load(Ordering::Acquire) {
+            flags if flags & LEAVE_NOW != 0 => Some(Order::LeaveNow),
+            flags if flags & LEAVE != 0 => Some(Order::Leave),
+            _ => None,
+        }
+    }
+}
+
+/// Keeps a client registered for as long as it lives.
+#[derive(Debug)]
+pub struct Membership {
+    clients: Arc<Clients>,
+    client: Arc<Client>,
+}
+
+impl Membership {
+    /// The client.
+    pub const fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.clients.by_process_id.remove(&self.client.process_id);
+    }
+}
+
+/// One of a tenant's client connections.
+#[derive(Debug)]
+pub struct TenantSeat(Arc<AtomicUsize>);
+
+impl Drop for TenantSeat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancel_needs_the_right_key() {
+        let clients = Arc::new(Clients::default());
+        let member = clients.register(UserName::parse("a").unwrap(), 4);
+        let client = Arc::clone(member.client());
+        clients.cancel(client.process_id(), b"wrong");
+        clients.cancel(client.process_id() ^ 1, client.key());
+        assert!(!client.is_cancelled());
+        clients.cancel(client.process_id(), client.key());
+        assert!(client.is_cancelled());
+        drop(member);
+        assert_eq!(clients.count(), 0);
+    }
+
+    #[test]
+    fn both_sides_of_a_tenants_client_limit() {
+        let clients = Clients::default();
+        let tenant = TenantId::parse("a").unwrap();
+        let first = clients.join_tenant(&tenant, 2);
+        let second = clients.join_tenant(&tenant, 2);
+        assert!(first.is_some() && second.is_some());
+        assert!(clients.join_tenant(&tenant, 2).is_none());
+        drop(first);
+        assert!(clients.join_tenant(&tenant, 2).is_some());
+    }
+}

@@ -1,0 +1,38 @@
+//! The SQLSTATEs we send, by name, as in PostgreSQL's appendix A "Error Codes".
+
+/// Five characters, for example `28P01`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SqlState(pub &'static str);
+
+/// 08000-class: the upstream could not be reached.
+pub const CANNOT_CONNECT: SqlState = SqlState("08001");
+/// The upstream was lost.
+pub const CONNECTION_FAILURE: SqlState = SqlState("08006");
+/// Bytes that are not the protocol.
+pub const PROTOCOL_VIOLATION: SqlState = SqlState("08P01");
+/// Something that is not built or not offered.
+pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState("0A000");
+/// An unusable parameter value.
+pub const INVALID_PARAMETER_VALUE: SqlState = SqlState("22023");
+/// A client idle in a transaction for too long.
+pub const IDLE_IN_TRANSACTION_TIMEOUT: SqlState = SqlState("25P03");
+/// A prepared statement that is not there.
+pub const INVALID_STATEMENT_NAME: SqlState = SqlState("26000");
+/// No tenant, or one that is not granted.
+pub const INVALID_AUTHORIZATION: SqlState = SqlState("28000");
+/// Wrong password, unknown user or unknown tenant.
+pub const INVALID_PASSWORD: SqlState = SqlState("28P01");
+/// The guard's refusal.
+pub const INSUFFICIENT_PRIVILEGE: SqlState = SqlState("42501");
+/// A prepared statement's name is taken.
+pub const DUPLICATE_STATEMENT: SqlState = SqlState("42P05");
+/// Clients, servers or waiting time are used up.
+pub const TOO_MANY_CONNECTIONS: SqlState = SqlState("53300");
+/// A limit from the configuration.
+pub const CONFIGURATION_LIMIT: SqlState = SqlState("53400");
+/// A message over the limit.
+pub const PROGRAM_LIMIT: SqlState = SqlState("54000");
+/// Cancelled, by the client or by a time limit.
+pub const QUERY_CANCELED: SqlState = SqlState("57014");
+/// The proxy is shutting down.
+pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");

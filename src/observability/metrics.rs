@@ -1,0 +1,327 @@
+//! Every metric in one place: name, kind, help, labels; counted through typed functions only.
+//! The bound on tenants with series of their own is kept here, so no caller can exceed it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::fault::sqlstate::SqlState;
+use crate::names::TenantId;
+
+/// Label of every tenant beyond the bound.
+pub const OTHER: &str = "_other";
+/// Label of clients that have no tenant: maintenance users, and gateway users before they choose.
+pub const NONE: &str = "_none";
+
+/// What kind a metric is, with its help text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only goes up.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Seconds in buckets.
+    Histogram,
+}
+
+/// One row of the contract: name, kind, labels, help.
+pub type Description = (&'static str, Kind, &'static [&'static str], &'static str);
+
+/// Every metric there is.
+pub const ALL: &[Description] = &[
+    ("pgtenant_query_duration_seconds", Kind::Histogram, &["tenant"], "From the client's request received to its ReadyForQuery sent"),
+    ("pgtenant_transaction_duration_seconds", Kind::Histogram, &["tenant"], "From checkout of a server to its release"),
+    ("pgtenant_queue_wait_seconds", Kind::Histogram, &["tenant"], "Wait for a server at checkout"),
+    ("pgtenant_queries_total", Kind::Counter, &["tenant"], "Requests answered with ReadyForQuery"),
+    ("pgtenant_errors_total", Kind::Counter, &["tenant", "class"], "ErrorResponses sent to clients, by SQLSTATE class"),
+    ("pgtenant_client_bytes_total", Kind::Counter, &["tenant", "direction"], "Bytes from (in) and to (out) clients after login"),
+    ("pgtenant_clients", Kind::Gauge, &["tenant"], "Logged-in clients"),
+    ("pgtenant_servers", Kind::Gauge, &["upstream", "state"], "Server connections by state: idle, used"),
+    ("pgtenant_guard_refusals_total", Kind::Counter, &["tenant", "rule"], "Statements refused by the guard"),
+    ("pgtenant_logins_total", Kind::Counter, &["outcome"], "Login attempts by outcome: ok, refused, failed"),
+    ("pgtenant_context_switches_total", Kind::Counter, &[], "Servers reset because another client or tenant took them over"),
+    ("pgtenant_build_info", Kind::Gauge, &["version"], "Always 1; the version is a label"),
+];
+
+/// Upper bounds of the latency buckets, in seconds.
+const BUCKETS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+
+/// The installed recorder; renders the Prometheus text format.
+#[derive(Clone, Debug)]
+pub struct Exporter(PrometheusHandle);
+
+impl Exporter {
+    /// Installs the process-wide recorder, once.
+    pub fn install() -> Result<Self, BuildError> {
+        static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();
+        if let Some(handle) = INSTALLED.get() {
+            return Ok(Self(handle.clone()));
+        }
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), BUCKETS)?
+            .install_recorder()?;
+        for &(name, kind, _, help) in ALL {
+            match kind {
+                Kind::Counter => metrics::describe_counter!(name, help),
+                Kind::Gauge => metrics::describe_gauge!(name, help),
+                Kind::Histogram => metrics::describe_histogram!(name, metrics::Unit::Seconds, help),
+            }
+        }
+        gauge!("pgtenant_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(Self(INSTALLED.get_or_init(|| handle).clone()))
+    }
+
+    /// The text that Prometheus scrapes.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Folds recorded samples into buckets; to be called every few seconds, or they pile up.
+    pub fn upkeep(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+/// Gives out tenant labels: the first `max_tenants` names get their own, for the life of the process, so
+/// that no counter ever goes backwards; the rest share [`OTHER`].
+#[derive(Debug)]
+pub struct TenantLabels {
+    max_tenants: usize,
+    given: Mutex<HashMap<TenantId, Arc<TenantMetrics>>>,
+    other: Arc<TenantMetrics>,
+    none: Arc<TenantMetrics>,
+}
+
+impl TenantLabels {
+    /// At most `max_tenants` tenants get series of their own.
+    pub fn new(max_tenants: usize) -> Self {
+        Self {
+            max_tenants,
+            given: Mutex::default(),
+            other: Arc::new(TenantMetrics::new(OTHER)),
+            none: Arc::new(TenantMetrics::new(NONE)),
+        }
+    }
+
+    /// The series of a tenant, or of clients without one.
+    pub fn of(&self, tenant: Option<&TenantId>) -> Arc<TenantMetrics> {
+        let Some(tenant) = tenant else { return Arc::clone(&self.none) };
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metrics) = given.get(tenant) {
+            return Arc::clone(metrics);
+        }
+        if given.len() >= self.max_tenants {
+            return Arc::clone(&self.other);
+        }
+        let metrics = Arc::new(TenantMetrics::new(tenant.as_str()));
+        given.insert(tenant.clone(), Arc::clone(&metrics));
+        metrics
+    }
+}
+
+/// One tenant's series, looked up once per client.
+pub struct TenantMetrics {
+    label: Arc<str>,
+    query: Histogram,
+    transaction: Histogram,
+    queue_wait: Histogram,
+    queries: Counter,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    clients: Gauge,
+}
+
+impl std::fmt::Debug for TenantMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TenantMetrics({})", self.label)
+    }
+}
+
+impl TenantMetrics {
+    fn new(label: &str) -> Self {
+        let tenant: Arc<str> = Arc::from(label);
+        let own = || metrics::SharedString::from(Arc::clone(&tenant));
+        Self {
+            query: histogram!("pgtenant_query_duration_seconds", "tenant" => own()),
+            transaction: histogram!("pgtenant_transaction_duration_seconds", "tenant" => own()),
+            queue_wait: histogram!("pgtenant_queue_wait_seconds", "tenant" => own()),
+            queries: counter!("pgtenant_queries_total", "tenant" => own()),
+            bytes_in: counter!("pgtenant_client_bytes_total", "tenant" => own(), "direction" => "in"),
+            bytes_out: counter!("pgtenant_client_bytes_total", "tenant" => own(), "direction" => "out"),
+            clients: gauge!("pgtenant_clients", "tenant" => own()),
+            label: tenant,
+        }
+    }
+
+    /// A request was answered.
+    pub fn query(&self, duration: Duration) {
+        self.query.record(duration);
+        self.queries.increment(1);
+    }
+
+    /// A server was given back.
+    pub fn transaction(&self, duration: Duration) {
+        self.transaction.record(duration);
+    }
+
+    /// A server was taken after waiting this long.
+    pub fn queue_wait(&self, duration: Duration) {
+        self.queue_wait.record(duration);
+    }
+
+    /// Bytes came from the client.
+    pub fn bytes_in(&self, count: usize) {
+        self.bytes_in.increment(count as u64);
+    }
+
+    /// Bytes went to the client.
+    pub fn bytes_out(&self, count: usize) {
+        self.bytes_out.increment(count as u64);
+    }
+
+    /// An ErrorResponse went to the client.
+    pub fn error(&self, sqlstate: &str) {
+        counter!(
+            "pgtenant_errors_total",
+            "tenant" => metrics::SharedString::from(Arc::clone(&self.label)),
+            "class" => class(sqlstate)
+        )
+        .increment(1);
+    }
+
+    /// The guard refused a statement.
+    pub fn refusal(&self, rule: &'static str) {
+        counter!(
+            "pgtenant_guard_refusals_total",
+            "tenant" => metrics::SharedString::from(Arc::clone(&self.label)),
+            "rule" => rule
+        )
+        .increment(1);
+    }
+
+    /// A client of this tenant logged in; counted until the guard is dropped.
+    pub fn client(self: &Arc<Self>) -> ClientGauge {
+        self.clients.increment(1.0);
+        ClientGauge(Arc::clone(self))
+    }
+}
+
+/// Counts one logged-in client for as long as it lives.
+#[derive(Debug)]
+pub struct ClientGauge(Arc<TenantMetrics>);
+
+impl Drop for ClientGauge {
+    fn drop(&mut self) {
+        self.0.clients.decrement(1.0);
+    }
+}
+
+/// The classes of PostgreSQL's appendix A; functions can raise any other, which must not grow the labels.
+const CLASSES: &[&str] = &[
+    "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22", "23", "24", "25",
+    "26", "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "44", "53", "54", "55", "57",
+    "58", "72", "F0", "HV", "P0", "XX",
+];
+
+fn class(sqlstate: &str) -> &'static str {
+    let wanted = sqlstate.get(..2).unwrap_or_default();
+    CLASSES.iter().find(|class| **class == wanted).copied().unwrap_or("other")
+}
+
+/// How a login ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginOutcome {
+    /// The client is in.
+    Ok,
+    /// It was told no.
+    Refused,
+    /// It went away, timed out or did not speak the protocol.
+    Failed,
+}
+
+/// A login ended.
+pub fn login(outcome: LoginOutcome) {
+    let outcome = match outcome {
+        LoginOutcome::Ok => "ok",
+        LoginOutcome::Refused => "refused",
+        LoginOutcome::Failed => "failed",
+    };
+    counter!("pgtenant_logins_total", "outcome" => outcome).increment(1);
+}
+
+/// An error before the tenant was known.
+pub fn early_error(sqlstate: SqlState) {
+    counter!("pgtenant_errors_total", "tenant" => NONE, "class" => class(sqlstate.0)).increment(1);
+}
+
+/// A server changed hands and was reset.
+#[derive(Clone)]
+pub struct ContextSwitches(Counter);
+
+impl Default for ContextSwitches {
+    fn default() -> Self {
+        Self(counter!("pgtenant_context_switches_total"))
+    }
+}
+
+impl ContextSwitches {
+    /// One more.
+    pub fn increment(&self) {
+        self.0.increment(1);
+    }
+}
+
+/// Gauges of one upstream's servers.
+pub struct ServerGauges {
+    idle: Gauge,
+    used: Gauge,
+}
+
+impl ServerGauges {
+    /// Those of one upstream.
+    pub fn new(upstream: &str) -> Self {
+        let upstream: Arc<str> = Arc::from(upstream);
+        let label = || metrics::SharedString::from(Arc::clone(&upstream));
+        Self {
+            idle: gauge!("pgtenant_servers", "upstream" => label(), "state" => "idle"),
+            used: gauge!("pgtenant_servers", "upstream" => label(), "state" => "used"),
+        }
+    }
+
+    /// Adds to both; several pools of one upstream share the gauges.
+    pub fn change(&self, idle: i32, used: i32) {
+        if idle != 0 {
+            self.idle.increment(f64::from(idle));
+        }
+        if used != 0 {
+            self.used.increment(f64::from(used));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_is_one_of_the_known_ones() {
+        assert_eq!(class("42501"), "42");
+        assert_eq!(class("57P01"), "57");
+        assert_eq!(class("ZZ999"), "other");
+        assert_eq!(class(""), "other");
+    }
+
+    #[test]
+    fn tenants_beyond_the_bound_share_one_label() {
+        let labels = TenantLabels::new(2);
+        let label = |name: &str| labels.of(Some(&TenantId::parse(name).unwrap())).label.to_string();
+        assert_eq!([label("a"), label("b"), label("c"), label("a")], ["a", "b", OTHER, "a"]);
+        assert_eq!(&*labels.of(None).label, NONE);
+    }
+}

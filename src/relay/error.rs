@@ -1,0 +1,54 @@
+//! What ends a conversation, or the server's part in it.
+
+use crate::fault::{Fault, Kind, Report, sqlstate};
+
+/// Why the relay stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayFault {
+    /// The client's bytes are not the protocol.
+    #[error("{0}")]
+    Protocol(&'static str),
+    /// A message over the limit.
+    #[error("message of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// As announced.
+        bytes: usize,
+        /// `listen.max_message_bytes`.
+        limit: usize,
+    },
+    /// The server's state is in doubt.
+    #[error("{0}")]
+    Doubt(&'static str),
+    /// The context could not be entered; nothing of the client ran.
+    #[error("{0}")]
+    Context(String),
+    /// The server said that it ends this session.
+    #[error("the server ends the session: {0}")]
+    Ended(String),
+}
+
+impl Fault for RelayFault {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Protocol(_) => Kind::Client,
+            Self::TooLarge { .. } => Kind::Limit,
+            Self::Doubt(_) | Self::Context(_) | Self::Ended(_) => Kind::Upstream,
+        }
+    }
+
+    fn report(&self) -> Report {
+        match self {
+            Self::Protocol(what) => Report::new(sqlstate::PROTOCOL_VIOLATION, *what),
+            Self::TooLarge { .. } => Report::new(sqlstate::PROGRAM_LIMIT, self.to_string())
+                .hint("Raise listen.max_message_bytes, or use COPY, which has no such limit."),
+            Self::Doubt(_) | Self::Ended(_) => {
+                Report::new(sqlstate::CONNECTION_FAILURE, "the connection to the upstream server was lost")
+                    .hint("Nothing is known about the outcome of the running statement; the next one can work.")
+            }
+            Self::Context(_) => Report::new(
+                sqlstate::CONNECTION_FAILURE,
+                "the tenant context could not be entered, the statement was not run",
+            ),
+        }
+    }
+}

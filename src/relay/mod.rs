@@ -1,0 +1,281 @@
+//! The conversation between a client and the server it holds: frames both ways, each looked into only as
+//! far as it must be.
+//!
+//! ```text
+//!   client ──input──> pump ──────> server.output        requests.rs
+//!                      │ pushes what is owed
+//!                   [ledger]
+//!                      │ pops what was answered
+//!   client <─output── absorb <──── server.input         answers.rs
+//! ```
+//!
+//! A *segment* is what a client sends up to and including a Query or Sync. One segment is under way at a
+//! time: where the next one begins, the transaction status is known, and so is whether a context is needed.
+
+mod answers;
+pub mod error;
+pub mod ledger;
+pub mod prepared;
+mod refusals;
+mod requests;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::fault::Report;
+use crate::guard::Rules;
+use crate::observability::metrics::TenantMetrics;
+use crate::relay::ledger::{Ledger, Owed, Undo};
+use crate::relay::prepared::{Interner, Statements};
+use crate::upstream::{ClientKey, Server, SessionParameters};
+use crate::wire::backend::Status;
+pub use error::RelayFault;
+
+/// What all conversations share.
+#[derive(Debug)]
+pub struct Relay {
+    /// What a client must not say.
+    pub rules: Rules,
+    /// Shared statement texts.
+    pub interner: Arc<Interner>,
+    /// Largest message that is collected, in bytes.
+    pub max_message_bytes: usize,
+}
+
+/// Where the segment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// None has begun.
+    Between,
+    /// It has begun; more of it may come.
+    Open,
+    /// It was sent whole; its ReadyForQuery is owed.
+    Closed,
+}
+
+/// A COPY from the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CopyIn {
+    /// None.
+    No,
+    /// The server reads rows; it was started by a simple query.
+    Simple,
+    /// The server reads rows; it was started by Execute.
+    Extended,
+}
+
+/// A Sync that is held back, because a server that starts to read rows would swallow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeldSync {
+    /// None.
+    No,
+    /// The client's own.
+    Client,
+    /// Ours, behind a converted simple query.
+    Ours,
+}
+
+/// A frame that is passed on in pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    /// Between frames.
+    No,
+    /// So many bytes of it are still to come, and go on to the other side.
+    Pass(usize),
+    /// So many bytes of it are still to come, and go nowhere.
+    Drop(usize),
+}
+
+/// One client's conversation; it outlives the servers it is held with.
+#[derive(Debug)]
+pub struct Conversation {
+    relay: Arc<Relay>,
+    /// The series of its tenant.
+    pub metrics: Arc<TenantMetrics>,
+    /// Who it is to servers.
+    pub client: ClientKey,
+    /// What the client believes to be set.
+    pub parameters: SessionParameters,
+    statements: Statements,
+    ledger: Ledger,
+    status: Status,
+    gate: Gate,
+    copy_in: CopyIn,
+    held: HeldSync,
+    /// The server skips everything up to a Sync that has not been sent yet.
+    skipping: bool,
+    /// A COPY from the client may start in this segment.
+    may_copy: bool,
+    from_server: Stream,
+    from_client: Stream,
+    started: Option<Instant>,
+    /// Everything up to a Sync is dropped: no server saw the beginning of the segment.
+    refusing: bool,
+    /// What the next request is answered with: its server was lost while the client was silent.
+    owed_error: Option<Box<Report>>,
+    /// Bytes that the next client frame has in all, if it is not there yet.
+    wanted: usize,
+}
+
+/// What `pump` came upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pumped {
+    /// Everything that could be sent on was.
+    All,
+    /// The client said goodbye.
+    Goodbye,
+}
+
+/// What `absorb` came upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absorbed {
+    /// Everything that could be passed on was.
+    All,
+    /// A segment was answered with this status, and nothing is owed.
+    Ready(Status),
+}
+
+impl Conversation {
+    /// A conversation that has not begun.
+    pub fn new(
+        relay: Arc<Relay>,
+        metrics: Arc<TenantMetrics>,
+        client: ClientKey,
+        parameters: SessionParameters,
+    ) -> Self {
+        Self {
+            relay,
+            metrics,
+            client,
+            parameters,
+            statements: Statements::default(),
+            ledger: Ledger::default(),
+            status: Status::Idle,
+            gate: Gate::Between,
+            copy_in: CopyIn::No,
+            held: HeldSync::No,
+            skipping: false,
+            may_copy: false,
+            from_server: Stream::No,
+            from_client: Stream::No,
+            started: None,
+            refusing: false,
+            owed_error: None,
+            wanted: 0,
+        }
+    }
+
+    /// Whether a segment is under way, or the client is in the middle of one.
+    pub fn is_between(&self) -> bool {
+        self.gate == Gate::Between
+    }
+
+    /// Whether the whole segment was taken from the client.
+    pub fn is_closed(&self) -> bool {
+        self.gate == Gate::Closed && self.held != HeldSync::Client
+    }
+
+    /// Whether a statement of the client may be running.
+    pub fn is_running(&self) -> bool {
+        !self.ledger.is_empty() && !self.ledger.is_ours()
+    }
+
+    /// Whether the proxy's own statement is running.
+    pub fn is_entering(&self) -> bool {
+        self.ledger.is_ours()
+    }
+
+    /// Whether the server waits for the client in a transaction block.
+    pub fn is_idle_in_transaction(&self) -> bool {
+        self.ledger.is_empty() && self.gate == Gate::Between && self.status != Status::Idle
+    }
+
+    /// Whether the server could be given to others right away but for a ROLLBACK.
+    pub fn is_quiet(&self) -> bool {
+        self.ledger.is_empty()
+            && self.gate == Gate::Between
+            && self.from_server == Stream::No
+            && self.from_client == Stream::No
+    }
+
+    /// Whether the client would see a torn frame if it were told something now.
+    pub fn is_mid_frame(&self) -> bool {
+        matches!(self.from_server, Stream::Pass(_))
+    }
+
+    /// When the running segment began.
+    pub const fn started(&self) -> Option<Instant> {
+        self.started
+    }
+
+    /// How many bytes the next frame of the client needs to be whole.
+    pub const fn wanted(&self) -> usize {
+        self.wanted
+    }
+
+    /// Forgets the client's own statements, as DISCARD ALL does.
+    pub fn discard_statements(&mut self) {
+        self.statements.clear();
+    }
+
+    /// The server is gone or given up: whatever it owed will not come.
+    pub fn abandon(&mut self, server: Option<&mut Server>) {
+        let all = self.ledger.abandon();
+        self.undo(all, server);
+        self.status = Status::Idle;
+        self.gate = Gate::Between;
+        self.copy_in = CopyIn::No;
+        self.held = HeldSync::No;
+        self.skipping = false;
+        self.may_copy = false;
+        self.from_server = Stream::No;
+        self.started = None;
+    }
+
+    fn undo(&mut self, skipped: Vec<Owed>, mut server: Option<&mut Server>) {
+        for owed in skipped {
+            let undo = match owed {
+                Owed::Parse(_, undo) | Owed::Told(_, undo) => undo,
+                Owed::Evict(id) => {
+                    if let Some(server) = server.as_deref_mut() {
+                        server.add_prepared(id, usize::MAX);
+                    }
+                    Undo::Nothing
+                }
+                _ => Undo::Nothing,
+            };
+            match undo {
+                Undo::Nothing => {}
+                Undo::Unnamed => {
+                    self.statements.unnamed = None;
+                    if let Some(server) = server.as_deref_mut() {
+                        server.unnamed = None;
+                    }
+                }
+                Undo::Named(name, id) => {
+                    self.statements.named.remove(&name);
+                    if let Some(server) = server.as_deref_mut() {
+                        server.remove_prepared(id);
+                    }
+                }
+                Undo::OnServer(id) => {
+                    if let Some(server) = server.as_deref_mut() {
+                        server.remove_prepared(id);
+                        server.unnamed = None;
+                    }
+                }
+                Undo::Closed(name, named) => {
+                    self.statements.named.insert(name, *named);
+                }
+            }
+        }
+    }
+}
+
+/// The report of a refusal by the guard.
+fn refusal(refusal: crate::guard::Refusal) -> Report {
+    Report::new(crate::fault::sqlstate::INSUFFICIENT_PRIVILEGE, "statement refused by the proxy")
+        .detail(refusal.detail)
+        .hint(refusal.hint)
+}

@@ -1,0 +1,122 @@
+//! Prepared statements of clients, kept apart from those on servers: a client's name leads to a text, and
+//! a text to one name on every server. Two clients may use one name for different texts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+
+use crate::sql::{SessionState, StatementKind, Survey};
+use crate::upstream::StatementId;
+
+/// A statement as a client prepared it.
+#[derive(Debug)]
+pub struct Statement {
+    /// Names it on servers.
+    pub id: StatementId,
+    /// The query text.
+    pub text: Box<[u8]>,
+    /// Parameter types as they stood in `Parse`: count and OIDs.
+    pub types: Box<[u8]>,
+    /// Running it may leave session state behind.
+    pub session_state: SessionState,
+    /// Running it may start a COPY from the client.
+    pub kind: StatementKind,
+}
+
+/// One id for each text with its types, process-wide. It holds a text as long as a client does.
+#[derive(Debug, Default)]
+pub struct Interner {
+    known: DashMap<Key, Arc<Statement>>,
+    next: AtomicU64,
+}
+
+type Key = (Box<[u8]>, Box<[u8]>);
+
+impl Interner {
+    /// A statement that is not shared: the unnamed one.
+    pub fn single(&self, text: &[u8], types: &[u8], survey: Survey) -> Arc<Statement> {
+        Arc::new(Statement {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            text: text.into(),
+            types: types.into(),
+            session_state: survey.session_state,
+            kind: survey.first,
+        })
+    }
+
+    /// The statement of this text, shared by all clients that prepare it.
+    pub fn intern(self: &Arc<Self>, text: &[u8], types: &[u8], survey: Survey) -> Named {
+        let entry = self.known.entry((text.into(), types.into()));
+        let statement = Arc::clone(&entry.or_insert_with(|| self.single(text, types, survey)));
+        Named { statement, interner: Arc::clone(self) }
+    }
+}
+
+/// A client's hold on a shared statement.
+#[derive(Debug)]
+pub struct Named {
+    statement: Arc<Statement>,
+    interner: Arc<Interner>,
+}
+
+impl Named {
+    /// The statement.
+    pub const fn statement(&self) -> &Arc<Statement> {
+        &self.statement
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let key = (self.statement.text.clone(), self.statement.types.clone());
+        // The map's and this one: nobody else holds it.
+        self.interner.known.remove_if(&key, |_, statement| Arc::strong_count(statement) <= 2);
+    }
+}
+
+/// Most named statements of one client.
+pub const MAX_NAMED: usize = 4096;
+
+/// One client's statements by name.
+#[derive(Debug, Default)]
+pub struct Statements {
+    /// The named ones.
+    pub named: HashMap<Box<[u8]>, Named>,
+    /// The unnamed one.
+    pub unnamed: Option<Arc<Statement>>,
+}
+
+impl Statements {
+    /// The statement of that name; empty: the unnamed one.
+    pub fn find(&self, name: &[u8]) -> Option<Arc<Statement>> {
+        if name.is_empty() {
+            return self.unnamed.clone();
+        }
+        self.named.get(name).map(|named| Arc::clone(named.statement()))
+    }
+
+    /// All are gone, as after `DISCARD ALL`.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::survey;
+
+    #[test]
+    fn one_text_has_one_id_as_long_as_somebody_holds_it() {
+        let interner = Arc::new(Interner::default());
+        let survey = survey(b"SELECT 1");
+        let first = interner.intern(b"SELECT 1", b"\0\0", survey);
+        let second = interner.intern(b"SELECT 1", b"\0\0", survey);
+        assert_eq!(first.statement().id, second.statement().id);
+        assert_ne!(first.statement().id, interner.intern(b"SELECT 1", b"\0\x01\0\0\0\x17", survey).statement().id);
+        drop((first, second));
+        assert!(interner.known.is_empty());
+    }
+}

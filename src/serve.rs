@@ -1,0 +1,305 @@
+//! One connection from its first byte to its last: the flow, on a page.
+//!
+//! ```text
+//! accept -> startup::negotiate -> auth::authenticate -> tenant::resolve -> Session::run
+//!                  |
+//!            clients::cancel
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
+
+use crate::auth::{self, Authenticator, Identity};
+use crate::clients::{Clients, Order};
+use crate::directory::Directory;
+use crate::fault::{Fault, Report, sqlstate};
+use crate::net::Channel;
+use crate::net::stream::Stream;
+use crate::observability::metrics::{LoginOutcome, TenantLabels, early_error, login};
+use crate::relay::{Conversation, Relay};
+use crate::session::{Alarm, End, Session, shutdown};
+use crate::startup::{Claim, Negotiator, Opening, StartupFault};
+use crate::tenant::{Limits, Standing, resolve};
+use crate::upstream::{Access, Context, Greeting, Role, SessionParameters, Share, Upstreams};
+use crate::wire::encode::{self, Severity};
+
+/// What a reload replaces as a whole.
+#[derive(Debug)]
+pub struct Live {
+    /// Users and tenants.
+    pub directory: Directory,
+    /// How connections are opened: certificates among it.
+    pub negotiator: Negotiator,
+    /// How passwords are proven.
+    pub authenticator: Authenticator,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Shared {
+    /// What a reload replaces.
+    pub live: ArcSwap<Live>,
+    /// Who is connected.
+    pub clients: Arc<Clients>,
+    /// The way to PostgreSQL.
+    pub upstreams: Upstreams,
+    /// What conversations share.
+    pub relay: Arc<Relay>,
+    /// Series of tenants.
+    pub labels: TenantLabels,
+    /// Seats for clients in all.
+    pub seats: Arc<Semaphore>,
+    /// From accept to the end of the login.
+    pub login_timeout: Duration,
+}
+
+/// How long a refusal may take to be read.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// A login that is about to become a session.
+struct Admitted {
+    session: Session,
+    _seat: Option<crate::clients::TenantSeat>,
+    _gauge: crate::observability::metrics::ClientGauge,
+}
+
+/// Why a connection did not become a session.
+enum Rejected {
+    /// Nobody is there to be told.
+    Gone(String),
+    /// The client is told.
+    Told(Box<Channel>, Report),
+}
+
+/// Serves one connection.
+pub async fn connection(shared: Arc<Shared>, stream: Stream) {
+    let Ok(seat) = Arc::clone(&shared.seats).try_acquire_owned() else {
+        login(LoginOutcome::Refused);
+        let report = Report::new(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
+        // A cancel request and the packet itself are not read: there is no seat for that work.
+        tell(Channel::new(stream), &report).await;
+        return;
+    };
+    let admitted = timeout(shared.login_timeout, log_in(&shared, stream)).await;
+    match admitted {
+        Err(_) => {
+            login(LoginOutcome::Failed);
+            tracing::info!("a client did not log in within login_timeout");
+        }
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(admitted))) => {
+            login(LoginOutcome::Ok);
+            run(*admitted).await;
+        }
+        Ok(Err(Rejected::Gone(reason))) => {
+            login(LoginOutcome::Failed);
+            tracing::debug!(reason, "a connection ended before login");
+        }
+        Ok(Err(Rejected::Told(channel, report))) => {
+            login(LoginOutcome::Refused);
+            tracing::info!(sqlstate = report.sqlstate.0, reason = report.message, "login refused");
+            tell(*channel, &report).await;
+        }
+    }
+    drop(seat);
+}
+
+async fn run(admitted: Admitted) {
+    let started = Instant::now();
+    let span = tracing::info_span!(
+        "client",
+        process_id = admitted.session.membership.client().process_id(),
+        tenant = admitted.session.access.as_ref().and_then(Access::tenant).map(tracing::field::display),
+        user = tracing::field::Empty,
+    );
+    async {
+        tracing::debug!("client logged in");
+        let end = admitted.session.run().await;
+        let seconds = started.elapsed().as_secs();
+        match end {
+            End::Goodbye | End::Torn => tracing::debug!(seconds, "client left"),
+            End::Lost(error) => tracing::debug!(seconds, %error, "client lost"),
+            End::Told(report) => {
+                tracing::info!(seconds, sqlstate = report.sqlstate.0, reason = report.message, "client told to leave");
+            }
+        }
+    }
+    .instrument(span)
+    .await;
+}
+
+/// Tells a client why it is turned away, and waits a moment for it to read that.
+async fn tell(mut channel: Channel, report: &Report) {
+    early_error(report.sqlstate);
+    encode::error_response(channel.output.space(), Severity::Fatal, report);
+    if !matches!(timeout(LAST_WORD, channel.flush()).await, Ok(Ok(()))) {
+        tracing::debug!("a refused client did not take the last message");
+    }
+}
+
+/// None: it was a cancel request.
+async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Option<Box<Admitted>>, Rejected> {
+    let live = shared.live.load_full();
+    let (mut channel, mut claim) = match live.negotiator.negotiate(stream).await {
+        Ok(Opening::Session(channel, claim)) => (channel, claim),
+        Ok(Opening::Cancel { process_id, key }) => {
+            shared.clients.cancel(process_id, &key);
+            return Ok(None);
+        }
+        Err(StartupFault::Refused(channel, report)) => return Err(Rejected::Told(channel, report)),
+        Err(fault) => return Err(Rejected::Gone(fault.to_string())),
+    };
+    let identity = match live.authenticator.authenticate(&mut channel, &claim, &live.directory).await {
+        Ok(identity) => identity,
+        Err(auth::AuthFault::Lost(error)) => return Err(Rejected::Gone(error.to_string())),
+        Err(fault) => return Err(Rejected::Told(channel, fault.report())),
+    };
+    match admit(shared, &live, &identity, &mut claim).await {
+        Ok(admission) => {
+            let admitted = welcome(shared, *channel, &identity, &claim, admission).await;
+            admitted.map(|admitted| Some(Box::new(admitted))).map_err(|error| Rejected::Gone(error.to_string()))
+        }
+        Err(report) => Err(Rejected::Told(channel, report)),
+    }
+}
+
+/// What a proven identity gets.
+struct Admission {
+    tenant_seat: Option<crate::clients::TenantSeat>,
+    membership: crate::clients::Membership,
+    access: Option<Access>,
+    limits: Limits,
+    parameters: SessionParameters,
+    greeting: Greeting,
+}
+
+/// No limits: maintenance users, and gateway users who can do nothing yet.
+const UNLIMITED: Limits = Limits {
+    max_clients: usize::MAX,
+    max_servers: usize::MAX,
+    queue_timeout: Duration::from_secs(60),
+    statement_timeout: Duration::ZERO,
+    idle_transaction_timeout: Duration::ZERO,
+};
+
+async fn admit(
+    shared: &Arc<Shared>,
+    live: &Live,
+    identity: &Identity,
+    claim: &mut Claim,
+) -> Result<Admission, Report> {
+    let told = |fault: &dyn Fault| fault.report();
+    let standing = resolve(identity, claim, &live.directory).map_err(|fault| told(&fault))?;
+    let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
+    let membership = shared.clients.register(identity.user().name.clone(), key_bytes);
+    let parameters = SessionParameters::new(claim.parameters.drain(..));
+    let (access, limits, tenant_seat) = match standing {
+        Standing::Tenant(tenant) => {
+            let seat = shared.clients.join_tenant(&tenant.id, tenant.limits.max_clients).ok_or_else(|| {
+                Report::new(sqlstate::TOO_MANY_CONNECTIONS, "too many clients of this tenant")
+                    .hint("Close connections, or raise the tenant's max_clients.")
+            })?;
+            let context = Context::tenant(&live.directory.tenancy.setting, &tenant.id);
+            let access = shared.upstreams.access(&tenant.upstream, None, context, share(&tenant.limits));
+            (Some(access.map_err(|fault| told(&fault))?), tenant.limits, Some(seat))
+        }
+        Standing::Undecided if live.directory.tenancy.require_tenant => (None, UNLIMITED, None),
+        Standing::Undecided => {
+            let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen");
+            return Err(report.hint("Name the tenant at login."));
+        }
+        Standing::Maintenance(maintenance) => {
+            tracing::warn!(user = %identity.user().name, role = maintenance.server_user, "maintenance login: no tenant context");
+            let role = Role { user: maintenance.server_user, password: maintenance.server_password };
+            let access =
+                shared.upstreams.access(&maintenance.upstream, Some(role), Context::none(), share(&UNLIMITED));
+            (Some(access.map_err(|fault| told(&fault))?), UNLIMITED, None)
+        }
+    };
+    let greeting = match &access {
+        None => Greeting::default(),
+        Some(access) => {
+            let client = u64::from(membership.client().process_id());
+            access.greeting(client, &parameters).await.map_err(|fault| {
+                tracing::warn!(%fault, "a login could not be greeted");
+                told(&fault)
+            })?
+        }
+    };
+    Ok(Admission { tenant_seat, membership, access, limits, parameters, greeting })
+}
+
+const fn share(limits: &Limits) -> Share {
+    Share { max_servers: limits.max_servers, queue_timeout: limits.queue_timeout }
+}
+
+/// The login's last messages, and the session that begins with them.
+async fn welcome(
+    shared: &Arc<Shared>,
+    mut channel: Channel,
+    identity: &Identity,
+    claim: &Claim,
+    admission: Admission,
+) -> std::io::Result<Admitted> {
+    let client = admission.membership.client();
+    let out = channel.output.space();
+    auth::accept(out);
+    for (name, value) in admission.greeting.iter() {
+        // What the server says about our role there is not what the client is.
+        match name.as_str() {
+            "session_authorization" => encode::parameter_status(out, name, &claim.user),
+            _ => encode::parameter_status(out, name, value),
+        }
+    }
+    encode::backend_key_data(out, client.process_id(), client.key());
+    encode::ready_for_query(out, b'I');
+    channel.flush().await?;
+    let tenant = admission.access.as_ref().and_then(Access::tenant);
+    let metrics = shared.labels.of(tenant);
+    let client_key = u64::from(client.process_id());
+    tracing::debug!(user = %identity.user().name, "login accepted");
+    Ok(Admitted {
+        _gauge: metrics.client(),
+        _seat: admission.tenant_seat,
+        session: Session {
+            client: channel,
+            conversation: Conversation::new(
+                Arc::clone(&shared.relay),
+                metrics,
+                client_key,
+                admission.parameters.clone(),
+            ),
+            membership: admission.membership,
+            access: admission.access,
+            limits: admission.limits,
+            startup: admission.parameters,
+            greeting: admission.greeting,
+            alarm: Alarm::default(),
+            idle_since: Instant::now(),
+        },
+    })
+}
+
+/// Tells all clients to leave, waits for their transactions, then ends the rest. Returns how many were cut.
+pub async fn drain(clients: &Arc<Clients>, limit: Duration) -> usize {
+    clients.order(Order::Leave, |_| true);
+    let deadline = Instant::now() + limit;
+    while clients.count() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        clients.order(Order::Leave, |_| true);
+    }
+    let cut = clients.order(Order::LeaveNow, |_| true);
+    let deadline = Instant::now() + LAST_WORD;
+    while clients.count() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    if cut > 0 {
+        tracing::warn!(clients = cut, reason = shutdown().message, "drain_timeout is over: clients were cut off");
+    }
+    cut
+}

@@ -1,0 +1,275 @@
+//! With a server in hand: relay until the transaction is over, whatever happens on either side.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::clients::Order;
+use crate::fault::{Fault, Report, sqlstate};
+use crate::relay::{Absorbed, Pumped, RelayFault};
+use crate::session::{End, Session, shutdown};
+use crate::upstream::{TenantServer, UpstreamFault};
+use crate::wire::backend::Status;
+
+/// How often a segment is sent again because its context could not be entered.
+const MAX_REPLAYS: usize = 2;
+
+/// What stopped the relay.
+enum Event {
+    /// A segment was answered with this status; nothing is owed.
+    Ready(Status),
+    /// The client left, or its stream broke.
+    ClientLeft(End),
+    /// The client's fault.
+    ClientFault(RelayFault),
+    /// The server ended or is in doubt.
+    ServerFault(RelayFault),
+    /// `statement_timeout` or a cancel request: stop what runs.
+    Cancel,
+    /// `idle_transaction_timeout`.
+    IdleTooLong,
+    /// The proxy shuts down.
+    LeaveNow,
+}
+
+impl Session {
+    /// Runs one transaction, or several while the client goes on and nobody waits for the server.
+    pub(super) async fn converse(&mut self, mut server: TenantServer) -> Result<(), End> {
+        let mut replays = 0;
+        let mut cancelling: Option<JoinHandle<()>> = None;
+        loop {
+            let event = poll_fn(|cx| self.poll_relay(cx, &mut server)).await;
+            match event {
+                Event::Ready(Status::Idle) => {
+                    if let Some(cancelling) = cancelling.take()
+                        && !settle(&mut server, cancelling).await
+                    {
+                        return Ok(());
+                    }
+                    replays = 0;
+                    if self.order().is_some() || !self.goes_on() {
+                        server.release();
+                        return Ok(());
+                    }
+                }
+                Event::Ready(Status::Transaction | Status::Failed) => {
+                    self.idle_since = Instant::now();
+                }
+                Event::ServerFault(fault) => {
+                    if replays < MAX_REPLAYS && self.can_replay(&fault) {
+                        replays += 1;
+                        tracing::info!(%fault, "the server was replaced before the client's statement ran");
+                        if let Err(fault) = self.replay(&mut server).await {
+                            return self.server_lost(&fault.report());
+                        }
+                        continue;
+                    }
+                    tracing::warn!(%fault, "the server was lost");
+                    drop(server);
+                    return self.server_lost(&fault.report());
+                }
+                Event::Cancel => {
+                    if cancelling.is_none() {
+                        cancelling = Some(tokio::spawn(server.canceller().cancel()));
+                    }
+                }
+                Event::ClientLeft(end) => {
+                    self.leave_server(server, cancelling);
+                    return Err(end);
+                }
+                Event::ClientFault(fault) => {
+                    self.leave_server(server, cancelling);
+                    return Err(self.told_or_torn(fault.report()));
+                }
+                Event::IdleTooLong => {
+                    self.leave_server(server, cancelling);
+                    return Err(End::Told(Report::new(
+                        sqlstate::IDLE_IN_TRANSACTION_TIMEOUT,
+                        "terminating connection due to idle-in-transaction timeout",
+                    )));
+                }
+                Event::LeaveNow => {
+                    self.leave_server(server, cancelling);
+                    return Err(self.told_or_torn(shutdown()));
+                }
+            }
+        }
+    }
+
+    /// One round over both sockets: everything that can move moves.
+    fn poll_relay(&mut self, cx: &mut Context<'_>, server: &mut TenantServer) -> Poll<Event> {
+        self.membership.client().listen(cx);
+        loop {
+            match self.conversation.pump(&mut self.client, server) {
+                Ok(Pumped::All) => {}
+                Ok(Pumped::Goodbye) => return Poll::Ready(Event::ClientLeft(End::Goodbye)),
+                Err(fault) => return Poll::Ready(Event::ClientFault(fault)),
+            }
+            let wanted = match self.conversation.absorb(&mut self.client, server) {
+                Ok((Absorbed::All, wanted)) => wanted,
+                Ok((Absorbed::Ready(status), _)) => return Poll::Ready(Event::Ready(status)),
+                Err(fault) => return Poll::Ready(Event::ServerFault(fault)),
+            };
+            let channel = &mut server.server().channel;
+            if let Poll::Ready(Err(error)) = channel.output.poll_flush(&mut channel.stream, cx) {
+                // What the server said before it went is still to be read.
+                tracing::debug!(%error, "cannot write to the server");
+                channel.output.clear();
+            }
+            if let Poll::Ready(Err(error)) = self.client.output.poll_flush(&mut self.client.stream, cx) {
+                return Poll::Ready(Event::ClientLeft(End::Lost(error)));
+            }
+            let mut moved = false;
+            if !self.client.output.is_full() {
+                match channel.input.poll_fill(&mut channel.stream, cx, wanted) {
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Event::ServerFault(RelayFault::Ended("connection closed".to_owned())));
+                    }
+                    Poll::Ready(Ok(_)) => moved = true,
+                    Poll::Ready(Err(error)) => {
+                        return Poll::Ready(Event::ServerFault(RelayFault::Ended(error.to_string())));
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if !moved {
+                match self.poll_client(cx, server) {
+                    Poll::Ready(Ok(())) => moved = true,
+                    Poll::Ready(Err(end)) => return Poll::Ready(Event::ClientLeft(end)),
+                    Poll::Pending => {}
+                }
+            }
+            if !moved {
+                return self.poll_orders(cx);
+            }
+        }
+    }
+
+    /// Reads from the client, also while its statement runs: that is how its departure is noticed. What it
+    /// sends ahead is bounded by one buffer, or by the one message that is being collected.
+    fn poll_client(&mut self, cx: &mut Context<'_>, server: &mut TenantServer) -> Poll<Result<(), End>> {
+        let ahead = crate::net::buffer::READ_BYTES / 2;
+        let wanted = self.conversation.wanted();
+        if server.server().channel.output.is_full() || self.client.input.len() >= ahead.max(wanted) {
+            return Poll::Pending;
+        }
+        match self.client.input.poll_fill(&mut self.client.stream, cx, wanted) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(End::Lost(io::ErrorKind::UnexpectedEof.into()))),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(End::Lost(error))),
+        }
+    }
+
+    /// Timers, cancel requests, orders.
+    fn poll_orders(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let client = self.membership.client();
+        if client.order() == Some(Order::LeaveNow) {
+            return Poll::Ready(Event::LeaveNow);
+        }
+        if client.is_cancelled() && !self.conversation.is_entering() {
+            client.clear_cancel();
+            if self.conversation.is_running() {
+                return Poll::Ready(Event::Cancel);
+            }
+        }
+        match self.conversation.started() {
+            Some(started) => self.alarm.set(started, self.limits.statement_timeout),
+            None => self.alarm.set(self.idle_since, self.limits.idle_transaction_timeout),
+        }
+        if self.alarm.poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        if self.conversation.is_idle_in_transaction() {
+            return Poll::Ready(Event::IdleTooLong);
+        }
+        Poll::Ready(Event::Cancel)
+    }
+
+    /// Whether the same server may be used for the client's next transaction right away.
+    fn goes_on(&mut self) -> bool {
+        self.alarm.clear();
+        let waits = self.access.as_ref().is_none_or(crate::upstream::Access::has_waiters);
+        !waits && self.client.input.len() > crate::wire::frame::HEADER_BYTES && self.conversation.wants_server(&self.client)
+    }
+
+    /// A segment can be sent again if nothing of it can have run and the client has seen nothing.
+    fn can_replay(&mut self, fault: &RelayFault) -> bool {
+        let certain = match fault {
+            RelayFault::Context(_) => true,
+            // The server said goodbye before it answered anything: for example an idle one that was ended.
+            RelayFault::Ended(reason) => reason.starts_with("57P0") || reason.starts_with("25P03"),
+            _ => false,
+        };
+        certain && self.conversation.is_entering() && self.client.input.rewind()
+    }
+
+    async fn replay(&mut self, server: &mut TenantServer) -> Result<(), UpstreamFault> {
+        self.conversation.abandon(None);
+        server.replace().await
+    }
+
+    /// The server is gone; the client stays, if it can be told.
+    fn server_lost(&mut self, report: &Report) -> Result<(), End> {
+        self.client.input.forget();
+        if self.conversation.is_mid_frame() {
+            return Err(End::Torn);
+        }
+        let between = self.conversation.is_between();
+        let closed = self.conversation.is_closed();
+        self.conversation.abandon(None);
+        if between {
+            // It waits for nothing now; its next request is answered with the error.
+            self.conversation.owe_error(report.clone());
+            return Ok(());
+        }
+        self.conversation.metrics.error(report.sqlstate.0);
+        crate::wire::encode::error_response(
+            self.client.output.space(),
+            crate::wire::encode::Severity::Error,
+            report,
+        );
+        if closed {
+            self.tell_ready(Status::Idle);
+        } else {
+            self.conversation.refuse_rest();
+        }
+        Ok(())
+    }
+
+    /// The client is gone: its transaction is rolled back, or its query stopped and its server closed. The
+    /// slot is free at once in the second case.
+    fn leave_server(&mut self, mut server: TenantServer, cancelling: Option<JoinHandle<()>>) {
+        if cancelling.is_none() && self.conversation.is_quiet() {
+            tokio::spawn(server.roll_back_and_release());
+            return;
+        }
+        let canceller = server.canceller();
+        let running = self.conversation.is_running() || self.conversation.is_entering();
+        drop(server);
+        if running && cancelling.is_none() {
+            tokio::spawn(canceller.cancel());
+        }
+    }
+
+    fn told_or_torn(&self, report: Report) -> End {
+        if self.conversation.is_mid_frame() { End::Torn } else { End::Told(report) }
+    }
+}
+
+/// Waits until a cancel request has done its work, so that it cannot hit the next statement.
+async fn settle(server: &mut TenantServer, cancelling: JoinHandle<()>) -> bool {
+    if cancelling.await.is_err() {
+        return false;
+    }
+    match server.settle().await {
+        Ok(()) => true,
+        Err(fault) => {
+            tracing::warn!(%fault, "a server was closed: its state after a cancel request is in doubt");
+            false
+        }
+    }
+}

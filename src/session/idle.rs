@@ -1,0 +1,153 @@
+//! Between transactions: the client holds no server and, while it is silent, no buffer.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+
+use crate::clients::Order;
+use crate::fault::{Report, sqlstate};
+use crate::relay::RelayFault;
+use crate::session::{End, Session, shutdown};
+use crate::sql::{StatementKind, survey};
+use crate::wire::backend::Status;
+use crate::wire::{encode, frame, frontend};
+
+/// What the first frame in the buffer asks for.
+enum Next {
+    /// A server.
+    Server,
+    /// Nothing that needs one; it was dealt with.
+    Done,
+    /// More bytes, so many in all.
+    More(usize),
+    /// The end.
+    End(End),
+}
+
+impl Session {
+    /// Waits until there is a request that needs a server.
+    pub(super) async fn next_request(&mut self) -> Result<(), End> {
+        let mut wanted = 1;
+        loop {
+            match self.look() {
+                Next::Server => return Ok(()),
+                Next::Done => continue,
+                Next::End(end) => return Err(end),
+                Next::More(bytes) => wanted = bytes.max(wanted),
+            }
+            poll_fn(|cx| self.poll_idle(cx, wanted)).await?;
+        }
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<(), End>> {
+        let client = self.membership.client();
+        client.listen(cx);
+        client.clear_cancel();
+        if client.order().is_some() {
+            return Poll::Ready(Err(End::Told(shutdown())));
+        }
+        let channel = &mut self.client;
+        if let Poll::Ready(Err(error)) = channel.output.poll_flush(&mut channel.stream, cx) {
+            return Poll::Ready(Err(End::Lost(error)));
+        }
+        match channel.input.poll_fill(&mut channel.stream, cx, wanted) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(End::Lost(io::ErrorKind::UnexpectedEof.into()))),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(End::Lost(error))),
+        }
+    }
+
+    /// Looks at the first frame.
+    fn look(&mut self) -> Next {
+        if self.client.output.is_full() {
+            // It sends without reading: no more work for it until it does.
+            return Next::More(1);
+        }
+        let header = match frame::header(self.client.input.bytes()) {
+            Ok(Some(header)) => header,
+            Ok(None) => return Next::More(frame::HEADER_BYTES),
+            Err(_) => return protocol_violation("invalid message length"),
+        };
+        if self.conversation.is_refusing() {
+            return match self.conversation.skip_refused(&mut self.client) {
+                Some(()) => Next::Done,
+                None if header.tag == b'X' => Next::End(End::Goodbye),
+                None => Next::More(1),
+            };
+        }
+        match header.tag {
+            b'X' => Next::End(End::Goodbye),
+            b'S' if header.total == frame::HEADER_BYTES => {
+                self.client.input.consume(header.total);
+                self.tell_ready(Status::Idle);
+                Next::Done
+            }
+            // Nothing to flush; rows that come too late for a COPY that has failed.
+            b'H' | b'd' | b'c' | b'f' => {
+                self.conversation.drop_frame(header.total, &mut self.client);
+                Next::Done
+            }
+            b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'F' => self.look_at_request(header),
+            _ => protocol_violation("invalid frontend message type"),
+        }
+    }
+
+    fn look_at_request(&mut self, header: frame::Header) -> Next {
+        let limit = self.conversation.max_message_bytes();
+        if header.total > limit {
+            let fault = RelayFault::TooLarge { bytes: header.total, limit };
+            return Next::End(End::Told(crate::fault::Fault::report(&fault)));
+        }
+        let Some(message) = self.client.input.bytes().get(..header.total) else {
+            return Next::More(header.total);
+        };
+        if let Some(report) = self.conversation.take_owed_error() {
+            self.refuse_segment(&report);
+            return Next::Done;
+        }
+        if self.access.is_none() {
+            let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen")
+                .hint("Name the tenant at login: user name user.tenant, or the tenant setting in the startup options.");
+            self.refuse_segment(&report);
+            return Next::Done;
+        }
+        let discards = header.tag == b'Q'
+            && frontend::query(frame::body(message)).is_some_and(|text| {
+                text.len() < 64 && survey(text).first == StatementKind::DiscardAll
+                    && survey(text).statements == crate::sql::Count::One
+            });
+        if discards {
+            self.client.input.consume(header.total);
+            self.discard_all();
+            return Next::Done;
+        }
+        Next::Server
+    }
+
+    /// DISCARD ALL ends the client's own state. No server is needed: the one it had is reset before the
+    /// client's next transaction, because this client has become another one to it.
+    fn discard_all(&mut self) {
+        self.conversation.discard_statements();
+        self.conversation.client += 1 << 32;
+        let out = self.client.output.space();
+        for (name, value) in self.greeting.iter() {
+            let lower = name.to_ascii_lowercase();
+            if self.conversation.parameters.get(&lower) != self.startup.get(&lower) {
+                encode::parameter_status(out, name, value);
+            }
+        }
+        self.conversation.parameters = self.startup.clone();
+        encode::command_complete(out, "DISCARD ALL");
+        self.tell_ready(Status::Idle);
+    }
+
+    /// Whether the client was told to leave, and how.
+    pub(super) fn order(&self) -> Option<Order> {
+        self.membership.client().order()
+    }
+}
+
+fn protocol_violation(what: &'static str) -> Next {
+    Next::End(End::Told(Report::new(sqlstate::PROTOCOL_VIOLATION, what)))
+}

@@ -1,0 +1,251 @@
+//! One client's life after login: wait for a request, take a server, converse, give the server back.
+//!
+//! ```text
+//!   ┌─> idle ── request ──> acquire ──> converse ── ready and idle ──> release ─┐
+//!   │     │                    │            │                                   │
+//!   │     └ goodbye, told to   └ refused:   └ server lost: error, go on         │
+//!   │       leave: end           error      └ client lost: roll back or close   │
+//!   └───────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! One task owns the client and, while it has one, the server: no channel, no lock on this path.
+
+mod converse;
+mod idle;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use crate::clients::Membership;
+use crate::fault::{Fault, Report, sqlstate};
+use crate::net::Channel;
+use crate::relay::Conversation;
+use crate::tenant::Limits;
+use crate::upstream::{Access, Greeting, SessionParameters, TenantServer, UpstreamFault};
+use crate::wire::backend::Status;
+use crate::wire::encode::{self, Severity};
+
+/// How a session ended.
+#[derive(Debug)]
+pub enum End {
+    /// The client said goodbye.
+    Goodbye,
+    /// The client went away without a word.
+    Lost(io::Error),
+    /// The client was told why.
+    Told(Report),
+    /// The client could not even be told: a frame to it was torn.
+    Torn,
+}
+
+/// What a session starts with.
+#[derive(Debug)]
+pub struct Session {
+    /// The client's stream.
+    pub client: Channel,
+    /// Its place among the clients.
+    pub membership: Membership,
+    /// What is under way between it and its server.
+    pub conversation: Conversation,
+    /// Its way to servers; none: a gateway user without a tenant.
+    pub access: Option<Access>,
+    /// Its tenant's limits.
+    pub limits: Limits,
+    /// What it asked for at startup, which is what DISCARD ALL returns to.
+    pub startup: SessionParameters,
+    /// What it was told about those at login.
+    pub greeting: Greeting,
+    /// The one timer.
+    pub alarm: Alarm,
+    /// When the last segment in a transaction block was answered.
+    pub idle_since: Instant,
+}
+
+/// What a client waits for at the door of a server.
+enum Acquired {
+    Server(TenantServer),
+    Refused(UpstreamFault),
+    Cancelled,
+    End(End),
+}
+
+impl Session {
+    /// Runs to the end.
+    pub async fn run(mut self) -> End {
+        let end = self.serve().await;
+        if let End::Told(report) = &end {
+            self.conversation.metrics.error(report.sqlstate.0);
+            encode::error_response(self.client.output.space(), Severity::Fatal, report);
+            // A client that does not read must not keep its task alive.
+            let told = tokio::time::timeout(Duration::from_secs(2), self.client.flush()).await;
+            if !matches!(told, Ok(Ok(()))) {
+                tracing::debug!("the client did not take the last message");
+            }
+        }
+        end
+    }
+
+    async fn serve(&mut self) -> End {
+        loop {
+            if let Err(end) = self.next_request().await {
+                return end;
+            }
+            let waited = Instant::now();
+            let server = match self.acquire().await {
+                Acquired::Server(server) => server,
+                Acquired::Refused(fault) => {
+                    tracing::warn!(%fault, "no server for the client");
+                    self.refuse_segment(&fault.report());
+                    continue;
+                }
+                Acquired::Cancelled => {
+                    let report = Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request");
+                    self.refuse_segment(&report);
+                    continue;
+                }
+                Acquired::End(end) => return end,
+            };
+            let taken = Instant::now();
+            self.conversation.metrics.queue_wait(taken - waited);
+            let outcome = self.converse(server).await;
+            self.conversation.metrics.transaction(taken.elapsed());
+            self.alarm.clear();
+            if let Err(end) = outcome {
+                return end;
+            }
+        }
+    }
+
+    /// Takes a server; meanwhile the client may leave or cancel.
+    async fn acquire(&mut self) -> Acquired {
+        let Some(access) = &self.access else {
+            return Acquired::End(End::Told(Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen")));
+        };
+        let client = Arc::clone(self.membership.client());
+        client.clear_cancel();
+        let work = access.acquire(self.conversation.client, &self.conversation.parameters);
+        let mut work = std::pin::pin!(work);
+        let channel = &mut self.client;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(result) = work.as_mut().poll(cx) {
+                return Poll::Ready(match result {
+                    Ok(server) => Acquired::Server(server),
+                    Err(fault) => Acquired::Refused(fault),
+                });
+            }
+            client.listen(cx);
+            if client.is_cancelled() {
+                client.clear_cancel();
+                return Poll::Ready(Acquired::Cancelled);
+            }
+            if client.order() == Some(crate::clients::Order::LeaveNow) {
+                return Poll::Ready(Acquired::End(End::Told(shutdown())));
+            }
+            match poll_departure(channel, cx) {
+                Poll::Ready(end) => Poll::Ready(Acquired::End(end)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Answers a segment that no server saw: an error, and readiness once all of it was taken.
+    fn refuse_segment(&mut self, report: &Report) {
+        self.conversation.metrics.error(report.sqlstate.0);
+        encode::error_response(self.client.output.space(), Severity::Error, report);
+        self.conversation.refuse(&mut self.client);
+    }
+
+    /// The client believes that it is idle from here on.
+    fn tell_ready(&mut self, status: Status) {
+        encode::ready_for_query(self.client.output.space(), status.byte());
+    }
+}
+
+/// Notices a client that leaves while it waits. What it sends meanwhile is kept, within bounds.
+fn poll_departure(client: &mut Channel, cx: &mut Context<'_>) -> Poll<End> {
+    while client.input.len() < crate::net::buffer::READ_BYTES / 2 {
+        match client.input.poll_fill(&mut client.stream, cx, 1) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0)) => return Poll::Ready(End::Lost(io::ErrorKind::UnexpectedEof.into())),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(End::Lost(error)),
+        }
+    }
+    Poll::Pending
+}
+
+/// What clients are told when the proxy goes away or their user does.
+pub fn shutdown() -> Report {
+    Report::new(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+}
+
+/// One timer for all the limits of a session. A deadline is a plain value; the timer behind it is only
+/// touched when it fires or when an earlier deadline comes, so a deadline per statement costs nothing.
+#[derive(Debug, Default)]
+pub struct Alarm {
+    deadline: Option<Instant>,
+    rung: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Alarm {
+    /// This long after `start`; zero: never. A deadline rings once.
+    pub fn set(&mut self, start: Instant, after: Duration) {
+        self.deadline = (!after.is_zero()).then(|| start + after).filter(|deadline| self.rung != Some(*deadline));
+    }
+
+    /// No deadline.
+    pub const fn clear(&mut self) {
+        self.deadline = None;
+    }
+
+    /// Ready once the deadline has passed; it is cleared then.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                self.rung = self.deadline.take();
+                self.timer = None;
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_rings_at_its_last_deadline_only() {
+        let mut alarm = Alarm::default();
+        let start = Instant::now();
+        alarm.set(start, Duration::from_secs(1));
+        poll_fn(|cx| {
+            assert!(alarm.poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        alarm.set(start, Duration::from_secs(5));
+        poll_fn(|cx| alarm.poll(cx)).await;
+        assert_eq!(start.elapsed().as_secs(), 5);
+        for never in [Duration::ZERO, Duration::from_secs(5)] {
+            alarm.set(start, never);
+            assert!(alarm.deadline.is_none(), "zero means never, and a deadline rings once");
+        }
+    }
+}

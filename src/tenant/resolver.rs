@@ -1,0 +1,103 @@
+//! From an identity to the role it plays: which tenant, or none.
+//! Promise: a tenant is reached only through a grant; an unknown one looks like a wrong password.
+
+use std::sync::Arc;
+
+use crate::auth::{AuthFault, Identity};
+use crate::fault::{Fault, Kind, Report, sqlstate};
+use crate::names::TenantId;
+use crate::startup::Claim;
+use crate::directory::{Directory, Grant, Maintenance, Tenant};
+
+/// What a client may do from now on.
+#[derive(Debug, Clone)]
+pub enum Standing {
+    /// It acts for this tenant.
+    Tenant(Arc<Tenant>),
+    /// A gateway user that has chosen no tenant: its statements are refused.
+    Undecided,
+    /// No tenant context, a server role of its own.
+    Maintenance(Maintenance),
+}
+
+/// Why an identity has no standing.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveFault {
+    /// The tenant does not exist: told as a wrong password.
+    #[error("unknown tenant")]
+    Unknown {
+        /// The user as claimed.
+        user: String,
+    },
+    /// The tenant exists, the user may not act for it.
+    #[error("user \"{user}\" may not act for tenant \"{tenant}\"")]
+    NotGranted {
+        /// The user as claimed.
+        user: String,
+        /// The tenant as named by the client.
+        tenant: String,
+    },
+    /// The console is not there.
+    #[error("the console is not available in this version")]
+    Console,
+}
+
+impl Fault for ResolveFault {
+    fn kind(&self) -> Kind {
+        Kind::Client
+    }
+
+    fn report(&self) -> Report {
+        match self {
+            Self::Unknown { user } => AuthFault::refused(user).report(),
+            Self::NotGranted { .. } => Report::new(sqlstate::INVALID_AUTHORIZATION, self.to_string())
+                .hint("Name a tenant that is granted to this user."),
+            Self::Console => Report::new(sqlstate::FEATURE_NOT_SUPPORTED, self.to_string()),
+        }
+    }
+}
+
+/// Finds out for whom a client acts; the tenant setting is taken out of the claim's parameters.
+pub fn resolve(identity: &Identity, claim: &mut Claim, directory: &Directory) -> Result<Standing, ResolveFault> {
+    // First that applies: the startup packet (named on its own before options), then the user name.
+    let asked = claim.take(&directory.tenancy.setting.to_ascii_lowercase()).filter(|asked| !asked.is_empty());
+    let asked = asked.or_else(|| identity.suffix().map(str::to_owned));
+    let user = identity.user();
+    let tenant_of = |name: &str| {
+        TenantId::parse(name).ok().and_then(|id| directory.tenants.get(&id)).ok_or_else(|| ResolveFault::Unknown {
+            user: claim.user.clone(),
+        })
+    };
+    let not_granted = |tenant: &str| ResolveFault::NotGranted {
+        user: user.name.to_string(),
+        tenant: tenant.to_owned(),
+    };
+    // A second name of the tenant in the user name may only agree.
+    if let (Some(asked), Some(suffix)) = (&asked, identity.suffix())
+        && asked != suffix
+    {
+        return Err(not_granted(asked));
+    }
+    match &user.grant {
+        Grant::Tenant(own) => match asked {
+            Some(asked) if asked != own.as_str() => {
+                tenant_of(&asked)?;
+                Err(not_granted(&asked))
+            }
+            _ => Ok(Standing::Tenant(Arc::clone(tenant_of(own.as_str())?))),
+        },
+        Grant::Tenants(_) | Grant::AnyTenant => {
+            let Some(asked) = asked else { return Ok(Standing::Undecided) };
+            let tenant = tenant_of(&asked)?;
+            match &user.grant {
+                Grant::Tenants(granted) if !granted.contains(&tenant.id) => Err(not_granted(&asked)),
+                _ => Ok(Standing::Tenant(Arc::clone(tenant))),
+            }
+        }
+        Grant::Maintenance(maintenance) => match asked {
+            Some(asked) => Err(not_granted(&asked)),
+            None => Ok(Standing::Maintenance(maintenance.clone())),
+        },
+        Grant::Operator => Err(ResolveFault::Console),
+    }
+}

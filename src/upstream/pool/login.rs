@@ -1,0 +1,266 @@
+//! Connecting to `PostgreSQL` and logging in: TLS, cleartext over TLS, MD5 if asked, SCRAM-SHA-256.
+//! Startup parameters are the proxy's alone, because they are what RESET returns to.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+use rustls::ClientConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::net::Channel;
+use crate::net::listener::prepare;
+use crate::net::settings::ServerTls;
+use crate::net::stream::Stream;
+use crate::net::tls::{client_config, server_name};
+use crate::secret::Secret;
+use crate::upstream::error::{ConnectError, UpstreamFault};
+use crate::upstream::pool::server::Server;
+use crate::upstream::settings::{ServerAddress, UpstreamSettings};
+use crate::wire::{backend, encode, frame};
+
+/// Largest message accepted from a server during login, in bytes.
+const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
+
+/// Knows how to reach one upstream as one role.
+#[derive(Debug)]
+pub struct Connector {
+    settings: UpstreamSettings,
+    user: String,
+    password: Option<Secret<String>>,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Connector {
+    /// As the upstream's own role.
+    pub fn new(settings: UpstreamSettings) -> Result<Self, ConnectError> {
+        let (user, password) = (settings.user.clone(), settings.password.clone());
+        Self::with_role(settings, user, password)
+    }
+
+    /// As another role.
+    pub fn with_role(
+        settings: UpstreamSettings,
+        user: String,
+        password: Option<Secret<String>>,
+    ) -> Result<Self, ConnectError> {
+        let tls = client_config(settings.tls, settings.ca.as_deref())?;
+        Ok(Self { settings, user, password, tls })
+    }
+
+    /// The upstream's name in the configuration.
+    pub fn name(&self) -> &str {
+        self.settings.name.as_str()
+    }
+
+    /// Prepared statements kept on one server.
+    pub const fn max_prepared(&self) -> usize {
+        self.settings.max_prepared
+    }
+
+    /// Connects to the first host that takes us and, if there are several, accepts writes.
+    pub async fn connect(&self) -> Result<Server, UpstreamFault> {
+        let mut last = ConnectError::ReadOnly;
+        for address in &self.settings.hosts {
+            let attempt = timeout(self.settings.connect_timeout, self.connect_to(address)).await;
+            match attempt.unwrap_or(Err(ConnectError::Timeout)) {
+                Ok(server) if self.settings.hosts.len() > 1 && !server.accepts_writes() => {
+                    last = ConnectError::ReadOnly;
+                }
+                Ok(server) => return Ok(server),
+                Err(error) => {
+                    tracing::warn!(upstream = %self.settings.name, ?address, %error, "cannot connect to the upstream");
+                    last = error;
+                }
+            }
+        }
+        Err(last.into())
+    }
+
+    async fn connect_to(&self, address: &ServerAddress) -> Result<Server, ConnectError> {
+        let mut channel = Channel::new(self.open(address).await?);
+        encode::startup(
+            channel.output.space(),
+            &[
+                ("user", &self.user),
+                ("database", &self.settings.database),
+                ("client_encoding", "UTF8"),
+                ("standard_conforming_strings", "on"),
+                ("row_security", "on"),
+                ("application_name", "pgtenant"),
+            ],
+        );
+        channel.flush().await?;
+        self.authenticate(&mut channel).await?;
+        let (parameters, process_id, key) = greeting(&mut channel).await?;
+        Ok(Server::new(channel, address.clone(), process_id, key).with_parameters(parameters))
+    }
+
+    /// A stream to the server, encrypted as configured; nothing of the session was sent yet.
+    async fn open(&self, address: &ServerAddress) -> Result<Stream, ConnectError> {
+        let (mut tcp, host) = match address {
+            ServerAddress::Unix(path) => return Ok(Stream::Unix(UnixStream::connect(path).await?)),
+            ServerAddress::Tcp { host, port } => (TcpStream::connect((host.as_str(), *port)).await?, host),
+        };
+        let Some(config) = &self.tls else { return Ok(prepare(tcp)?) };
+        let mut request = Vec::new();
+        encode::ssl_request(&mut request);
+        tcp.write_all(&request).await?;
+        match tcp.read_u8().await? {
+            b'S' => {
+                let Stream::Tcp(tcp) = prepare(tcp)? else { return Err(ConnectError::Protocol) };
+                let tls = TlsConnector::from(Arc::clone(config)).connect(server_name(host)?, tcp).await?;
+                Ok(Stream::TlsClient(Box::new(tls)))
+            }
+            b'N' if self.settings.tls == ServerTls::Prefer => Ok(prepare(tcp)?),
+            b'N' => Err(ConnectError::NoTls),
+            _ => Err(ConnectError::Protocol),
+        }
+    }
+
+    /// Sends a cancel request and waits until the server has closed the connection, which it does after it
+    /// has sent the signal; until then the server process must not be given to anybody else.
+    pub async fn cancel(&self, address: &ServerAddress, process_id: u32, key: &[u8]) -> Result<(), ConnectError> {
+        let work = async {
+            let mut stream = self.open(address).await?;
+            let mut request = Vec::new();
+            encode::cancel_request(&mut request, process_id, key);
+            stream.write_all(&request).await?;
+            stream.flush().await?;
+            let mut rest = [0; 16];
+            while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+            Ok(())
+        };
+        timeout(self.settings.connect_timeout, work).await.unwrap_or(Err(ConnectError::Timeout))
+    }
+
+    async fn authenticate(&self, channel: &mut Channel) -> Result<(), ConnectError> {
+        loop {
+            let (tag, body) = read_message(channel).await?;
+            if tag != b'R' {
+                return Err(unexpected(tag, &body));
+            }
+            let (code, data) = backend::authentication(&body).ok_or(ConnectError::Protocol)?;
+            match code {
+                0 => return Ok(()),
+                3 => self.send_cleartext(channel).await?,
+                5 => {
+                    let salt = data.first_chunk::<4>().ok_or(ConnectError::Protocol)?;
+                    let hash = md5_hash(self.user.as_bytes(), self.password()?.as_bytes(), *salt);
+                    send_password(channel, hash.as_bytes()).await?;
+                }
+                10 => self.scram(channel, data).await?,
+                _ => {
+                    return Err(ConnectError::Authentication(
+                        "the server asks for an authentication method that is not supported",
+                    ));
+                }
+            }
+        }
+    }
+
+    fn password(&self) -> Result<&str, ConnectError> {
+        let password = self.password.as_ref().ok_or(ConnectError::Authentication(
+            "the server asks for a password and none is configured",
+        ))?;
+        Ok(password.expose())
+    }
+
+    async fn send_cleartext(&self, channel: &mut Channel) -> Result<(), ConnectError> {
+        if matches!(channel.stream, Stream::Tcp(_)) {
+            return Err(ConnectError::Authentication(
+                "the server asks for a cleartext password over an unencrypted connection",
+            ));
+        }
+        send_password(channel, self.password()?.as_bytes()).await
+    }
+
+    async fn scram(&self, channel: &mut Channel, mechanisms: &[u8]) -> Result<(), ConnectError> {
+        const MECHANISM: &str = "SCRAM-SHA-256";
+        if !mechanisms.split(|&byte| byte == 0).any(|name| name == MECHANISM.as_bytes()) {
+            return Err(ConnectError::Authentication("the server offers no SASL mechanism that is supported"));
+        }
+        let mut scram = ScramSha256::new(self.password()?.as_bytes(), ChannelBinding::unsupported());
+        encode::sasl_initial_response(channel.output.space(), MECHANISM, scram.message());
+        channel.flush().await?;
+        scram.update(&read_sasl(channel, 11).await?)?;
+        send_frame(channel, scram.message()).await?;
+        scram.finish(&read_sasl(channel, 12).await?)?;
+        Ok(())
+    }
+}
+
+async fn send_password(channel: &mut Channel, password: &[u8]) -> Result<(), ConnectError> {
+    let mut body = Vec::with_capacity(password.len() + 1);
+    encode::cstr(&mut body, password);
+    send_frame(channel, &body).await
+}
+
+async fn send_frame(channel: &mut Channel, body: &[u8]) -> Result<(), ConnectError> {
+    encode::password(channel.output.space(), body);
+    Ok(channel.flush().await?)
+}
+
+async fn read_sasl(channel: &mut Channel, expected: u32) -> Result<Vec<u8>, ConnectError> {
+    let (tag, body) = read_message(channel).await?;
+    match backend::authentication(&body) {
+        Some((code, data)) if tag == b'R' && code == expected => Ok(data.to_vec()),
+        _ => Err(unexpected(tag, &body)),
+    }
+}
+
+/// Reads one bounded message.
+pub async fn read_message(channel: &mut Channel) -> Result<(u8, Vec<u8>), ConnectError> {
+    channel.fill(frame::HEADER_BYTES).await?;
+    let header = frame::header(channel.input.bytes())
+        .ok()
+        .flatten()
+        .filter(|header| header.total <= MAX_LOGIN_MESSAGE)
+        .ok_or(ConnectError::Protocol)?;
+    channel.fill(header.total).await?;
+    let body = channel.input.bytes().get(frame::HEADER_BYTES..header.total).unwrap_or_default().to_vec();
+    channel.input.consume(header.total);
+    Ok((header.tag, body))
+}
+
+fn unexpected(tag: u8, body: &[u8]) -> ConnectError {
+    if tag != b'E' {
+        return ConnectError::Protocol;
+    }
+    let field = |code| backend::error_field(body, code).unwrap_or("?").to_owned();
+    ConnectError::Refused { sqlstate: field(b'C'), message: field(b'M') }
+}
+
+type Greeting = (BTreeMap<String, String>, u32, Vec<u8>);
+
+/// What the server says between `AuthenticationOk` and the first `ReadyForQuery`.
+async fn greeting(channel: &mut Channel) -> Result<Greeting, ConnectError> {
+    let (mut parameters, mut process_id, mut secret) = (BTreeMap::new(), 0, Vec::new());
+    loop {
+        let (tag, body) = read_message(channel).await?;
+        match tag {
+            b'S' => {
+                let (name, value) = backend::parameter_status(&body).ok_or(ConnectError::Protocol)?;
+                parameters.insert(name.to_owned(), value.to_owned());
+            }
+            b'K' => {
+                let (id, key) = backend::backend_key_data(&body).ok_or(ConnectError::Protocol)?;
+                (process_id, secret) = (id, key.to_vec());
+            }
+            b'N' => {}
+            b'Z' => return Ok((parameters, process_id, secret)),
+            _ => return Err(unexpected(tag, &body)),
+        }
+    }
+}
+
+
+/// An end of the stream, told as such.
+pub fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")
+}

@@ -1,0 +1,235 @@
+//! One pool: servers of one upstream, database and role, shared by all tenants.
+//! Promise: a checkout ends within the tenant's waiting time, a `Lease` always gives its slot back, and a
+//! server that died while idle never reaches a client.
+
+pub(in crate::upstream) mod login;
+pub(in crate::upstream) mod server;
+pub(in crate::upstream) mod slots;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::names::TenantId;
+use crate::observability::metrics::ServerGauges;
+use crate::upstream::error::UpstreamFault;
+use login::Connector;
+use server::Server;
+use slots::{Grant, Slots, Taken};
+
+type PoolSlots = Slots<Box<Server>, Option<TenantId>, oneshot::Sender<Lease>>;
+
+/// Servers of one upstream, database and role.
+pub struct Pool {
+    connector: Connector,
+    slots: Mutex<PoolSlots>,
+    gauges: ServerGauges,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({})", self.connector.name())
+    }
+}
+
+/// Who asks for a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The tenant, none for maintenance.
+    pub tenant: Option<&'a TenantId>,
+    /// The client's process id as we made it up.
+    pub client: server::ClientKey,
+    /// The tenant's servers in this pool, at most.
+    pub max_servers: usize,
+    /// The longest wait.
+    pub queue_timeout: Duration,
+}
+
+impl Pool {
+    /// An empty pool of at most `size` servers.
+    pub fn new(connector: Connector, size: usize) -> Arc<Self> {
+        let gauges = ServerGauges::new(connector.name());
+        gauges.change(0, 0);
+        Arc::new(Self { connector, slots: Mutex::new(Slots::new(size)), gauges })
+    }
+
+    /// How to reach this pool's `PostgreSQL`, for cancel requests.
+    pub const fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Whether somebody waits for a server.
+    pub fn has_waiters(&self) -> bool {
+        self.lock().has_waiters()
+    }
+
+    /// Takes a server: this client's own or its tenant's if one is idle, a new one, anybody's, or waits.
+    /// Cancel safe: whatever was granted is given back.
+    pub async fn checkout(self: &Arc<Self>, asker: Asker<'_>) -> Result<Lease, UpstreamFault> {
+        let mut lease = match self.take_or_wait(asker) {
+            Ok(lease) => lease,
+            Err((place, receiver)) => {
+                let granted = timeout(asker.queue_timeout, receiver).await;
+                drop(place);
+                granted.map_err(|_| UpstreamFault::QueueTimeout)?.map_err(|_| UpstreamFault::QueueTimeout)?
+            }
+        };
+        if let Some(server) = &mut lease.server
+            && !server.is_alive().await
+        {
+            // Died while idle: the slot stays, the server is replaced.
+            lease.server = None;
+        }
+        if lease.server.is_none() {
+            lease.server = Some(Box::new(self.connector.connect().await?));
+        }
+        Ok(lease)
+    }
+
+    /// Takes what is there now, or a place in line.
+    fn take_or_wait(
+        self: &Arc<Self>,
+        asker: Asker<'_>,
+    ) -> Result<Lease, (PlaceInLine, oneshot::Receiver<Lease>)> {
+        let tenant = asker.tenant.cloned();
+        let mut slots = self.lock();
+        let (before_idle, before_used) = (slots.idle(), slots.used());
+        let taken = slots.take(&tenant, asker.max_servers, |server| server.rank(asker));
+        self.note(before_idle, before_used, &slots);
+        match taken {
+            Taken::Server(server) => Ok(Lease::new(self, tenant, Some(server))),
+            Taken::Open => Ok(Lease::new(self, tenant, None)),
+            Taken::Wait => {
+                let (sender, receiver) = oneshot::channel();
+                let ticket = slots.wait(&tenant, asker.max_servers, sender);
+                Err((PlaceInLine { pool: Arc::clone(self), tenant, ticket }, receiver))
+            }
+        }
+    }
+
+    /// Changes the slots, then serves whoever can be served.
+    fn settle(self: &Arc<Self>, change: impl FnOnce(&mut PoolSlots)) {
+        let mut unwanted = Vec::new();
+        {
+            let mut slots = self.lock();
+            let (idle, used) = (slots.idle(), slots.used());
+            change(&mut slots);
+            while let Some((tenant, waiter, grant)) = slots.serve() {
+                let server = match grant {
+                    Grant::Server(server) => Some(server),
+                    Grant::Open => None,
+                };
+                if let Err(mut lease) = waiter.send(Lease::new(self, tenant.clone(), server)) {
+                    // The waiter left in this moment; undo by hand, for the lock is ours.
+                    match lease.disarm() {
+                        Some(server) => slots.give_back(&tenant, server),
+                        None => slots.close(&tenant),
+                    }
+                    unwanted.push(lease);
+                }
+            }
+            self.note(idle, used, &slots);
+        }
+        drop(unwanted);
+    }
+
+    fn note(&self, idle: usize, used: usize, slots: &PoolSlots) {
+        let difference = |now: usize, before: usize| {
+            i32::try_from(now).unwrap_or(i32::MAX) - i32::try_from(before).unwrap_or(i32::MAX)
+        };
+        self.gauges.change(difference(slots.idle(), idle), difference(slots.used(), used));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, PoolSlots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the waiting line, left on drop.
+#[derive(Debug)]
+struct PlaceInLine {
+    pool: Arc<Pool>,
+    tenant: Option<TenantId>,
+    ticket: u64,
+}
+
+impl Drop for PlaceInLine {
+    fn drop(&mut self) {
+        self.pool.lock().leave(&self.tenant, self.ticket);
+    }
+}
+
+/// A slot and, once it is open, its server. Dropped before use it gives the server back; dropped in use it
+/// closes it.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Arc<Pool>,
+    tenant: Option<TenantId>,
+    server: Option<Box<Server>>,
+    state: LeaseState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeaseState {
+    Untouched,
+    InUse,
+    Over,
+}
+
+impl Lease {
+    fn new(pool: &Arc<Pool>, tenant: Option<TenantId>, server: Option<Box<Server>>) -> Self {
+        Self { pool: Arc::clone(pool), tenant, server, state: LeaseState::Untouched }
+    }
+
+    /// The server, in use from here on.
+    pub fn server(&mut self) -> &mut Server {
+        self.state = LeaseState::InUse;
+        self.server.as_deref_mut().expect("checkout and replace leave a server here or fail")
+    }
+
+    /// Its pool.
+    pub const fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Gives the server back for others. Only the one who knows that nothing is owed may call it.
+    pub fn release(mut self) {
+        self.state = LeaseState::Over;
+        let server = self.server.take();
+        self.pool.settle(|slots| match server {
+            Some(server) => slots.give_back(&self.tenant, server),
+            None => slots.close(&self.tenant),
+        });
+    }
+
+    /// Closes the server but keeps the slot for a new one.
+    pub async fn replace(&mut self) -> Result<(), UpstreamFault> {
+        self.server = None;
+        self.server = Some(Box::new(self.pool.connector.connect().await?));
+        Ok(())
+    }
+
+    fn disarm(&mut self) -> Option<Box<Server>> {
+        self.state = LeaseState::Over;
+        self.server.take()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let state = std::mem::replace(&mut self.state, LeaseState::Over);
+        let server = self.server.take();
+        match (state, server) {
+            (LeaseState::Over, _) => {}
+            (LeaseState::Untouched, Some(server)) => {
+                self.pool.settle(|slots| slots.give_back(&self.tenant, server));
+            }
+            (LeaseState::Untouched | LeaseState::InUse, server) => {
+                drop(server);
+                self.pool.settle(|slots| slots.close(&self.tenant));
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! One server connection and all that is known of its state. What is not known makes it unfit for reuse.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::task::Poll;
+
+use crate::names::TenantId;
+use crate::net::Channel;
+use crate::upstream::pool::Asker;
+use crate::upstream::settings::ServerAddress;
+use crate::wire::{backend, frame};
+
+/// Identifies a statement text with its parameter types, process-wide.
+pub type StatementId = u64;
+
+/// A client as servers remember it: its process id, and how often it discarded its state.
+pub type ClientKey = u64;
+
+/// Who had the server last, and what it runs with because of that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// The tenant; none for maintenance.
+    pub tenant: Option<TenantId>,
+    /// The client.
+    pub client: ClientKey,
+    /// Fingerprint of the session parameters that were applied.
+    pub parameters: u64,
+}
+
+/// A server connection.
+#[derive(Debug)]
+pub struct Server {
+    /// Its stream and buffers.
+    pub channel: Channel,
+    address: ServerAddress,
+    process_id: u32,
+    key: Vec<u8>,
+    /// What it reported last, by name.
+    pub parameters: BTreeMap<String, String>,
+    /// Who had it last; none: nobody yet, or a reset did not succeed.
+    pub stamp: Option<Stamp>,
+    /// Something ran that may have left session state behind.
+    pub dirty: bool,
+    /// Whether anybody used it since it was opened.
+    pub fresh: bool,
+    /// Prepared statements on it by id, with the tick of their last use.
+    prepared: HashMap<StatementId, u64>,
+    tick: u64,
+    /// What its unnamed statement is, as far as that is a client's.
+    pub unnamed: Option<StatementId>,
+}
+
+impl Server {
+    /// A server that has just logged in.
+    pub fn new(channel: Channel, address: ServerAddress, process_id: u32, key: Vec<u8>) -> Self {
+        Self {
+            channel,
+            address,
+            process_id,
+            key,
+            parameters: BTreeMap::new(),
+            stamp: None,
+            dirty: false,
+            fresh: true,
+            prepared: HashMap::new(),
+            tick: 0,
+            unnamed: None,
+        }
+    }
+
+    /// With what it reported at login.
+    #[must_use]
+    pub fn with_parameters(mut self, parameters: BTreeMap<String, String>) -> Self {
+        self.parameters = parameters;
+        self
+    }
+
+    /// Where to send a cancel request, for which process, with which key.
+    pub fn cancel_target(&self) -> (ServerAddress, u32, Vec<u8>) {
+        (self.address.clone(), self.process_id, self.key.clone())
+    }
+
+    /// PostgreSQL's process id, for logs.
+    pub const fn process_id(&self) -> u32 {
+        self.process_id
+    }
+
+    /// As it reported (PostgreSQL 14 and later report both).
+    pub fn accepts_writes(&self) -> bool {
+        let is_on = |name: &str| self.parameters.get(name).is_some_and(|value| value == "on");
+        !is_on("in_hot_standby") && !is_on("default_transaction_read_only")
+    }
+
+    /// How well it fits: this client's own, its tenant's or untouched, a stranger's.
+    pub fn rank(&self, asker: Asker<'_>) -> u8 {
+        match &self.stamp {
+            Some(stamp) if stamp.client == asker.client => 3,
+            Some(stamp) if stamp.tenant.as_ref() == asker.tenant => 2,
+            _ if self.fresh => 1,
+            _ => 0,
+        }
+    }
+
+    /// Whether an idle server still stands. Costs no system call as long as nothing has arrived.
+    pub async fn is_alive(&mut self) -> bool {
+        poll_fn(|cx| {
+            loop {
+                match self.channel.stream.poll_readable(cx) {
+                    Poll::Pending => return Poll::Ready(true),
+                    Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    Poll::Ready(Ok(())) => {}
+                }
+                match self.channel.input.poll_fill(&mut self.channel.stream, cx, 1) {
+                    Poll::Pending => return Poll::Ready(true),
+                    Poll::Ready(Ok(1..)) if self.take_asynchronous() => {}
+                    Poll::Ready(_) => return Poll::Ready(false),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Takes what PostgreSQL may send at any time; false if there is anything else.
+    fn take_asynchronous(&mut self) -> bool {
+        while !self.channel.input.is_empty() {
+            let bytes = self.channel.input.bytes();
+            let Ok(Some(header)) = frame::header(bytes) else { return false };
+            let Some(message) = bytes.get(..header.total) else { return false };
+            match header.tag {
+                b'S' => {
+                    let Some((name, value)) = backend::parameter_status(frame::body(message)) else { return false };
+                    self.parameters.insert(name.to_owned(), value.to_owned());
+                }
+                b'N' => {}
+                _ => return false,
+            }
+            self.channel.input.consume(header.total);
+        }
+        true
+    }
+
+    // === prepared statements ===
+
+    /// Whether it has the statement; counts as a use.
+    pub fn has_prepared(&mut self, id: StatementId) -> bool {
+        self.tick += 1;
+        match self.prepared.get_mut(&id) {
+            Some(used) => {
+                *used = self.tick;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// It has the statement from now on. Returns the one to be closed if that makes more than `limit`.
+    pub fn add_prepared(&mut self, id: StatementId, limit: usize) -> Option<StatementId> {
+        self.tick += 1;
+        self.prepared.insert(id, self.tick);
+        if self.prepared.len() <= limit {
+            return None;
+        }
+        let (&oldest, _) = self.prepared.iter().filter(|(other, _)| **other != id).min_by_key(|(_, used)| **used)?;
+        self.prepared.remove(&oldest);
+        Some(oldest)
+    }
+
+    /// It does not have the statement after all.
+    pub fn remove_prepared(&mut self, id: StatementId) {
+        self.prepared.remove(&id);
+    }
+
+    /// All prepared statements are gone.
+    pub fn clear_prepared(&mut self) {
+        self.prepared.clear();
+        self.unnamed = None;
+    }
+}
+
+/// The name of a statement on servers. Clients' own names never get there.
+pub fn prepared_name(id: StatementId) -> String {
+    format!("pgtenant_{id}")
+}

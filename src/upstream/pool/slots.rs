@@ -1,0 +1,178 @@
+//! The pool as plain data: idle servers, slots in use by tenant, and the waiting line.
+//! Promise: a slot is never lost or served twice, no tenant exceeds its limit, and tenants are served in
+//! turn however many of their clients wait. No socket, no clock, no lock in here.
+
+use std::collections::{HashMap, VecDeque};
+
+/// What a caller gets at once.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken<S> {
+    /// An idle server.
+    Server(S),
+    /// The right to open a new one.
+    Open,
+    /// Nothing: get in line.
+    Wait,
+}
+
+/// What a waiter gets.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Grant<S> {
+    /// A server that was given back.
+    Server(S),
+    /// The right to open a new one.
+    Open,
+}
+
+#[derive(Debug)]
+struct Waiting<W> {
+    ticket: u64,
+    limit: usize,
+    waiter: W,
+}
+
+/// `S`: a server, `T`: whose, `W`: how to reach a waiter.
+#[derive(Debug)]
+pub struct Slots<S, T, W> {
+    size: usize,
+    idle: Vec<S>,
+    used: HashMap<T, usize>,
+    used_total: usize,
+    line: HashMap<T, VecDeque<Waiting<W>>>,
+    /// Tenants with somebody in line, next one first.
+    turns: VecDeque<T>,
+    next_ticket: u64,
+}
+
+impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
+    /// At most `size` servers, idle or used.
+    pub fn new(size: usize) -> Self {
+        Self {
+            size,
+            idle: Vec::new(),
+            used: HashMap::new(),
+            used_total: 0,
+            line: HashMap::new(),
+            turns: VecDeque::new(),
+            next_ticket: 0,
+        }
+    }
+
+    /// Idle servers.
+    pub fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// Slots in use, those whose server is being opened included.
+    pub const fn used(&self) -> usize {
+        self.used_total
+    }
+
+    /// Whether somebody is in line.
+    pub fn has_waiters(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
+    /// Takes a server or a slot if that is possible now. The preferred idle server is the one that `rank`
+    /// puts highest; among equals the one used last, whose caches are warm.
+    pub fn take(&mut self, tenant: &T, limit: usize, rank: impl Fn(&S) -> u8) -> Taken<S> {
+        if self.used_by(tenant) >= limit {
+            return Taken::Wait;
+        }
+        let best = self.idle.iter().enumerate().max_by_key(|(at, server)| (rank(server), *at)).map(|(at, _)| at);
+        // A stranger's server is only taken over when no new one may be opened.
+        if let Some(at) = best
+            && (self.idle.get(at).is_some_and(|server| rank(server) > 0) || self.open() >= self.size)
+        {
+            self.use_slot(tenant);
+            return Taken::Server(self.idle.remove(at));
+        }
+        if self.open() >= self.size {
+            return Taken::Wait;
+        }
+        self.use_slot(tenant);
+        Taken::Open
+    }
+
+    /// Gets in line; the ticket serves to leave it.
+    pub fn wait(&mut self, tenant: &T, limit: usize, waiter: W) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let line = self.line.entry(tenant.clone()).or_default();
+        if line.is_empty() {
+            self.turns.push_back(tenant.clone());
+        }
+        line.push_back(Waiting { ticket, limit, waiter });
+        ticket
+    }
+
+    /// Leaves the line; harmless if it was served already.
+    pub fn leave(&mut self, tenant: &T, ticket: u64) {
+        if let Some(line) = self.line.get_mut(tenant) {
+            line.retain(|waiting| waiting.ticket != ticket);
+            if line.is_empty() {
+                self.line.remove(tenant);
+                self.turns.retain(|turn| turn != tenant);
+            }
+        }
+    }
+
+    /// A used server comes back.
+    pub fn give_back(&mut self, tenant: &T, server: S) {
+        self.free_slot(tenant);
+        self.idle.push(server);
+    }
+
+    /// A used slot is free: its server is closed or was never opened.
+    pub fn close(&mut self, tenant: &T) {
+        self.free_slot(tenant);
+    }
+
+    /// The next waiter that can be served, with what it gets. To be called until none comes.
+    pub fn serve(&mut self) -> Option<(T, W, Grant<S>)> {
+        if self.idle.is_empty() && self.open() >= self.size {
+            return None;
+        }
+        let at = self.turns.iter().position(|tenant| {
+            let limit = self.line.get(tenant).and_then(|line| line.front()).map_or(0, |first| first.limit);
+            self.used_by(tenant) < limit
+        })?;
+        let tenant = self.turns.remove(at)?;
+        let line = self.line.get_mut(&tenant)?;
+        let first = line.pop_front()?;
+        if line.is_empty() {
+            self.line.remove(&tenant);
+        } else {
+            self.turns.push_back(tenant.clone());
+        }
+        self.use_slot(&tenant);
+        let grant = self.idle.pop().map_or(Grant::Open, Grant::Server);
+        Some((tenant, first.waiter, grant))
+    }
+
+    fn open(&self) -> usize {
+        self.idle.len() + self.used_total
+    }
+
+    fn used_by(&self, tenant: &T) -> usize {
+        self.used.get(tenant).copied().unwrap_or(0)
+    }
+
+    fn use_slot(&mut self, tenant: &T) {
+        *self.used.entry(tenant.clone()).or_insert(0) += 1;
+        self.used_total += 1;
+    }
+
+    fn free_slot(&mut self, tenant: &T) {
+        if let Some(count) = self.used.get_mut(tenant) {
+            *count -= 1;
+            self.used_total -= 1;
+            if *count == 0 {
+                self.used.remove(tenant);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! The pool under seeded simulation, against a model that only counts.
+
+use std::collections::{HashMap, HashSet};
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+
+type Pool = Slots<u32, u8, u32>;
+
+#[test]
+fn an_idle_server_of_the_own_tenant_is_preferred() {
+    let mut slots: Pool = Slots::new(2);
+    assert_eq!(slots.take(&1, 9, |_| 0), Taken::Open);
+    assert_eq!(slots.take(&2, 9, |_| 0), Taken::Open);
+    slots.give_back(&1, 10);
+    slots.give_back(&2, 20);
+    assert_eq!(slots.take(&1, 9, |&server| u8::from(server == 10)), Taken::Server(10));
+}
+
+#[test]
+fn a_strangers_server_is_taken_over_only_when_the_pool_is_full() {
+    let mut slots: Pool = Slots::new(2);
+    assert_eq!(slots.take(&1, 9, |_| 0), Taken::Open);
+    slots.give_back(&1, 10);
+    assert_eq!(slots.take(&2, 9, |_| 0), Taken::Open);
+    assert_eq!(slots.take(&2, 9, |_| 0), Taken::Server(10));
+    assert_eq!(slots.take(&2, 9, |_| 0), Taken::Wait);
+}
+
+#[test]
+fn both_sides_of_a_tenants_limit() {
+    let mut slots: Pool = Slots::new(9);
+    assert_eq!(slots.take(&1, 2, |_| 0), Taken::Open);
+    assert_eq!(slots.take(&1, 2, |_| 0), Taken::Open);
+    assert_eq!(slots.take(&1, 2, |_| 0), Taken::Wait);
+    slots.wait(&1, 2, 7);
+    assert_eq!(slots.serve(), None);
+    assert_eq!(slots.take(&2, 2, |_| 0), Taken::Open, "another tenant is not held up");
+    slots.close(&1);
+    assert_eq!(slots.serve(), Some((1, 7, Grant::Open)));
+}
+
+#[test]
+fn tenants_are_served_in_turn_however_many_wait() {
+    let mut slots: Pool = Slots::new(1);
+    assert_eq!(slots.take(&1, 9, |_| 0), Taken::Open);
+    for waiter in 0..5 {
+        slots.wait(&1, 9, waiter);
+    }
+    slots.wait(&2, 9, 100);
+    let mut order = Vec::new();
+    let mut holder = 1;
+    while slots.has_waiters() {
+        slots.give_back(&holder, 1);
+        let (tenant, waiter, _) = slots.serve().unwrap();
+        order.push(waiter);
+        holder = tenant;
+    }
+    assert_eq!(order, [0, 100, 1, 2, 3, 4]);
+}
+
+/// What must hold whatever happened.
+struct Model {
+    size: usize,
+    limit: usize,
+    /// Who holds which server.
+    held: Vec<(u8, u32)>,
+    waiting: HashMap<u32, (u8, u64)>,
+    next: u32,
+}
+
+impl Model {
+    fn check(&self, slots: &Pool) {
+        assert_eq!(slots.used(), self.held.len());
+        assert!(slots.idle() + slots.used() <= self.size);
+        let mut servers = HashSet::new();
+        assert!(self.held.iter().all(|(_, server)| servers.insert(*server)), "nobody is served twice");
+        for tenant in 0..4 {
+            assert!(self.held.iter().filter(|(holder, _)| *holder == tenant).count() <= self.limit);
+        }
+        assert_eq!(slots.has_waiters(), !self.waiting.is_empty());
+    }
+
+    fn serve(&mut self, slots: &mut Pool) {
+        while let Some((tenant, waiter, grant)) = slots.serve() {
+            let (expected, _) = self.waiting.remove(&waiter).expect("served once, and only who waits");
+            assert_eq!(expected, tenant);
+            self.hold(tenant, grant);
+        }
+        // Nobody waits who could be served.
+        if slots.idle() > 0 || slots.idle() + slots.used() < self.size {
+            for (tenant, _) in self.waiting.values() {
+                let held = self.held.iter().filter(|(holder, _)| holder == tenant).count();
+                assert_eq!(held, self.limit);
+            }
+        }
+    }
+
+    fn hold(&mut self, tenant: u8, grant: Grant<u32>) {
+        let server = match grant {
+            Grant::Server(server) => server,
+            Grant::Open => {
+                self.next += 1;
+                self.next
+            }
+        };
+        self.held.push((tenant, server));
+    }
+
+    fn step(&mut self, slots: &mut Pool, rng: &mut StdRng) {
+        match rng.random_range(0..10) {
+            0..5 => {
+                let tenant = rng.random_range(0..4);
+                match slots.take(&tenant, self.limit, |server| u8::from(server % 2 == 0)) {
+                    Taken::Server(server) => self.hold(tenant, Grant::Server(server)),
+                    Taken::Open => self.hold(tenant, Grant::Open),
+                    Taken::Wait => {
+                        self.next += 1;
+                        let ticket = slots.wait(&tenant, self.limit, self.next);
+                        self.waiting.insert(self.next, (tenant, ticket));
+                    }
+                }
+            }
+            5..9 if !self.held.is_empty() => {
+                let (tenant, server) = self.held.swap_remove(rng.random_range(0..self.held.len()));
+                if rng.random_bool(0.2) {
+                    slots.close(&tenant);
+                } else {
+                    slots.give_back(&tenant, server);
+                }
+            }
+            _ => {
+                let waiters: Vec<u32> = self.waiting.keys().copied().collect();
+                if let Some(waiter) = waiters.choose(rng) {
+                    let (tenant, ticket) = self.waiting.remove(waiter).unwrap();
+                    slots.leave(&tenant, ticket);
+                }
+            }
+        }
+        self.serve(slots);
+        self.check(slots);
+    }
+}
+
+#[test]
+fn no_slot_is_lost_or_served_twice_in_any_order_of_events() {
+    for seed in 0..200 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (size, limit) = (rng.random_range(1..6), rng.random_range(1..4));
+        let mut slots = Slots::new(size);
+        let mut model = Model { size, limit, held: Vec::new(), waiting: HashMap::new(), next: 0 };
+        for _ in 0..500 {
+            model.step(&mut slots, &mut rng);
+        }
+        while let Some((tenant, server)) = model.held.pop() {
+            slots.give_back(&tenant, server);
+            model.serve(&mut slots);
+            model.check(&slots);
+        }
+        assert!(model.waiting.is_empty() && slots.used() == 0, "seed {seed}");
+    }
+}

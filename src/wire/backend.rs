@@ -1,0 +1,88 @@
+//! Views of the server messages that the proxy must look into.
+
+use crate::wire::frame::split_cstr;
+
+/// Transaction status in `ReadyForQuery`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// `I`: not in a transaction block.
+    Idle,
+    /// `T`: in a transaction block.
+    Transaction,
+    /// `E`: in a failed transaction block.
+    Failed,
+}
+
+impl Status {
+    /// The byte on the wire.
+    pub const fn byte(self) -> u8 {
+        match self {
+            Self::Idle => b'I',
+            Self::Transaction => b'T',
+            Self::Failed => b'E',
+        }
+    }
+}
+
+/// Reads a `ReadyForQuery` body.
+pub const fn ready_for_query(body: &[u8]) -> Option<Status> {
+    match body {
+        b"I" => Some(Status::Idle),
+        b"T" => Some(Status::Transaction),
+        b"E" => Some(Status::Failed),
+        _ => None,
+    }
+}
+
+/// Reads a `ParameterStatus` body.
+pub fn parameter_status(body: &[u8]) -> Option<(&str, &str)> {
+    let (name, rest) = split_cstr(body)?;
+    let (value, _) = split_cstr(rest)?;
+    Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?))
+}
+
+/// Reads a `CommandComplete` body.
+pub fn command_tag(body: &[u8]) -> &[u8] {
+    split_cstr(body).map_or(body, |(tag, _)| tag)
+}
+
+/// One field of an `ErrorResponse` or `NoticeResponse` body, for example `C` (SQLSTATE) or `M` (message).
+pub fn error_field(mut body: &[u8], code: u8) -> Option<&str> {
+    while let Some((&field, rest)) = body.split_first() {
+        if field == 0 {
+            return None;
+        }
+        let (text, rest) = split_cstr(rest)?;
+        if field == code {
+            return std::str::from_utf8(text).ok();
+        }
+        body = rest;
+    }
+    None
+}
+
+/// Reads a `BackendKeyData` body.
+pub fn backend_key_data(body: &[u8]) -> Option<(u32, &[u8])> {
+    let (process_id, key) = body.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*process_id), key))
+}
+
+/// Reads an `Authentication…` body: its code and what follows.
+pub fn authentication(body: &[u8]) -> Option<(u32, &[u8])> {
+    let (code, data) = body.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*code), data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_fields_are_found_by_code() {
+        let body = b"SERROR\0C42P01\0Mno table\0\0";
+        assert_eq!(error_field(body, b'C'), Some("42P01"));
+        assert_eq!(error_field(body, b'M'), Some("no table"));
+        assert_eq!(error_field(body, b'H'), None);
+        assert_eq!(error_field(b"SERR", b'C'), None);
+    }
+}

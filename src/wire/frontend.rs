@@ -1,0 +1,83 @@
+//! Views of the client messages that the proxy must look into. Nothing is copied; none means malformed.
+
+use crate::wire::frame::split_cstr;
+
+/// `Parse`: destination name, query text, parameter types as they stand (count and OIDs).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parse<'a> {
+    /// Empty: the unnamed statement.
+    pub name: &'a [u8],
+    /// The query text.
+    pub text: &'a [u8],
+    /// Count and OIDs.
+    pub types: &'a [u8],
+}
+
+/// `Bind`: portal, statement and the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bind<'a> {
+    /// Empty: the unnamed portal.
+    pub portal: &'a [u8],
+    /// Empty: the unnamed statement.
+    pub statement: &'a [u8],
+    /// Formats and values.
+    pub rest: &'a [u8],
+}
+
+/// `Describe` or `Close`: what kind, and its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// `S` or `P`.
+    pub kind: u8,
+    /// Its name.
+    pub name: &'a [u8],
+}
+
+/// Reads a `Parse` body.
+pub fn parse(body: &[u8]) -> Option<Parse<'_>> {
+    let (name, rest) = split_cstr(body)?;
+    let (text, types) = split_cstr(rest)?;
+    let (count, oids) = types.split_first_chunk::<2>()?;
+    (oids.len() == usize::from(u16::from_be_bytes(*count)).checked_mul(4)?).then_some(Parse { name, text, types })
+}
+
+/// Reads a `Bind` body.
+pub fn bind(body: &[u8]) -> Option<Bind<'_>> {
+    let (portal, rest) = split_cstr(body)?;
+    let (statement, rest) = split_cstr(rest)?;
+    Some(Bind { portal, statement, rest })
+}
+
+/// Reads a `Describe` or `Close` body.
+pub fn target(body: &[u8]) -> Option<Target<'_>> {
+    let (&kind, rest) = body.split_first()?;
+    let (name, rest) = split_cstr(rest)?;
+    (rest.is_empty() && matches!(kind, b'S' | b'P')).then_some(Target { kind, name })
+}
+
+/// Reads a `Query` body; bytes behind the terminator make it malformed.
+pub fn query(body: &[u8]) -> Option<&[u8]> {
+    let (text, rest) = split_cstr(body)?;
+    rest.is_empty().then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_view_refuses_what_does_not_fit() {
+        assert_eq!(query(b"SELECT 1\0"), Some(&b"SELECT 1"[..]));
+        assert_eq!(query(b"SELECT 1\0x"), None);
+        assert_eq!(query(b"SELECT 1"), None);
+        assert_eq!(
+            parse(b"s\0SELECT $1\0\0\x01\0\0\0\x17"),
+            Some(Parse { name: b"s", text: b"SELECT $1", types: b"\0\x01\0\0\0\x17" })
+        );
+        assert_eq!(parse(b"s\0SELECT $1\0\0\x02\0\0\0\x17"), None);
+        assert_eq!(bind(b"\0s\0rest"), Some(Bind { portal: b"", statement: b"s", rest: b"rest" }));
+        assert_eq!(target(b"Ss\0"), Some(Target { kind: b'S', name: b"s" }));
+        assert_eq!(target(b"Xs\0"), None);
+        assert_eq!(target(b"Ss\0x"), None);
+    }
+}
