@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
-use crate::clients::{Clients, Order};
+use crate::clients::Order;
 use crate::config::{self, Config, Problems};
 use crate::directory::User;
 use crate::guard::Rules;
@@ -151,9 +151,8 @@ impl App {
         }
         self.shared.live.store(Arc::new(live));
         let gone = |name: &crate::names::UserName| {
-            let grant = |config: &Config| {
-                config.directory.users.get(name).map(|user: &Arc<User>| user.grant.clone())
-            };
+            let grant =
+                |config: &Config| config.directory.users.get(name).map(|user: &Arc<User>| user.grant.clone());
             grant(&config) != grant(&self.config)
         };
         let told = self.shared.clients.order(Order::Leave, gone);

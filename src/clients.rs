@@ -100,7 +100,9 @@ impl Clients {
             .filter(|entry| whom(&entry.value().user))
             .map(|entry| Arc::clone(entry.value()))
             .collect();
-        chosen.iter().for_each(|client| client.raise(flag));
+        for client in &chosen {
+            client.raise(flag);
+        }
         chosen.len()
     }
 

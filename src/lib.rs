@@ -16,26 +16,26 @@ pub mod observability;
 pub mod secret;
 
 // mechanics: no tenants here
-pub mod wire;
 pub mod net;
 pub mod sql;
+pub mod wire;
 
 // stages: in the order a connection passes them
-pub mod directory;
-pub mod startup;
 pub mod auth;
-pub mod tenant;
-pub mod guard;
-pub mod upstream;
-pub mod relay;
 pub mod clients;
+pub mod directory;
+pub mod guard;
+pub mod relay;
+pub mod startup;
+pub mod tenant;
+pub mod upstream;
 
 // those who run the stages
-pub mod session;
 pub mod serve;
+pub mod session;
 
 // the operator's side
-pub mod config;
 pub mod app;
-pub mod demo;
 pub mod cli;
+pub mod config;
+pub mod demo;

@@ -125,7 +125,12 @@ async fn run(admitted: Admitted) {
             End::Goodbye | End::Torn => tracing::debug!(seconds, "client left"),
             End::Lost(error) => tracing::debug!(seconds, %error, "client lost"),
             End::Told(report) => {
-                tracing::info!(seconds, sqlstate = report.sqlstate.0, reason = report.message, "client told to leave");
+                tracing::info!(
+                    seconds,
+                    sqlstate = report.sqlstate.0,
+                    reason = report.message,
+                    "client told to leave"
+                );
             }
         }
     }
@@ -162,7 +167,9 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Option<Box<Admit
     match admit(shared, &live, &identity, &mut claim).await {
         Ok(admission) => {
             let admitted = welcome(shared, *channel, &identity, &claim, admission).await;
-            admitted.map(|admitted| Some(Box::new(admitted))).map_err(|error| Rejected::Gone(error.to_string()))
+            admitted
+                .map(|admitted| Some(Box::new(admitted)))
+                .map_err(|error| Rejected::Gone(error.to_string()))
         }
         Err(report) => Err(Rejected::Told(channel, report)),
     }
@@ -200,10 +207,11 @@ async fn admit(
     let parameters = SessionParameters::new(claim.parameters.drain(..));
     let (access, limits, tenant_seat) = match standing {
         Standing::Tenant(tenant) => {
-            let seat = shared.clients.join_tenant(&tenant.id, tenant.limits.max_clients).ok_or_else(|| {
-                Report::new(sqlstate::TOO_MANY_CONNECTIONS, "too many clients of this tenant")
-                    .hint("Close connections, or raise the tenant's max_clients.")
-            })?;
+            let seat =
+                shared.clients.join_tenant(&tenant.id, tenant.limits.max_clients).ok_or_else(|| {
+                    Report::new(sqlstate::TOO_MANY_CONNECTIONS, "too many clients of this tenant")
+                        .hint("Close connections, or raise the tenant's max_clients.")
+                })?;
             let context = Context::tenant(&live.directory.tenancy.setting, &tenant.id);
             let access = shared.upstreams.access(&tenant.upstream, None, context, share(&tenant.limits));
             (Some(access.map_err(|fault| told(&fault))?), tenant.limits, Some(seat))
@@ -216,8 +224,12 @@ async fn admit(
         Standing::Maintenance(maintenance) => {
             tracing::warn!(user = %identity.user().name, role = maintenance.server_user, "maintenance login: no tenant context");
             let role = Role { user: maintenance.server_user, password: maintenance.server_password };
-            let access =
-                shared.upstreams.access(&maintenance.upstream, Some(role), Context::none(), share(&UNLIMITED));
+            let access = shared.upstreams.access(
+                &maintenance.upstream,
+                Some(role),
+                Context::none(),
+                share(&UNLIMITED),
+            );
             (Some(access.map_err(|fault| told(&fault))?), UNLIMITED, None)
         }
     };
@@ -299,7 +311,11 @@ pub async fn drain(clients: &Arc<Clients>, limit: Duration) -> usize {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     if cut > 0 {
-        tracing::warn!(clients = cut, reason = shutdown().message, "drain_timeout is over: clients were cut off");
+        tracing::warn!(
+            clients = cut,
+            reason = shutdown().message,
+            "drain_timeout is over: clients were cut off"
+        );
     }
     cut
 }

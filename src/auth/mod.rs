@@ -9,11 +9,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use pgwire::api::auth::sasl::scram::{ScramSecret, ScramServerAuth};
 use sha2::Sha256;
 
+use crate::directory::{Directory, User, Verifier};
 use crate::fault::{Fault, Kind, Report, sqlstate};
 use crate::names::UserName;
 use crate::net::Channel;
 use crate::startup::Claim;
-use crate::directory::{Directory, User, Verifier};
 use crate::wire::{encode, frame};
 
 /// A user whose password was proven. Made by [`Authenticator::authenticate`] alone.

@@ -67,7 +67,7 @@ pub(super) fn asking(what: &str) -> impl FnOnce(tokio_postgres::Error) -> DemoEr
     move |source| DemoError::Sql { what: what.to_owned(), source }
 }
 
-/// The whole of what the server said; `tokio_postgres::Error` shows only "db error".
+/// The whole of what the server said, a line for each field; `tokio_postgres::Error` shows only "db error".
 pub(super) fn explain(error: &tokio_postgres::Error) -> String {
     let Some(said) = error.as_db_error() else {
         return std::error::Error::source(error)
@@ -76,7 +76,7 @@ pub(super) fn explain(error: &tokio_postgres::Error) -> String {
     let mut text = format!("{} {}", said.code().code(), said.message());
     for (label, value) in [("DETAIL", said.detail()), ("HINT", said.hint())] {
         if let Some(value) = value {
-            write!(text, "; {label}: {value}").expect("writing to a String cannot fail");
+            write!(text, "\n{label}: {value}").expect("writing to a String cannot fail");
         }
     }
     text

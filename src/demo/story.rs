@@ -67,7 +67,8 @@ pub(super) fn say_how_to_go_on(
     narrator.line("   past pgtenant, as the application's role (no tenant, so no rows):")?;
     narrator.line(&line("app", &sample.app, server))?;
     narrator.line("   metrics:")?;
-    narrator.line(&format!("       curl -s http://127.0.0.1:{metrics}/metrics | grep tenant="))
+    narrator.line(&format!("       curl -s http://127.0.0.1:{metrics}/metrics | grep tenant="))?;
+    narrator.line("   what this version does not hold against yet: README, \"Where it ends today\"")
 }
 
 async fn visit(port: u16, tenant: &SampleTenant) -> Result<Visitor<'_>, DemoError> {
@@ -217,7 +218,7 @@ async fn expect_refusal(narrator: &Narrator, visitor: &Visitor<'_>, sql: &str) -
     if error.code() != Some(REFUSED) {
         return Err(broken(format!("{sql} is refused with {code}, but: {said}")));
     }
-    narrator.held(&format!("{sql}\n         {}", said.replace("; ", "\n         ")))
+    narrator.held(&format!("{sql}\n         {}", said.replace('\n', "\n         ")))
 }
 
 /// The tenant is proven by the credential: naming another tenant's user is not enough.

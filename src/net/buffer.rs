@@ -156,7 +156,8 @@ impl WriteBuffer {
     /// Where to append.
     pub fn space(&mut self) -> &mut Vec<u8> {
         if self.data.capacity() == 0 {
-            self.data = WRITE_RESERVE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(READ_BYTES));
+            self.data =
+                WRITE_RESERVE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(READ_BYTES));
         }
         &mut self.data
     }

@@ -79,7 +79,9 @@ fn poll_tls_readable(
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
     match state {
-        Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => tcp.poll_read_ready(cx),
+        Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {
+            tcp.poll_read_ready(cx)
+        }
         // Plaintext, a close or an error: the read that follows will tell which.
         Ok(_) | Err(_) => Poll::Ready(Ok(())),
     }

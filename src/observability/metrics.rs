@@ -32,24 +32,49 @@ pub type Description = (&'static str, Kind, &'static [&'static str], &'static st
 
 /// Every metric there is.
 pub const ALL: &[Description] = &[
-    ("pgtenant_query_duration_seconds", Kind::Histogram, &["tenant"], "From the client's request received to its ReadyForQuery sent"),
-    ("pgtenant_transaction_duration_seconds", Kind::Histogram, &["tenant"], "From checkout of a server to its release"),
+    (
+        "pgtenant_query_duration_seconds",
+        Kind::Histogram,
+        &["tenant"],
+        "From the client's request received to its ReadyForQuery sent",
+    ),
+    (
+        "pgtenant_transaction_duration_seconds",
+        Kind::Histogram,
+        &["tenant"],
+        "From checkout of a server to its release",
+    ),
     ("pgtenant_queue_wait_seconds", Kind::Histogram, &["tenant"], "Wait for a server at checkout"),
     ("pgtenant_queries_total", Kind::Counter, &["tenant"], "Requests answered with ReadyForQuery"),
-    ("pgtenant_errors_total", Kind::Counter, &["tenant", "class"], "ErrorResponses sent to clients, by SQLSTATE class"),
-    ("pgtenant_client_bytes_total", Kind::Counter, &["tenant", "direction"], "Bytes from (in) and to (out) clients after login"),
+    (
+        "pgtenant_errors_total",
+        Kind::Counter,
+        &["tenant", "class"],
+        "ErrorResponses sent to clients, by SQLSTATE class",
+    ),
+    (
+        "pgtenant_client_bytes_total",
+        Kind::Counter,
+        &["tenant", "direction"],
+        "Bytes from (in) and to (out) clients after login",
+    ),
     ("pgtenant_clients", Kind::Gauge, &["tenant"], "Logged-in clients"),
     ("pgtenant_servers", Kind::Gauge, &["upstream", "state"], "Server connections by state: idle, used"),
     ("pgtenant_guard_refusals_total", Kind::Counter, &["tenant", "rule"], "Statements refused by the guard"),
     ("pgtenant_logins_total", Kind::Counter, &["outcome"], "Login attempts by outcome: ok, refused, failed"),
-    ("pgtenant_context_switches_total", Kind::Counter, &[], "Servers reset because another client or tenant took them over"),
+    (
+        "pgtenant_context_switches_total",
+        Kind::Counter,
+        &[],
+        "Servers reset because another client or tenant took them over",
+    ),
     ("pgtenant_build_info", Kind::Gauge, &["version"], "Always 1; the version is a label"),
 ];
 
 /// Upper bounds of the latency buckets, in seconds.
 const BUCKETS: &[f64] = &[
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-    60.0,
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0, 60.0,
 ];
 
 /// The installed recorder; renders the Prometheus text format.
@@ -224,9 +249,9 @@ impl Drop for ClientGauge {
 
 /// The classes of PostgreSQL's appendix A; functions can raise any other, which must not grow the labels.
 const CLASSES: &[&str] = &[
-    "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22", "23", "24", "25",
-    "26", "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "44", "53", "54", "55", "57",
-    "58", "72", "F0", "HV", "P0", "XX",
+    "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22", "23",
+    "24", "25", "26", "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "44",
+    "53", "54", "55", "57", "58", "72", "F0", "HV", "P0", "XX",
 ];
 
 fn class(sqlstate: &str) -> &'static str {

@@ -2,7 +2,7 @@
 
 use crate::net::Channel;
 use crate::relay::ledger::{Owed, Shown};
-use crate::relay::{Absorbed, Conversation, CopyIn, Gate, HeldSync, RelayFault, Stream};
+use crate::relay::{Absorbed, Conversation, CopyIn, Discard, Gate, HeldSync, RelayFault, Stream};
 use crate::upstream::{Server, TenantServer};
 use crate::wire::backend::{self, Status};
 use crate::wire::encode::{self, Severity};
@@ -12,8 +12,14 @@ use crate::wire::frame;
 const MAX_WHOLE_BYTES: usize = 16 * 1024 * 1024;
 
 /// What PostgreSQL reports and a client may change; carried from server to server.
-const CARRIED: &[&str] =
-    &["client_encoding", "DateStyle", "TimeZone", "IntervalStyle", "application_name", "default_transaction_read_only"];
+const CARRIED: &[&str] = &[
+    "client_encoding",
+    "DateStyle",
+    "TimeZone",
+    "IntervalStyle",
+    "application_name",
+    "default_transaction_read_only",
+];
 
 /// What happens to a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +213,7 @@ impl Conversation {
         self.undo(skipped, Some(server.server()));
         if self.ledger.is_empty() {
             if self.held == HeldSync::No {
-                self.skipping = true;
+                self.discard = Discard::ServerSkips;
             } else {
                 self.send_sync(server);
             }
@@ -222,7 +228,7 @@ impl Conversation {
                 self.status = status;
                 self.gate = Gate::Between;
                 self.copy_in = CopyIn::No;
-                self.skipping = false;
+                self.discard = Discard::No;
                 self.may_copy = false;
                 client.input.forget();
                 if let Some(started) = self.started.take() {

@@ -43,7 +43,9 @@ impl Fault for RelayFault {
                 .hint("Raise listen.max_message_bytes, or use COPY, which has no such limit."),
             Self::Doubt(_) | Self::Ended(_) => {
                 Report::new(sqlstate::CONNECTION_FAILURE, "the connection to the upstream server was lost")
-                    .hint("Nothing is known about the outcome of the running statement; the next one can work.")
+                    .hint(
+                        "Nothing is known about the outcome of the running statement; the next one can work.",
+                    )
             }
             Self::Context(_) => Report::new(
                 sqlstate::CONNECTION_FAILURE,

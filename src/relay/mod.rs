@@ -76,6 +76,17 @@ enum HeldSync {
     Ours,
 }
 
+/// Whether the client's frames are dropped up to a Sync that has not come yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Discard {
+    /// They are not.
+    No,
+    /// The server reported an error, and would skip them.
+    ServerSkips,
+    /// No server saw the beginning of the segment, or it was lost.
+    Refused,
+}
+
 /// A frame that is passed on in pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stream {
@@ -103,15 +114,13 @@ pub struct Conversation {
     gate: Gate,
     copy_in: CopyIn,
     held: HeldSync,
-    /// The server skips everything up to a Sync that has not been sent yet.
-    skipping: bool,
+    /// Whether frames are dropped up to a Sync.
+    discard: Discard,
     /// A COPY from the client may start in this segment.
     may_copy: bool,
     from_server: Stream,
     from_client: Stream,
     started: Option<Instant>,
-    /// Everything up to a Sync is dropped: no server saw the beginning of the segment.
-    refusing: bool,
     /// What the next request is answered with: its server was lost while the client was silent.
     owed_error: Option<Box<Report>>,
     /// Bytes that the next client frame has in all, if it is not there yet.
@@ -155,12 +164,11 @@ impl Conversation {
             gate: Gate::Between,
             copy_in: CopyIn::No,
             held: HeldSync::No,
-            skipping: false,
+            discard: Discard::No,
             may_copy: false,
             from_server: Stream::No,
             from_client: Stream::No,
             started: None,
-            refusing: false,
             owed_error: None,
             wanted: 0,
         }
@@ -227,7 +235,7 @@ impl Conversation {
         self.gate = Gate::Between;
         self.copy_in = CopyIn::No;
         self.held = HeldSync::No;
-        self.skipping = false;
+        self.discard = Discard::No;
         self.may_copy = false;
         self.from_server = Stream::No;
         self.started = None;

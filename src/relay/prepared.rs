@@ -115,7 +115,10 @@ mod tests {
         let first = interner.intern(b"SELECT 1", b"\0\0", survey);
         let second = interner.intern(b"SELECT 1", b"\0\0", survey);
         assert_eq!(first.statement().id, second.statement().id);
-        assert_ne!(first.statement().id, interner.intern(b"SELECT 1", b"\0\x01\0\0\0\x17", survey).statement().id);
+        assert_ne!(
+            first.statement().id,
+            interner.intern(b"SELECT 1", b"\0\x01\0\0\0\x17", survey).statement().id
+        );
         drop((first, second));
         assert!(interner.known.is_empty());
     }

@@ -3,7 +3,7 @@
 
 use crate::fault::Report;
 use crate::net::Channel;
-use crate::relay::{Conversation, Stream};
+use crate::relay::{Conversation, Discard, Stream};
 use crate::wire::encode;
 use crate::wire::frame;
 
@@ -20,18 +20,18 @@ impl Conversation {
                 self.drop_frame(header.total, client);
                 encode::ready_for_query(client.output.space(), b'I');
             }
-            _ => self.refusing = true,
+            _ => self.discard = Discard::Refused,
         }
     }
 
     /// The client was told an error in the middle of an extended segment.
     pub fn refuse_rest(&mut self) {
-        self.refusing = true;
+        self.discard = Discard::Refused;
     }
 
     /// Whether frames are being dropped.
     pub fn is_refusing(&self) -> bool {
-        self.refusing || self.from_client != Stream::No
+        self.discard == Discard::Refused || self.from_client != Stream::No
     }
 
     /// Drops the next frame, or what is there of one. None: more bytes are needed, or the client says
@@ -47,7 +47,7 @@ impl Conversation {
         match header.tag {
             b'X' => None,
             b'S' => {
-                self.refusing = false;
+                self.discard = Discard::No;
                 self.drop_frame(header.total, client);
                 encode::ready_for_query(client.output.space(), b'I');
                 Some(())
@@ -80,7 +80,8 @@ impl Conversation {
     /// Whether the frame in front is one for a server, and not one that is answered without.
     pub fn wants_server(&self, client: &Channel) -> bool {
         let bytes = client.input.bytes();
-        let may_discard = bytes.get(frame::HEADER_BYTES).is_none_or(|first| matches!(first, b'd' | b'D' | b'/' | b'-'));
+        let may_discard =
+            bytes.get(frame::HEADER_BYTES).is_none_or(|first| matches!(first, b'd' | b'D' | b'/' | b'-'));
         match bytes.first() {
             Some(b'Q') => !may_discard && !bytes.get(5..).is_some_and(|text| text.starts_with(b" ")),
             Some(b'P' | b'B' | b'D' | b'E') => true,

@@ -10,9 +10,9 @@ use crate::net::Channel;
 use crate::net::buffer::ReadBuffer;
 use crate::relay::ledger::{Owed, Shown, Undo};
 use crate::relay::prepared::{MAX_NAMED, Statement};
-use crate::relay::{Conversation, CopyIn, Gate, HeldSync, Pumped, RelayFault, Stream, refusal};
+use crate::relay::{Conversation, CopyIn, Discard, Gate, HeldSync, Pumped, RelayFault, Stream, refusal};
 use crate::sql::{Count, SessionState, StatementKind, Survey};
-use crate::upstream::{Part, TenantServer, prepared_name};
+use crate::upstream::{Part, TenantServer, Wear, prepared_name};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
 
@@ -55,7 +55,10 @@ impl Conversation {
                 continue;
             }
             if header.total > self.relay.max_message_bytes {
-                return Err(RelayFault::TooLarge { bytes: header.total, limit: self.relay.max_message_bytes });
+                return Err(RelayFault::TooLarge {
+                    bytes: header.total,
+                    limit: self.relay.max_message_bytes,
+                });
             }
             if client.input.len() < header.total {
                 self.wanted = header.total;
@@ -105,14 +108,14 @@ impl Conversation {
             b'd' | b'c' | b'f' => match self.copy_in {
                 CopyIn::Simple | CopyIn::Extended => Admission::Take,
                 // The server may be about to ask for rows; otherwise they are late, and PostgreSQL drops them.
-                CopyIn::No if self.ledger.is_empty() || self.skipping => Admission::Drop,
+                CopyIn::No if self.ledger.is_empty() || self.discard != Discard::No => Admission::Drop,
                 CopyIn::No => Admission::Wait,
             },
-            b'S' if self.skipping => Admission::Take,
+            b'S' if self.discard != Discard::No => Admission::Take,
             // While it reads rows, PostgreSQL ignores these two ("COPY Operations").
             b'S' | b'H' if self.copy_in == CopyIn::Extended => Admission::Drop,
             _ if self.gate == Gate::Closed || self.copy_in != CopyIn::No => Admission::Wait,
-            _ if self.skipping => Admission::Drop,
+            _ if self.discard != Discard::No => Admission::Drop,
             _ => Admission::Take,
         }
     }
@@ -187,7 +190,7 @@ impl Conversation {
                 return;
             }
         };
-        self.note_state(survey.session_state, server);
+        note_state(survey.session_state, server);
         self.statements.unnamed = None;
         server.server().unnamed = None;
         // Behind unsynced messages a single statement breaks the session's state on PostgreSQL 18, so it is
@@ -312,7 +315,7 @@ impl Conversation {
             self.refuse_message(no_statement(bind.statement), server);
             return;
         };
-        self.note_state(statement.session_state, server);
+        note_state(statement.session_state, server);
         self.may_copy |= statement.kind == StatementKind::CopyFromStdin;
         if bind.statement.is_empty() {
             self.send(whole, Owed::Bind(Shown::Client), server);
@@ -371,7 +374,7 @@ impl Conversation {
 
     fn sync(&mut self, server: &mut TenantServer) {
         self.gate = Gate::Closed;
-        if self.may_copy && !self.ledger.is_empty() && !self.skipping {
+        if self.may_copy && !self.ledger.is_empty() && self.discard == Discard::No {
             encode::bare(server.server().channel.output.space(), b'H');
             self.held = HeldSync::Client;
             return;
@@ -382,7 +385,7 @@ impl Conversation {
     /// Sends the Sync that ends a segment.
     pub(super) fn send_sync(&mut self, server: &mut TenantServer) {
         self.held = HeldSync::No;
-        self.skipping = false;
+        self.discard = Discard::No;
         encode::bare(server.server().channel.output.space(), b'S');
         self.ledger.push(Owed::Sync);
         self.gate = Gate::Closed;
@@ -396,11 +399,11 @@ impl Conversation {
             self.send_sync(server);
         }
     }
+}
 
-    fn note_state(&self, state: SessionState, server: &mut TenantServer) {
-        if state == SessionState::Maybe {
-            server.server().dirty = true;
-        }
+fn note_state(state: SessionState, server: &mut TenantServer) {
+    if state == SessionState::Maybe {
+        server.server().wear = Wear::Dirty;
     }
 }
 

@@ -11,7 +11,7 @@ use crate::clients::Order;
 use crate::fault::{Fault, Report, sqlstate};
 use crate::relay::{Absorbed, Pumped, RelayFault};
 use crate::session::{End, Session, shutdown};
-use crate::upstream::{TenantServer, UpstreamFault};
+use crate::upstream::TenantServer;
 use crate::wire::backend::Status;
 
 /// How often a segment is sent again because its context could not be entered.
@@ -21,18 +21,12 @@ const MAX_REPLAYS: usize = 2;
 enum Event {
     /// A segment was answered with this status; nothing is owed.
     Ready(Status),
-    /// The client left, or its stream broke.
-    ClientLeft(End),
-    /// The client's fault.
-    ClientFault(RelayFault),
     /// The server ended or is in doubt.
     ServerFault(RelayFault),
     /// `statement_timeout` or a cancel request: stop what runs.
     Cancel,
-    /// `idle_transaction_timeout`.
-    IdleTooLong,
-    /// The proxy shuts down.
-    LeaveNow,
+    /// The session is over, whoever ended it.
+    Leave(End),
 }
 
 impl Session {
@@ -55,45 +49,23 @@ impl Session {
                         return Ok(());
                     }
                 }
-                Event::Ready(Status::Transaction | Status::Failed) => {
-                    self.idle_since = Instant::now();
+                Event::Ready(Status::Transaction | Status::Failed) => self.idle_since = Instant::now(),
+                Event::Cancel if cancelling.is_none() => {
+                    cancelling = Some(tokio::spawn(server.canceller().cancel()));
                 }
+                Event::Cancel => {}
                 Event::ServerFault(fault) => {
-                    if replays < MAX_REPLAYS && self.can_replay(&fault) {
-                        replays += 1;
-                        tracing::info!(%fault, "the server was replaced before the client's statement ran");
-                        if let Err(fault) = self.replay(&mut server).await {
-                            return self.server_lost(&fault.report());
-                        }
+                    replays += 1;
+                    if replays <= MAX_REPLAYS && self.replay(&fault, &mut server).await {
                         continue;
                     }
                     tracing::warn!(%fault, "the server was lost");
                     drop(server);
                     return self.server_lost(&fault.report());
                 }
-                Event::Cancel => {
-                    if cancelling.is_none() {
-                        cancelling = Some(tokio::spawn(server.canceller().cancel()));
-                    }
-                }
-                Event::ClientLeft(end) => {
-                    self.leave_server(server, cancelling);
+                Event::Leave(end) => {
+                    self.leave_server(server, cancelling.as_ref());
                     return Err(end);
-                }
-                Event::ClientFault(fault) => {
-                    self.leave_server(server, cancelling);
-                    return Err(self.told_or_torn(fault.report()));
-                }
-                Event::IdleTooLong => {
-                    self.leave_server(server, cancelling);
-                    return Err(End::Told(Report::new(
-                        sqlstate::IDLE_IN_TRANSACTION_TIMEOUT,
-                        "terminating connection due to idle-in-transaction timeout",
-                    )));
-                }
-                Event::LeaveNow => {
-                    self.leave_server(server, cancelling);
-                    return Err(self.told_or_torn(shutdown()));
                 }
             }
         }
@@ -105,8 +77,8 @@ impl Session {
         loop {
             match self.conversation.pump(&mut self.client, server) {
                 Ok(Pumped::All) => {}
-                Ok(Pumped::Goodbye) => return Poll::Ready(Event::ClientLeft(End::Goodbye)),
-                Err(fault) => return Poll::Ready(Event::ClientFault(fault)),
+                Ok(Pumped::Goodbye) => return Poll::Ready(Event::Leave(End::Goodbye)),
+                Err(fault) => return Poll::Ready(Event::Leave(self.told_or_torn(fault.report()))),
             }
             let wanted = match self.conversation.absorb(&mut self.client, server) {
                 Ok((Absorbed::All, wanted)) => wanted,
@@ -120,13 +92,15 @@ impl Session {
                 channel.output.clear();
             }
             if let Poll::Ready(Err(error)) = self.client.output.poll_flush(&mut self.client.stream, cx) {
-                return Poll::Ready(Event::ClientLeft(End::Lost(error)));
+                return Poll::Ready(Event::Leave(End::Lost(error)));
             }
             let mut moved = false;
             if !self.client.output.is_full() {
                 match channel.input.poll_fill(&mut channel.stream, cx, wanted) {
                     Poll::Ready(Ok(0)) => {
-                        return Poll::Ready(Event::ServerFault(RelayFault::Ended("connection closed".to_owned())));
+                        return Poll::Ready(Event::ServerFault(RelayFault::Ended(
+                            "connection closed".to_owned(),
+                        )));
                     }
                     Poll::Ready(Ok(_)) => moved = true,
                     Poll::Ready(Err(error)) => {
@@ -138,7 +112,7 @@ impl Session {
             if !moved {
                 match self.poll_client(cx, server) {
                     Poll::Ready(Ok(())) => moved = true,
-                    Poll::Ready(Err(end)) => return Poll::Ready(Event::ClientLeft(end)),
+                    Poll::Ready(Err(end)) => return Poll::Ready(Event::Leave(end)),
                     Poll::Pending => {}
                 }
             }
@@ -168,7 +142,7 @@ impl Session {
     fn poll_orders(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let client = self.membership.client();
         if client.order() == Some(Order::LeaveNow) {
-            return Poll::Ready(Event::LeaveNow);
+            return Poll::Ready(Event::Leave(self.told_or_torn(shutdown())));
         }
         if client.is_cancelled() && !self.conversation.is_entering() {
             client.clear_cancel();
@@ -184,7 +158,10 @@ impl Session {
             return Poll::Pending;
         }
         if self.conversation.is_idle_in_transaction() {
-            return Poll::Ready(Event::IdleTooLong);
+            return Poll::Ready(Event::Leave(End::Told(Report::new(
+                sqlstate::IDLE_IN_TRANSACTION_TIMEOUT,
+                "terminating connection due to idle-in-transaction timeout",
+            ))));
         }
         Poll::Ready(Event::Cancel)
     }
@@ -193,23 +170,31 @@ impl Session {
     fn goes_on(&mut self) -> bool {
         self.alarm.clear();
         let waits = self.access.as_ref().is_none_or(crate::upstream::Access::has_waiters);
-        !waits && self.client.input.len() > crate::wire::frame::HEADER_BYTES && self.conversation.wants_server(&self.client)
+        !waits
+            && self.client.input.len() > crate::wire::frame::HEADER_BYTES
+            && self.conversation.wants_server(&self.client)
     }
 
-    /// A segment can be sent again if nothing of it can have run and the client has seen nothing.
-    fn can_replay(&mut self, fault: &RelayFault) -> bool {
+    /// Sends a segment again on another server, if nothing of it can have run and the client has seen nothing.
+    async fn replay(&mut self, fault: &RelayFault, server: &mut TenantServer) -> bool {
         let certain = match fault {
             RelayFault::Context(_) => true,
             // The server said goodbye before it answered anything: for example an idle one that was ended.
-            RelayFault::Ended(reason) => reason.starts_with("57P0") || reason.starts_with("25P03"),
-            _ => false,
+            RelayFault::Ended(reason) => reason.starts_with("57P0"),
+            RelayFault::Protocol(_) | RelayFault::TooLarge { .. } | RelayFault::Doubt(_) => false,
         };
-        certain && self.conversation.is_entering() && self.client.input.rewind()
-    }
-
-    async fn replay(&mut self, server: &mut TenantServer) -> Result<(), UpstreamFault> {
+        if !certain || !self.conversation.is_entering() || !self.client.input.rewind() {
+            return false;
+        }
+        tracing::info!(%fault, "the server is replaced before the client's statement has run");
         self.conversation.abandon(None);
-        server.replace().await
+        match server.replace().await {
+            Ok(()) => true,
+            Err(fault) => {
+                tracing::warn!(%fault, "the server could not be replaced");
+                false
+            }
+        }
     }
 
     /// The server is gone; the client stays, if it can be told.
@@ -242,7 +227,7 @@ impl Session {
 
     /// The client is gone: its transaction is rolled back, or its query stopped and its server closed. The
     /// slot is free at once in the second case.
-    fn leave_server(&mut self, mut server: TenantServer, cancelling: Option<JoinHandle<()>>) {
+    fn leave_server(&mut self, mut server: TenantServer, cancelling: Option<&JoinHandle<()>>) {
         if cancelling.is_none() && self.conversation.is_quiet() {
             tokio::spawn(server.roll_back_and_release());
             return;

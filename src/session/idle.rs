@@ -114,7 +114,8 @@ impl Session {
         }
         let discards = header.tag == b'Q'
             && frontend::query(frame::body(message)).is_some_and(|text| {
-                text.len() < 64 && survey(text).first == StatementKind::DiscardAll
+                text.len() < 64
+                    && survey(text).first == StatementKind::DiscardAll
                     && survey(text).statements == crate::sql::Count::One
             });
         if discards {

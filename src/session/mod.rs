@@ -104,7 +104,8 @@ impl Session {
                     continue;
                 }
                 Acquired::Cancelled => {
-                    let report = Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request");
+                    let report =
+                        Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request");
                     self.refuse_segment(&report);
                     continue;
                 }
@@ -124,7 +125,10 @@ impl Session {
     /// Takes a server; meanwhile the client may leave or cancel.
     async fn acquire(&mut self) -> Acquired {
         let Some(access) = &self.access else {
-            return Acquired::End(End::Told(Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen")));
+            return Acquired::End(End::Told(Report::new(
+                sqlstate::INVALID_AUTHORIZATION,
+                "no tenant was chosen",
+            )));
         };
         let client = Arc::clone(self.membership.client());
         client.clear_cancel();
@@ -197,7 +201,8 @@ pub struct Alarm {
 impl Alarm {
     /// This long after `start`; zero: never. A deadline rings once.
     pub fn set(&mut self, start: Instant, after: Duration) {
-        self.deadline = (!after.is_zero()).then(|| start + after).filter(|deadline| self.rung != Some(*deadline));
+        self.deadline =
+            (!after.is_zero()).then(|| start + after).filter(|deadline| self.rung != Some(*deadline));
     }
 
     /// No deadline.

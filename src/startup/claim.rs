@@ -26,13 +26,34 @@ const MAX_PARAMETERS: usize = 64;
 const MAX_PARAMETER_NAME: usize = 63;
 
 /// Never taken from a client: they would change who the server thinks it is, or what our own statements mean.
-const FORBIDDEN: &[&str] =
-    &["role", "session_authorization", "standard_conforming_strings", "row_security", "session_replication_role"];
+const FORBIDDEN: &[&str] = &[
+    "role",
+    "session_authorization",
+    "standard_conforming_strings",
+    "row_security",
+    "session_replication_role",
+];
 
 /// Encodings in which a byte of a character can be an ASCII character (PostgreSQL, "Supported Character Sets").
-const UNSAFE_ENCODINGS: &[&str] =
-    &["SJIS", "MSKANJI", "SHIFTJIS", "WIN932", "WINDOWS932", "SHIFTJIS2004", "BIG5", "WIN950", "WINDOWS950",
-      "GBK", "WIN936", "WINDOWS936", "GB18030", "JOHAB", "UHC", "WIN949", "WINDOWS949"];
+const UNSAFE_ENCODINGS: &[&str] = &[
+    "SJIS",
+    "MSKANJI",
+    "SHIFTJIS",
+    "WIN932",
+    "WINDOWS932",
+    "SHIFTJIS2004",
+    "BIG5",
+    "WIN950",
+    "WINDOWS950",
+    "GBK",
+    "WIN936",
+    "WINDOWS936",
+    "GB18030",
+    "JOHAB",
+    "UHC",
+    "WIN949",
+    "WINDOWS949",
+];
 
 impl Claim {
     /// Checks a startup packet.
@@ -58,13 +79,13 @@ impl Claim {
                     })?;
                 }
                 "replication" => refuse_replication(&value)?,
-                _ => claim.add(name, value)?,
+                _ => claim.add(&name, value)?,
             }
         }
         // As PostgreSQL: what is named on its own beats `options`, so `options` goes first.
         let named = std::mem::take(&mut claim.parameters);
         for (name, value) in options {
-            claim.add(name, value)?;
+            claim.add(&name, value)?;
         }
         claim.parameters.extend(named);
         if claim.user.is_empty() {
@@ -79,7 +100,7 @@ impl Claim {
         Ok(claim)
     }
 
-    fn add(&mut self, name: String, value: String) -> Result<(), Report> {
+    fn add(&mut self, name: &str, value: String) -> Result<(), Report> {
         let name = name.to_ascii_lowercase();
         let well_formed = name.len() <= MAX_PARAMETER_NAME
             && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
@@ -129,8 +150,11 @@ fn refuse_replication(value: &str) -> Result<(), Report> {
     if matches!(value.to_ascii_lowercase().as_str(), "false" | "off" | "no" | "0" | "f" | "n") {
         return Ok(());
     }
-    Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "replication connections are not supported by the proxy")
-        .hint("Connect to PostgreSQL directly for replication."))
+    Err(Report::new(
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        "replication connections are not supported by the proxy",
+    )
+    .hint("Connect to PostgreSQL directly for replication."))
 }
 
 fn shorten(text: &str) -> String {
@@ -156,7 +180,8 @@ mod tests {
     #[test]
     fn what_is_named_on_its_own_beats_options() {
         let mut claim =
-            claim(&[("user", "a"), ("TimeZone", "UTC"), ("options", "-c timezone=CET -c work_mem=1MB")]).unwrap();
+            claim(&[("user", "a"), ("TimeZone", "UTC"), ("options", "-c timezone=CET -c work_mem=1MB")])
+                .unwrap();
         assert_eq!(claim.take("timezone").as_deref(), Some("UTC"));
         assert_eq!(claim.take("timezone"), None);
         assert_eq!(claim.parameters, [("work_mem".to_owned(), "1MB".to_owned())]);
@@ -185,7 +210,9 @@ mod tests {
 
     #[test]
     fn malformed_names_and_replication_are_refused() {
-        for (name, value) in [("a b", "1"), ("", "1"), ("x'y", "1"), ("replication", "database"), ("options", "-d")] {
+        for (name, value) in
+            [("a b", "1"), ("", "1"), ("x'y", "1"), ("replication", "database"), ("options", "-d")]
+        {
             assert!(claim(&[("user", "a"), (name, value)]).is_err(), "{name}={value}");
         }
         assert!(claim(&[("user", "a"), ("replication", "false")]).is_ok());

@@ -102,15 +102,16 @@ impl Negotiator {
                     return Err(StartupFault::refused(channel, report));
                 }
                 Packet::Cancel { process_id, key } => return Ok(Opening::Cancel { process_id, key }),
-                Packet::Startup(startup) => return self.session(channel, startup).await,
+                Packet::Startup(startup) => return self.session(channel, startup),
             }
         }
     }
 
-    async fn session(&self, mut channel: Channel, packet: startup::Startup) -> Result<Opening, StartupFault> {
+    fn session(&self, mut channel: Channel, packet: startup::Startup) -> Result<Opening, StartupFault> {
         if self.tls == ClientTls::Require && matches!(channel.stream, Stream::Tcp(_)) {
-            let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "this server accepts TLS connections only")
-                .hint("Set sslmode=require or stricter.");
+            let report =
+                Report::new(sqlstate::INVALID_AUTHORIZATION, "this server accepts TLS connections only")
+                    .hint("Set sslmode=require or stricter.");
             return Err(StartupFault::refused(channel, report));
         }
         if packet.minor > 2 || !packet.unknown_options.is_empty() {
@@ -151,7 +152,8 @@ impl Negotiator {
         };
         if !channel.input.is_empty() {
             // Bytes sent in the clear before the handshake could be smuggled into the encrypted session.
-            let report = Report::new(sqlstate::PROTOCOL_VIOLATION, "received unencrypted data after SSL request");
+            let report =
+                Report::new(sqlstate::PROTOCOL_VIOLATION, "received unencrypted data after SSL request");
             return Err(StartupFault::refused(channel, report));
         }
         channel.output.space().push(b'S');

@@ -3,5 +3,7 @@
 
 pub mod resolver;
 
-pub use crate::directory::{Directory, Grant, Isolation, Limits, Maintenance, Tenancy, Tenant, User, Verifier};
+pub use crate::directory::{
+    Directory, Grant, Isolation, Limits, Maintenance, Tenancy, Tenant, User, Verifier,
+};
 pub use resolver::{ResolveFault, Standing, resolve};

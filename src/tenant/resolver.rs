@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::auth::{AuthFault, Identity};
+use crate::directory::{Directory, Grant, Maintenance, Tenant};
 use crate::fault::{Fault, Kind, Report, sqlstate};
 use crate::names::TenantId;
 use crate::startup::Claim;
-use crate::directory::{Directory, Grant, Maintenance, Tenant};
 
 /// What a client may do from now on.
 #[derive(Debug, Clone)]
@@ -58,20 +58,23 @@ impl Fault for ResolveFault {
 }
 
 /// Finds out for whom a client acts; the tenant setting is taken out of the claim's parameters.
-pub fn resolve(identity: &Identity, claim: &mut Claim, directory: &Directory) -> Result<Standing, ResolveFault> {
+pub fn resolve(
+    identity: &Identity,
+    claim: &mut Claim,
+    directory: &Directory,
+) -> Result<Standing, ResolveFault> {
     // First that applies: the startup packet (named on its own before options), then the user name.
     let asked = claim.take(&directory.tenancy.setting.to_ascii_lowercase()).filter(|asked| !asked.is_empty());
     let asked = asked.or_else(|| identity.suffix().map(str::to_owned));
     let user = identity.user();
     let tenant_of = |name: &str| {
-        TenantId::parse(name).ok().and_then(|id| directory.tenants.get(&id)).ok_or_else(|| ResolveFault::Unknown {
-            user: claim.user.clone(),
-        })
+        TenantId::parse(name)
+            .ok()
+            .and_then(|id| directory.tenants.get(&id))
+            .ok_or_else(|| ResolveFault::Unknown { user: claim.user.clone() })
     };
-    let not_granted = |tenant: &str| ResolveFault::NotGranted {
-        user: user.name.to_string(),
-        tenant: tenant.to_owned(),
-    };
+    let not_granted =
+        |tenant: &str| ResolveFault::NotGranted { user: user.name.to_string(), tenant: tenant.to_owned() };
     // A second name of the tenant in the user name may only agree.
     if let (Some(asked), Some(suffix)) = (&asked, identity.suffix())
         && asked != suffix

@@ -84,10 +84,14 @@ impl Fault for UpstreamFault {
                     .detail("All server connections that this tenant may use were busy for queue_timeout.")
                     .hint("Shorten transactions, or raise max_servers, pool_size or queue_timeout.")
             }
-            Self::Connect(_) => Report::new(sqlstate::CANNOT_CONNECT, "cannot connect to the upstream server"),
+            Self::Connect(_) => {
+                Report::new(sqlstate::CANNOT_CONNECT, "cannot connect to the upstream server")
+            }
             Self::Lost(_) | Self::Doubt(_) => {
                 Report::new(sqlstate::CONNECTION_FAILURE, "the connection to the upstream server was lost")
-                    .hint("Nothing is known about the outcome of the running statement; the next one can work.")
+                    .hint(
+                        "Nothing is known about the outcome of the running statement; the next one can work.",
+                    )
             }
             Self::Parameters { message, .. } => {
                 Report::new(sqlstate::INVALID_PARAMETER_VALUE, message.clone())

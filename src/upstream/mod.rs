@@ -19,7 +19,7 @@ use crate::wire::{backend, encode};
 pub use context::{Context, Part, Prelude, SessionParameters};
 pub use error::{ConnectError, UpstreamFault};
 use pool::login::Connector;
-pub use pool::server::{ClientKey, Server, StatementId, prepared_name};
+pub use pool::server::{ClientKey, Server, StatementId, Wear, prepared_name};
 use pool::{Asker, Lease, Pool, server};
 use settings::UpstreamSettings;
 
@@ -246,7 +246,9 @@ impl TenantServer {
     pub async fn roll_back_and_release(mut self) {
         match self.run_own(b"ROLLBACK").await {
             Ok(()) => self.lease.release(),
-            Err(error) => tracing::debug!(%error, "a server was closed: its transaction could not be rolled back"),
+            Err(error) => {
+                tracing::debug!(%error, "a server was closed: its transaction could not be rolled back");
+            }
         }
     }
 
@@ -265,9 +267,10 @@ impl TenantServer {
     ) -> Result<(), UpstreamFault> {
         let context = Context::none();
         let server = self.lease.server();
-        let needed = server.stamp.as_ref().map(|stamp| &stamp.tenant) != Some(&self.context.tenant_id().cloned())
+        let needed = server.stamp.as_ref().map(|stamp| &stamp.tenant)
+            != Some(&self.context.tenant_id().cloned())
             || context.needs_reset(server, client, parameters) == context::Reset::Needed;
-        if !needed || (server.fresh && parameters.is_empty()) {
+        if !needed || (server.wear == Wear::Unused && parameters.is_empty()) {
             return Ok(());
         }
         let nonce = context::statement::nonce();
@@ -275,8 +278,7 @@ impl TenantServer {
         self.run_own(sql.as_bytes()).await?;
         let server = self.lease.server();
         server.clear_prepared();
-        server.dirty = false;
-        server.fresh = false;
+        server.wear = Wear::Clean;
         server.stamp = Some(server::Stamp {
             tenant: self.context.tenant_id().cloned(),
             client,

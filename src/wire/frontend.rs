@@ -38,7 +38,11 @@ pub fn parse(body: &[u8]) -> Option<Parse<'_>> {
     let (name, rest) = split_cstr(body)?;
     let (text, types) = split_cstr(rest)?;
     let (count, oids) = types.split_first_chunk::<2>()?;
-    (oids.len() == usize::from(u16::from_be_bytes(*count)).checked_mul(4)?).then_some(Parse { name, text, types })
+    (oids.len() == usize::from(u16::from_be_bytes(*count)).checked_mul(4)?).then_some(Parse {
+        name,
+        text,
+        types,
+    })
 }
 
 /// Reads a `Bind` body.

@@ -9,11 +9,11 @@ pub const PROTOCOL_3_0: u32 = 3 << 16;
 /// Protocol 3.2, the newest we speak: cancel keys of up to 256 bytes.
 pub const PROTOCOL_3_2: u32 = (3 << 16) | 2;
 /// The request codes, in the place of a version.
-pub const CANCEL_REQUEST: u32 = (1234 << 16) | 5678;
+pub const CANCEL_REQUEST: u32 = (1234 << 16) + 5678;
 /// Asks for TLS.
-pub const SSL_REQUEST: u32 = (1234 << 16) | 5679;
+pub const SSL_REQUEST: u32 = (1234 << 16) + 5679;
 /// Asks for GSSAPI encryption.
-pub const GSSENC_REQUEST: u32 = (1234 << 16) | 5680;
+pub const GSSENC_REQUEST: u32 = (1234 << 16) + 5680;
 
 /// One of the untagged packets.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,13 +9,13 @@
 //! The setting is local to the transaction, so an idle server carries no context. After a reset the enter
 //! statement also asks for the nonce that the reset left: a failed reset makes entering fail.
 
-pub mod parameters;
-pub mod statement;
+pub(super) mod parameters;
+pub(super) mod statement;
 
 use std::sync::Arc;
 
 use crate::names::TenantId;
-use crate::upstream::pool::server::{ClientKey, Server, Stamp};
+use crate::upstream::pool::server::{ClientKey, Server, Stamp, Wear};
 use crate::wire::encode;
 pub use parameters::SessionParameters;
 
@@ -80,15 +80,24 @@ impl Context {
     pub fn needs_reset(&self, server: &Server, client: ClientKey, parameters: &SessionParameters) -> Reset {
         match &server.stamp {
             Some(stamp) if stamp.tenant == self.tenant && stamp.parameters == parameters.fingerprint() => {
-                if stamp.client == client || !server.dirty { Reset::Unneeded } else { Reset::Needed }
+                if stamp.client == client || server.wear != Wear::Dirty {
+                    Reset::Unneeded
+                } else {
+                    Reset::Needed
+                }
             }
-            None if server.fresh && parameters.is_empty() => Reset::Unneeded,
+            None if server.wear == Wear::Unused && parameters.is_empty() => Reset::Unneeded,
             _ => Reset::Needed,
         }
     }
 
     /// Writes the prelude of a transaction and stamps the server.
-    pub fn write_prelude(&self, server: &mut Server, client: ClientKey, parameters: &SessionParameters) -> Prelude {
+    pub fn write_prelude(
+        &self,
+        server: &mut Server,
+        client: ClientKey,
+        parameters: &SessionParameters,
+    ) -> Prelude {
         let reset = self.needs_reset(server, client, parameters);
         let out = server.channel.output.space();
         let reset = match reset {
@@ -105,14 +114,16 @@ impl Context {
                     statement::enter_after_reset(out, &enter.setting, &enter.tenant, &nonce);
                 }
                 server.clear_prepared();
-                server.dirty = false;
+                server.wear = Wear::Clean;
                 Part::Sent
             }
         };
         if self.enter.is_some() {
             server.unnamed = None;
         }
-        server.fresh = false;
+        if server.wear == Wear::Unused {
+            server.wear = Wear::Clean;
+        }
         server.stamp =
             Some(Stamp { tenant: self.tenant.clone(), client, parameters: parameters.fingerprint() });
         Prelude { reset, enter: if self.enter.is_some() { Part::Sent } else { Part::Left } }

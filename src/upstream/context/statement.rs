@@ -17,7 +17,7 @@ const NONCE_SETTING: &str = "pgtenant.reset";
 const NO_TYPES: &[u8] = &[0, 0];
 
 /// 128 random bits, so that nobody can leave a nonce behind in advance.
-pub fn nonce() -> String {
+pub(crate) fn nonce() -> String {
     format!("{:032x}", rand::rng().random::<u128>())
 }
 
@@ -27,11 +27,15 @@ fn value_expression(value: &str) -> String {
     if value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" _,./:+-".contains(&byte)) {
         return format!("'{value}'");
     }
-    let hex = value.bytes().fold(String::with_capacity(value.len() * 2), |mut hex, byte| {
+    let hex = hexadecimal(value);
+    format!("pg_catalog.convert_from(pg_catalog.decode('{hex}','hex'),'UTF8')")
+}
+
+fn hexadecimal(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len() * 2), |mut hex, byte| {
         write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
         hex
-    });
-    format!("pg_catalog.convert_from(pg_catalog.decode('{hex}','hex'),'UTF8')")
+    })
 }
 
 /// Setting names come from a startup packet that was checked, or from the server itself.
@@ -41,7 +45,7 @@ fn set_config(name: &str, value: &str) -> String {
 
 /// One message that takes away what the last user left and applies this client's parameters.
 /// `DISCARD ALL` would also throw the plans away and cannot stand in one message with others.
-pub fn reset(nonce: &str, parameters: &SessionParameters) -> String {
+pub(crate) fn reset(nonce: &str, parameters: &SessionParameters) -> String {
     let seed: f64 = rand::rng().random_range(-1.0..1.0);
     let mut sql = format!(
         "SET SESSION AUTHORIZATION DEFAULT;RESET ALL;CLOSE ALL;DEALLOCATE ALL;UNLISTEN *;\
@@ -57,7 +61,7 @@ pub fn reset(nonce: &str, parameters: &SessionParameters) -> String {
 }
 
 /// The frames that enter a tenant's context on a server that needs no reset.
-pub fn enter(out: &mut Vec<u8>, setting: &str, tenant: &TenantId) {
+pub(crate) fn enter(out: &mut Vec<u8>, setting: &str, tenant: &TenantId) {
     let (value, parameter) = tenant_value(tenant);
     let sql = format!("SELECT pg_catalog.set_config('{setting}',{value},true)");
     encode::parse(out, "", sql.as_bytes(), NO_TYPES);
@@ -66,7 +70,7 @@ pub fn enter(out: &mut Vec<u8>, setting: &str, tenant: &TenantId) {
 }
 
 /// The frames that enter it behind a reset: they fail unless that reset left its nonce.
-pub fn enter_after_reset(out: &mut Vec<u8>, setting: &str, tenant: &TenantId, nonce: &str) {
+pub(crate) fn enter_after_reset(out: &mut Vec<u8>, setting: &str, tenant: &TenantId, nonce: &str) {
     let (value, parameter) = tenant_value(tenant);
     let left = format!("pg_catalog.current_setting('{NONCE_SETTING}',true)");
     let sql = format!(
@@ -85,8 +89,7 @@ fn tenant_value(tenant: &TenantId) -> (&'static str, String) {
     if tenant.as_str().is_ascii() {
         return ("$1", tenant.as_str().to_owned());
     }
-    let hex = tenant.as_str().bytes().map(|byte| format!("{byte:02x}")).collect();
-    ("pg_catalog.convert_from(pg_catalog.decode($1,'hex'),'UTF8')", hex)
+    ("pg_catalog.convert_from(pg_catalog.decode($1,'hex'),'UTF8')", hexadecimal(tenant.as_str()))
 }
 
 #[cfg(test)]
@@ -95,7 +98,10 @@ mod tests {
 
     #[test]
     fn a_value_cannot_leave_its_quotes() {
-        assert_eq!(set_config("timezone", "Europe/Paris"), "pg_catalog.set_config('timezone','Europe/Paris',false)");
+        assert_eq!(
+            set_config("timezone", "Europe/Paris"),
+            "pg_catalog.set_config('timezone','Europe/Paris',false)"
+        );
         for hostile in ["a'b", "a\\", "ü", "a\"b", "\u{95}\\", "a;b", "$$"] {
             let expression = value_expression(hostile);
             assert!(!expression.contains(hostile), "{expression}");

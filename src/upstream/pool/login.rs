@@ -2,7 +2,6 @@
 //! Startup parameters are the proxy's alone, because they are what RESET returns to.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use postgres_protocol::authentication::md5_hash;
@@ -29,7 +28,7 @@ const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
 
 /// Knows how to reach one upstream as one role.
 #[derive(Debug)]
-pub struct Connector {
+pub(crate) struct Connector {
     settings: UpstreamSettings,
     user: String,
     password: Option<Secret<String>>,
@@ -38,13 +37,13 @@ pub struct Connector {
 
 impl Connector {
     /// As the upstream's own role.
-    pub fn new(settings: UpstreamSettings) -> Result<Self, ConnectError> {
+    pub(crate) fn new(settings: UpstreamSettings) -> Result<Self, ConnectError> {
         let (user, password) = (settings.user.clone(), settings.password.clone());
         Self::with_role(settings, user, password)
     }
 
     /// As another role.
-    pub fn with_role(
+    pub(crate) fn with_role(
         settings: UpstreamSettings,
         user: String,
         password: Option<Secret<String>>,
@@ -54,17 +53,17 @@ impl Connector {
     }
 
     /// The upstream's name in the configuration.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.settings.name.as_str()
     }
 
     /// Prepared statements kept on one server.
-    pub const fn max_prepared(&self) -> usize {
+    pub(crate) const fn max_prepared(&self) -> usize {
         self.settings.max_prepared
     }
 
     /// Connects to the first host that takes us and, if there are several, accepts writes.
-    pub async fn connect(&self) -> Result<Server, UpstreamFault> {
+    pub(crate) async fn connect(&self) -> Result<Server, UpstreamFault> {
         let mut last = ConnectError::ReadOnly;
         for address in &self.settings.hosts {
             let attempt = timeout(self.settings.connect_timeout, self.connect_to(address)).await;
@@ -125,7 +124,12 @@ impl Connector {
 
     /// Sends a cancel request and waits until the server has closed the connection, which it does after it
     /// has sent the signal; until then the server process must not be given to anybody else.
-    pub async fn cancel(&self, address: &ServerAddress, process_id: u32, key: &[u8]) -> Result<(), ConnectError> {
+    pub(crate) async fn cancel(
+        &self,
+        address: &ServerAddress,
+        process_id: u32,
+        key: &[u8],
+    ) -> Result<(), ConnectError> {
         let work = async {
             let mut stream = self.open(address).await?;
             let mut request = Vec::new();
@@ -165,9 +169,10 @@ impl Connector {
     }
 
     fn password(&self) -> Result<&str, ConnectError> {
-        let password = self.password.as_ref().ok_or(ConnectError::Authentication(
-            "the server asks for a password and none is configured",
-        ))?;
+        let password = self
+            .password
+            .as_ref()
+            .ok_or(ConnectError::Authentication("the server asks for a password and none is configured"))?;
         Ok(password.expose())
     }
 
@@ -183,7 +188,9 @@ impl Connector {
     async fn scram(&self, channel: &mut Channel, mechanisms: &[u8]) -> Result<(), ConnectError> {
         const MECHANISM: &str = "SCRAM-SHA-256";
         if !mechanisms.split(|&byte| byte == 0).any(|name| name == MECHANISM.as_bytes()) {
-            return Err(ConnectError::Authentication("the server offers no SASL mechanism that is supported"));
+            return Err(ConnectError::Authentication(
+                "the server offers no SASL mechanism that is supported",
+            ));
         }
         let mut scram = ScramSha256::new(self.password()?.as_bytes(), ChannelBinding::unsupported());
         encode::sasl_initial_response(channel.output.space(), MECHANISM, scram.message());
@@ -215,7 +222,7 @@ async fn read_sasl(channel: &mut Channel, expected: u32) -> Result<Vec<u8>, Conn
 }
 
 /// Reads one bounded message.
-pub async fn read_message(channel: &mut Channel) -> Result<(u8, Vec<u8>), ConnectError> {
+pub(crate) async fn read_message(channel: &mut Channel) -> Result<(u8, Vec<u8>), ConnectError> {
     channel.fill(frame::HEADER_BYTES).await?;
     let header = frame::header(channel.input.bytes())
         .ok()
@@ -257,10 +264,4 @@ async fn greeting(channel: &mut Channel) -> Result<Greeting, ConnectError> {
             _ => return Err(unexpected(tag, &body)),
         }
     }
-}
-
-
-/// An end of the stream, told as such.
-pub fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")
 }

@@ -22,7 +22,7 @@ use slots::{Grant, Slots, Taken};
 type PoolSlots = Slots<Box<Server>, Option<TenantId>, oneshot::Sender<Lease>>;
 
 /// Servers of one upstream, database and role.
-pub struct Pool {
+pub(super) struct Pool {
     connector: Connector,
     slots: Mutex<PoolSlots>,
     gauges: ServerGauges,
@@ -49,25 +49,25 @@ pub struct Asker<'a> {
 
 impl Pool {
     /// An empty pool of at most `size` servers.
-    pub fn new(connector: Connector, size: usize) -> Arc<Self> {
+    pub(super) fn new(connector: Connector, size: usize) -> Arc<Self> {
         let gauges = ServerGauges::new(connector.name());
         gauges.change(0, 0);
         Arc::new(Self { connector, slots: Mutex::new(Slots::new(size)), gauges })
     }
 
     /// How to reach this pool's `PostgreSQL`, for cancel requests.
-    pub const fn connector(&self) -> &Connector {
+    pub(super) const fn connector(&self) -> &Connector {
         &self.connector
     }
 
     /// Whether somebody waits for a server.
-    pub fn has_waiters(&self) -> bool {
+    pub(super) fn has_waiters(&self) -> bool {
         self.lock().has_waiters()
     }
 
     /// Takes a server: this client's own or its tenant's if one is idle, a new one, anybody's, or waits.
     /// Cancel safe: whatever was granted is given back.
-    pub async fn checkout(self: &Arc<Self>, asker: Asker<'_>) -> Result<Lease, UpstreamFault> {
+    pub(super) async fn checkout(self: &Arc<Self>, asker: Asker<'_>) -> Result<Lease, UpstreamFault> {
         let mut lease = match self.take_or_wait(asker) {
             Ok(lease) => lease,
             Err((place, receiver)) => {
@@ -164,7 +164,7 @@ impl Drop for PlaceInLine {
 /// A slot and, once it is open, its server. Dropped before use it gives the server back; dropped in use it
 /// closes it.
 #[derive(Debug)]
-pub struct Lease {
+pub(super) struct Lease {
     pool: Arc<Pool>,
     tenant: Option<TenantId>,
     server: Option<Box<Server>>,
@@ -184,18 +184,18 @@ impl Lease {
     }
 
     /// The server, in use from here on.
-    pub fn server(&mut self) -> &mut Server {
+    pub(super) fn server(&mut self) -> &mut Server {
         self.state = LeaseState::InUse;
         self.server.as_deref_mut().expect("checkout and replace leave a server here or fail")
     }
 
     /// Its pool.
-    pub const fn pool(&self) -> &Arc<Pool> {
+    pub(super) const fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 
     /// Gives the server back for others. Only the one who knows that nothing is owed may call it.
-    pub fn release(mut self) {
+    pub(super) fn release(mut self) {
         self.state = LeaseState::Over;
         let server = self.server.take();
         self.pool.settle(|slots| match server {
@@ -205,7 +205,7 @@ impl Lease {
     }
 
     /// Closes the server but keeps the slot for a new one.
-    pub async fn replace(&mut self) -> Result<(), UpstreamFault> {
+    pub(super) async fn replace(&mut self) -> Result<(), UpstreamFault> {
         self.server = None;
         self.server = Some(Box::new(self.pool.connector.connect().await?));
         Ok(())

@@ -27,6 +27,17 @@ pub struct Stamp {
     pub parameters: u64,
 }
 
+/// What use has left on a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wear {
+    /// Nobody used it since it was opened.
+    Unused,
+    /// It was used, by statements that are known to leave nothing behind.
+    Clean,
+    /// Something ran that may have left session state behind.
+    Dirty,
+}
+
 /// A server connection.
 #[derive(Debug)]
 pub struct Server {
@@ -39,10 +50,8 @@ pub struct Server {
     pub parameters: BTreeMap<String, String>,
     /// Who had it last; none: nobody yet, or a reset did not succeed.
     pub stamp: Option<Stamp>,
-    /// Something ran that may have left session state behind.
-    pub dirty: bool,
-    /// Whether anybody used it since it was opened.
-    pub fresh: bool,
+    /// What its use has left on it.
+    pub wear: Wear,
     /// Prepared statements on it by id, with the tick of their last use.
     prepared: HashMap<StatementId, u64>,
     tick: u64,
@@ -60,8 +69,7 @@ impl Server {
             key,
             parameters: BTreeMap::new(),
             stamp: None,
-            dirty: false,
-            fresh: true,
+            wear: Wear::Unused,
             prepared: HashMap::new(),
             tick: 0,
             unnamed: None,
@@ -96,7 +104,7 @@ impl Server {
         match &self.stamp {
             Some(stamp) if stamp.client == asker.client => 3,
             Some(stamp) if stamp.tenant.as_ref() == asker.tenant => 2,
-            _ if self.fresh => 1,
+            _ if self.wear == Wear::Unused => 1,
             _ => 0,
         }
     }
@@ -128,7 +136,9 @@ impl Server {
             let Some(message) = bytes.get(..header.total) else { return false };
             match header.tag {
                 b'S' => {
-                    let Some((name, value)) = backend::parameter_status(frame::body(message)) else { return false };
+                    let Some((name, value)) = backend::parameter_status(frame::body(message)) else {
+                        return false;
+                    };
                     self.parameters.insert(name.to_owned(), value.to_owned());
                 }
                 b'N' => {}
@@ -160,7 +170,8 @@ impl Server {
         if self.prepared.len() <= limit {
             return None;
         }
-        let (&oldest, _) = self.prepared.iter().filter(|(other, _)| **other != id).min_by_key(|(_, used)| **used)?;
+        let (&oldest, _) =
+            self.prepared.iter().filter(|(other, _)| **other != id).min_by_key(|(_, used)| **used)?;
         self.prepared.remove(&oldest);
         Some(oldest)
     }

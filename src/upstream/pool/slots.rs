@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 
 /// What a caller gets at once.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Taken<S> {
+pub(crate) enum Taken<S> {
     /// An idle server.
     Server(S),
     /// The right to open a new one.
@@ -17,7 +17,7 @@ pub enum Taken<S> {
 
 /// What a waiter gets.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Grant<S> {
+pub(crate) enum Grant<S> {
     /// A server that was given back.
     Server(S),
     /// The right to open a new one.
@@ -33,7 +33,7 @@ struct Waiting<W> {
 
 /// `S`: a server, `T`: whose, `W`: how to reach a waiter.
 #[derive(Debug)]
-pub struct Slots<S, T, W> {
+pub(crate) struct Slots<S, T, W> {
     size: usize,
     idle: Vec<S>,
     used: HashMap<T, usize>,
@@ -46,7 +46,7 @@ pub struct Slots<S, T, W> {
 
 impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
     /// At most `size` servers, idle or used.
-    pub fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         Self {
             size,
             idle: Vec::new(),
@@ -59,27 +59,28 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
     }
 
     /// Idle servers.
-    pub fn idle(&self) -> usize {
+    pub(crate) fn idle(&self) -> usize {
         self.idle.len()
     }
 
     /// Slots in use, those whose server is being opened included.
-    pub const fn used(&self) -> usize {
+    pub(crate) const fn used(&self) -> usize {
         self.used_total
     }
 
     /// Whether somebody is in line.
-    pub fn has_waiters(&self) -> bool {
+    pub(crate) fn has_waiters(&self) -> bool {
         !self.turns.is_empty()
     }
 
     /// Takes a server or a slot if that is possible now. The preferred idle server is the one that `rank`
     /// puts highest; among equals the one used last, whose caches are warm.
-    pub fn take(&mut self, tenant: &T, limit: usize, rank: impl Fn(&S) -> u8) -> Taken<S> {
+    pub(crate) fn take(&mut self, tenant: &T, limit: usize, rank: impl Fn(&S) -> u8) -> Taken<S> {
         if self.used_by(tenant) >= limit {
             return Taken::Wait;
         }
-        let best = self.idle.iter().enumerate().max_by_key(|(at, server)| (rank(server), *at)).map(|(at, _)| at);
+        let best =
+            self.idle.iter().enumerate().max_by_key(|(at, server)| (rank(server), *at)).map(|(at, _)| at);
         // A stranger's server is only taken over when no new one may be opened.
         if let Some(at) = best
             && (self.idle.get(at).is_some_and(|server| rank(server) > 0) || self.open() >= self.size)
@@ -95,7 +96,7 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
     }
 
     /// Gets in line; the ticket serves to leave it.
-    pub fn wait(&mut self, tenant: &T, limit: usize, waiter: W) -> u64 {
+    pub(crate) fn wait(&mut self, tenant: &T, limit: usize, waiter: W) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let line = self.line.entry(tenant.clone()).or_default();
@@ -107,7 +108,7 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
     }
 
     /// Leaves the line; harmless if it was served already.
-    pub fn leave(&mut self, tenant: &T, ticket: u64) {
+    pub(crate) fn leave(&mut self, tenant: &T, ticket: u64) {
         if let Some(line) = self.line.get_mut(tenant) {
             line.retain(|waiting| waiting.ticket != ticket);
             if line.is_empty() {
@@ -118,18 +119,18 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
     }
 
     /// A used server comes back.
-    pub fn give_back(&mut self, tenant: &T, server: S) {
+    pub(crate) fn give_back(&mut self, tenant: &T, server: S) {
         self.free_slot(tenant);
         self.idle.push(server);
     }
 
     /// A used slot is free: its server is closed or was never opened.
-    pub fn close(&mut self, tenant: &T) {
+    pub(crate) fn close(&mut self, tenant: &T) {
         self.free_slot(tenant);
     }
 
     /// The next waiter that can be served, with what it gets. To be called until none comes.
-    pub fn serve(&mut self) -> Option<(T, W, Grant<S>)> {
+    pub(crate) fn serve(&mut self) -> Option<(T, W, Grant<S>)> {
         if self.idle.is_empty() && self.open() >= self.size {
             return None;
         }
