@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
@@ -94,7 +94,9 @@ pub async fn connection(shared: Arc<Shared>, stream: Stream) {
         Ok(Ok(None)) => {}
         Ok(Ok(Some(admitted))) => {
             login(LoginOutcome::Ok);
-            run(*admitted).await;
+            // A task of its own: the login's is larger and would stay allocated for the whole session.
+            tokio::spawn(run(admitted, seat));
+            return;
         }
         Ok(Err(Rejected::Gone(reason))) => {
             login(LoginOutcome::Failed);
@@ -109,7 +111,7 @@ pub async fn connection(shared: Arc<Shared>, stream: Stream) {
     drop(seat);
 }
 
-async fn run(admitted: Admitted) {
+async fn run(mut admitted: Box<Admitted>, seat: OwnedSemaphorePermit) {
     let started = Instant::now();
     let span = tracing::info_span!(
         "client",
@@ -136,6 +138,7 @@ async fn run(admitted: Admitted) {
     }
     .instrument(span)
     .await;
+    drop(seat);
 }
 
 /// Tells a client why it is turned away, and waits a moment for it to read that.
@@ -318,4 +321,17 @@ pub async fn drain(clients: &Arc<Clients>, limit: Duration) -> usize {
         );
     }
     cut
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_client_costs_little_memory() {
+        fn task_bytes<F: Future>(_: impl FnOnce(Box<Admitted>, OwnedSemaphorePermit) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = task_bytes(run) + size_of::<Admitted>();
+        assert!(bytes <= 2048, "the task of an idle client has {bytes} bytes");
+    }
 }

@@ -253,14 +253,12 @@ async fn show_metrics(narrator: &Narrator, proxy: &Proxy, sample: &Sample) -> Re
 
 /// A slice: each tenant's latency without the buckets, its errors, and the servers.
 fn is_worth_showing(line: &str) -> bool {
-    let names = [
-        "query_duration_seconds_sum",
-        "query_duration_seconds_count",
-        "queue_wait_seconds_sum",
-        "errors_total",
-        "servers",
-    ];
-    names
-        .iter()
-        .any(|name| line.strip_prefix("pgtenant_").is_some_and(|rest| rest.starts_with(&format!("{name}{{"))))
+    let Some((name, labels)) = line.split_once('{') else { return false };
+    match name {
+        "pgtenant_query_duration_seconds_sum"
+        | "pgtenant_query_duration_seconds_count"
+        | "pgtenant_queue_wait_seconds_sum"
+        | "pgtenant_errors_total" => !labels.starts_with("tenant=\"_"),
+        _ => name == "pgtenant_servers",
+    }
 }

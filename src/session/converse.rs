@@ -39,7 +39,7 @@ impl Session {
             match event {
                 Event::Ready(Status::Idle) => {
                     if let Some(cancelling) = cancelling.take()
-                        && !settle(&mut server, cancelling).await
+                        && !Box::pin(settle(&mut server, cancelling)).await
                     {
                         return Ok(());
                     }
@@ -188,7 +188,7 @@ impl Session {
         }
         tracing::info!(%fault, "the server is replaced before the client's statement has run");
         self.conversation.abandon(None);
-        match server.replace().await {
+        match Box::pin(server.replace()).await {
             Ok(()) => true,
             Err(fault) => {
                 tracing::warn!(%fault, "the server could not be replaced");

@@ -76,7 +76,7 @@ enum Acquired {
 
 impl Session {
     /// Runs to the end.
-    pub async fn run(mut self) -> End {
+    pub async fn run(&mut self) -> End {
         let end = self.serve().await;
         if let End::Told(report) = &end {
             self.conversation.metrics.error(report.sqlstate.0);

@@ -145,7 +145,7 @@ impl Access {
         let mut server = TenantServer { lease, context: self.context.clone() };
         // Without a context there is nothing that would fail if the reset did, so its answer is waited for.
         if !self.context.enters() {
-            server.reset_if_needed(client, parameters).await?;
+            Box::pin(server.reset_if_needed(client, parameters)).await?;
         }
         Ok(server)
     }

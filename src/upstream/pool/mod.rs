@@ -83,7 +83,8 @@ impl Pool {
             lease.server = None;
         }
         if lease.server.is_none() {
-            lease.server = Some(Box::new(self.connector.connect().await?));
+            // Boxed, because this rare path must not make every waiting client's task large.
+            lease.server = Some(Box::new(Box::pin(self.connector.connect()).await?));
         }
         Ok(lease)
     }
