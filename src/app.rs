@@ -14,6 +14,7 @@ use crate::clients::Order;
 use crate::config::{self, Config, Problems};
 use crate::directory::User;
 use crate::guard::Rules;
+use crate::names::{TenantId, UserName};
 use crate::net::listener::Listener;
 use crate::net::tls::{TlsError, load_identity};
 use crate::observability::http::{self, Ready};
@@ -150,10 +151,15 @@ impl App {
             tracing::warn!(setting, "changed, but takes effect only after a restart");
         }
         self.shared.live.store(Arc::new(live));
-        let gone = |name: &crate::names::UserName| {
+        self.shared.clients.update_limits(&config.directory);
+        let gone = |name: &UserName, tenant: Option<&TenantId>| {
             let grant =
                 |config: &Config| config.directory.users.get(name).map(|user: &Arc<User>| user.grant.clone());
+            // A tenant that moved is gone from where its clients are.
+            let place =
+                |config: &Config, tenant| config.directory.tenants.get(tenant).map(|t| t.upstream.clone());
             grant(&config) != grant(&self.config)
+                || tenant.is_some_and(|tenant| place(&config, tenant) != place(&self.config, tenant))
         };
         let told = self.shared.clients.order(Order::Leave, gone);
         tracing::info!(

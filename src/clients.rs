@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::task::Context;
 
+use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
 use dashmap::DashMap;
 use rand::Rng as _;
 use subtle::ConstantTimeEq as _;
 
+use crate::directory::{Directory, Limits, Tenant};
 use crate::names::{TenantId, UserName};
 
 const CANCEL: u8 = 1;
@@ -21,7 +23,14 @@ const LEAVE_NOW: u8 = 4;
 #[derive(Debug, Default)]
 pub struct Clients {
     by_process_id: DashMap<u32, Arc<Client>>,
-    by_tenant: DashMap<TenantId, Arc<AtomicUsize>>,
+    by_tenant: DashMap<TenantId, Arc<TenantState>>,
+}
+
+/// What all clients of a tenant share.
+#[derive(Debug)]
+struct TenantState {
+    clients: AtomicUsize,
+    limits: ArcSwap<Limits>,
 }
 
 /// One client as others see it.
@@ -30,6 +39,7 @@ pub struct Client {
     process_id: u32,
     key: Vec<u8>,
     user: UserName,
+    tenant: Option<TenantId>,
     flags: AtomicU8,
     waker: AtomicWaker,
 }
@@ -45,7 +55,12 @@ pub enum Order {
 
 impl Clients {
     /// Registers a client under a new process id of 31 bits, which is as much as every driver takes.
-    pub fn register(self: &Arc<Self>, user: UserName, key_bytes: usize) -> Membership {
+    pub fn register(
+        self: &Arc<Self>,
+        user: UserName,
+        tenant: Option<TenantId>,
+        key_bytes: usize,
+    ) -> Membership {
         let mut rng = rand::rng();
         loop {
             let process_id = rng.random_range(1..=0x7fff_ffff);
@@ -56,6 +71,7 @@ impl Clients {
                     process_id,
                     key,
                     user,
+                    tenant,
                     flags: AtomicU8::new(0),
                     waker: AtomicWaker::new(),
                 });
@@ -66,15 +82,22 @@ impl Clients {
     }
 
     /// Counts one client of a tenant; none if that would be one too many.
-    pub fn join_tenant(&self, tenant: &TenantId, limit: usize) -> Option<TenantSeat> {
-        let count = Arc::clone(&self.by_tenant.entry(tenant.clone()).or_default());
+    pub fn join_tenant(&self, tenant: &Tenant) -> Option<TenantSeat> {
+        let state = self.by_tenant.entry(tenant.id.clone()).or_insert_with(|| {
+            Arc::new(TenantState {
+                clients: AtomicUsize::new(0),
+                limits: ArcSwap::from_pointee(tenant.limits),
+            })
+        });
+        let state = Arc::clone(&state);
+        let (count, limit) = (&state.clients, tenant.limits.max_clients);
         let mut now = count.load(Ordering::Relaxed);
         loop {
             if now >= limit {
                 return None;
             }
             match count.compare_exchange_weak(now, now + 1, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Some(TenantSeat(count)),
+                Ok(_) => return Some(TenantSeat(state)),
                 Err(changed) => now = changed,
             }
         }
@@ -89,7 +112,7 @@ impl Clients {
     }
 
     /// Gives an order to all clients whose user answers the question with yes.
-    pub fn order(&self, order: Order, whom: impl Fn(&UserName) -> bool) -> usize {
+    pub fn order(&self, order: Order, whom: impl Fn(&UserName, Option<&TenantId>) -> bool) -> usize {
         let flag = match order {
             Order::Leave => LEAVE,
             Order::LeaveNow => LEAVE | LEAVE_NOW,
@@ -97,13 +120,22 @@ impl Clients {
         let chosen: Vec<Arc<Client>> = self
             .by_process_id
             .iter()
-            .filter(|entry| whom(&entry.value().user))
+            .filter(|entry| whom(&entry.value().user, entry.value().tenant.as_ref()))
             .map(|entry| Arc::clone(entry.value()))
             .collect();
         for client in &chosen {
             client.raise(flag);
         }
         chosen.len()
+    }
+
+    /// The limits of tenants changed; their clients see it at their next transaction.
+    pub fn update_limits(&self, directory: &Directory) {
+        for entry in &self.by_tenant {
+            if let Some(tenant) = directory.tenants.get(entry.key()) {
+                entry.value().limits.store(Arc::new(tenant.limits));
+            }
+        }
     }
 
     /// How many there are.
@@ -175,11 +207,18 @@ impl Drop for Membership {
 
 /// One of a tenant's client connections.
 #[derive(Debug)]
-pub struct TenantSeat(Arc<AtomicUsize>);
+pub struct TenantSeat(Arc<TenantState>);
+
+impl TenantSeat {
+    /// The tenant's limits as they are now.
+    pub fn limits(&self) -> Limits {
+        **self.0.limits.load()
+    }
+}
 
 impl Drop for TenantSeat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.clients.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -190,7 +229,7 @@ mod tests {
     #[test]
     fn a_cancel_needs_the_right_key() {
         let clients = Arc::new(Clients::default());
-        let member = clients.register(UserName::parse("a").unwrap(), 4);
+        let member = clients.register(UserName::parse("a").unwrap(), None, 4);
         let client = Arc::clone(member.client());
         clients.cancel(client.process_id(), b"wrong");
         clients.cancel(client.process_id() ^ 1, client.key());
@@ -204,12 +243,23 @@ mod tests {
     #[test]
     fn both_sides_of_a_tenants_client_limit() {
         let clients = Clients::default();
-        let tenant = TenantId::parse("a").unwrap();
-        let first = clients.join_tenant(&tenant, 2);
-        let second = clients.join_tenant(&tenant, 2);
+        let tenant = Tenant {
+            id: TenantId::parse("a").unwrap(),
+            upstream: crate::names::UpstreamName::parse("main").unwrap(),
+            isolation: crate::directory::Isolation::Row,
+            limits: Limits {
+                max_clients: 2,
+                max_servers: 1,
+                queue_timeout: std::time::Duration::ZERO,
+                statement_timeout: std::time::Duration::ZERO,
+                idle_transaction_timeout: std::time::Duration::ZERO,
+            },
+        };
+        let first = clients.join_tenant(&tenant);
+        let second = clients.join_tenant(&tenant);
         assert!(first.is_some() && second.is_some());
-        assert!(clients.join_tenant(&tenant, 2).is_none());
+        assert!(clients.join_tenant(&tenant).is_none());
         drop(first);
-        assert!(clients.join_tenant(&tenant, 2).is_some());
+        assert!(clients.join_tenant(&tenant).is_some());
     }
 }

@@ -17,25 +17,25 @@ pub mod secret;
 
 // mechanics: no tenants here
 pub mod net;
-pub mod sql;
 pub mod wire;
+pub mod sql;
 
 // stages: in the order a connection passes them
-pub mod auth;
-pub mod clients;
 pub mod directory;
-pub mod guard;
-pub mod relay;
 pub mod startup;
+pub mod auth;
 pub mod tenant;
+pub mod guard;
 pub mod upstream;
+pub mod relay;
+pub mod clients;
 
 // those who run the stages
-pub mod serve;
 pub mod session;
+pub mod serve;
 
 // the operator's side
-pub mod app;
-pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod app;
+pub mod cli;

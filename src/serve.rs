@@ -15,9 +15,10 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
 use crate::auth::{self, Authenticator, Identity};
-use crate::clients::{Clients, Order};
+use crate::clients::{Clients, Membership, Order, TenantSeat};
 use crate::directory::Directory;
 use crate::fault::{Fault, Report, sqlstate};
+use crate::names::UserName;
 use crate::net::Channel;
 use crate::net::stream::Stream;
 use crate::observability::metrics::{LoginOutcome, TenantLabels, early_error, login};
@@ -63,8 +64,8 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// A login that is about to become a session.
 struct Admitted {
+    user: UserName,
     session: Session,
-    _seat: Option<crate::clients::TenantSeat>,
     _gauge: crate::observability::metrics::ClientGauge,
 }
 
@@ -117,7 +118,7 @@ async fn run(mut admitted: Box<Admitted>, seat: OwnedSemaphorePermit) {
         "client",
         process_id = admitted.session.membership.client().process_id(),
         tenant = admitted.session.access.as_ref().and_then(Access::tenant).map(tracing::field::display),
-        user = tracing::field::Empty,
+        user = %admitted.user,
     );
     async {
         tracing::debug!("client logged in");
@@ -180,8 +181,8 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Option<Box<Admit
 
 /// What a proven identity gets.
 struct Admission {
-    tenant_seat: Option<crate::clients::TenantSeat>,
-    membership: crate::clients::Membership,
+    tenant_seat: Option<TenantSeat>,
+    membership: Membership,
     access: Option<Access>,
     limits: Limits,
     parameters: SessionParameters,
@@ -199,58 +200,82 @@ const UNLIMITED: Limits = Limits {
 
 async fn admit(
     shared: &Arc<Shared>,
-    live: &Live,
+    live: &Arc<Live>,
     identity: &Identity,
     claim: &mut Claim,
 ) -> Result<Admission, Report> {
-    let told = |fault: &dyn Fault| fault.report();
-    let standing = resolve(identity, claim, &live.directory).map_err(|fault| told(&fault))?;
+    let standing = resolve(identity, claim, &live.directory).map_err(|fault| fault.report())?;
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
-    let membership = shared.clients.register(identity.user().name.clone(), key_bytes);
+    let user = identity.user().name.clone();
+    let membership = shared.clients.register(user, standing.tenant().cloned(), key_bytes);
+    // Registered, it hears of every later reload; one in between is caught here.
+    if !Arc::ptr_eq(live, &shared.live.load())
+        && !still_stands(&shared.live.load().directory, identity, &standing)
+    {
+        return Err(shutdown());
+    }
     let parameters = SessionParameters::new(claim.parameters.drain(..));
-    let (access, limits, tenant_seat) = match standing {
-        Standing::Tenant(tenant) => {
-            let seat =
-                shared.clients.join_tenant(&tenant.id, tenant.limits.max_clients).ok_or_else(|| {
-                    Report::new(sqlstate::TOO_MANY_CONNECTIONS, "too many clients of this tenant")
-                        .hint("Close connections, or raise the tenant's max_clients.")
-                })?;
-            let context = Context::tenant(&live.directory.tenancy.setting, &tenant.id);
-            let access = shared.upstreams.access(&tenant.upstream, None, context, share(&tenant.limits));
-            (Some(access.map_err(|fault| told(&fault))?), tenant.limits, Some(seat))
-        }
-        Standing::Undecided if live.directory.tenancy.require_tenant => (None, UNLIMITED, None),
-        Standing::Undecided => {
-            let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen");
-            return Err(report.hint("Name the tenant at login."));
-        }
-        Standing::Maintenance(maintenance) => {
-            tracing::warn!(user = %identity.user().name, role = maintenance.server_user, "maintenance login: no tenant context");
-            let role = Role { user: maintenance.server_user, password: maintenance.server_password };
-            let access = shared.upstreams.access(
-                &maintenance.upstream,
-                Some(role),
-                Context::none(),
-                share(&UNLIMITED),
-            );
-            (Some(access.map_err(|fault| told(&fault))?), UNLIMITED, None)
-        }
-    };
+    let (access, limits, tenant_seat) = grant(shared, live, identity, standing)?;
     let greeting = match &access {
         None => Greeting::default(),
         Some(access) => {
             let client = u64::from(membership.client().process_id());
             access.greeting(client, &parameters).await.map_err(|fault| {
                 tracing::warn!(%fault, "a login could not be greeted");
-                told(&fault)
+                fault.report()
             })?
         }
     };
     Ok(Admission { tenant_seat, membership, access, limits, parameters, greeting })
 }
 
-const fn share(limits: &Limits) -> Share {
-    Share { max_servers: limits.max_servers, queue_timeout: limits.queue_timeout }
+fn still_stands(directory: &Directory, identity: &Identity, standing: &Standing) -> bool {
+    let user = directory.users.get(&identity.user().name);
+    user.is_some_and(|user| user.grant == identity.user().grant)
+        && standing.tenant().is_none_or(|tenant| directory.tenants.contains_key(tenant))
+}
+
+/// The way to servers that a standing gives, with its limits.
+fn grant(
+    shared: &Arc<Shared>,
+    live: &Live,
+    identity: &Identity,
+    standing: Standing,
+) -> Result<(Option<Access>, Limits, Option<TenantSeat>), Report> {
+    let setting = &live.directory.tenancy.setting;
+    let told = |fault: crate::upstream::UpstreamFault| fault.report();
+    match standing {
+        Standing::Tenant(tenant) => {
+            let seat = shared.clients.join_tenant(&tenant).ok_or_else(|| {
+                Report::new(sqlstate::TOO_MANY_CONNECTIONS, "too many clients of this tenant")
+                    .hint("Close connections, or raise the tenant's max_clients.")
+            })?;
+            let context = Context::tenant(setting, &tenant.id);
+            let share = Share::of(&tenant.limits);
+            let access = shared.upstreams.access(&tenant.upstream, None, context, share).map_err(told)?;
+            Ok((Some(access), tenant.limits, Some(seat)))
+        }
+        Standing::Undecided if live.directory.tenancy.require_tenant => Ok((None, UNLIMITED, None)),
+        Standing::Undecided => {
+            let upstream = shared.upstreams.only().ok_or_else(|| {
+                Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen").hint(
+                    "Name the tenant at login: without one, there is more than one upstream to choose from.",
+                )
+            })?;
+            let context = Context::nobody(setting);
+            let access =
+                shared.upstreams.access(upstream, None, context, Share::of(&UNLIMITED)).map_err(told)?;
+            Ok((Some(access), UNLIMITED, None))
+        }
+        Standing::Maintenance(maintenance) => {
+            let (user, role) = (&identity.user().name, &maintenance.server_user);
+            tracing::warn!(%user, role, "maintenance login: no tenant context");
+            let role = Role { user: maintenance.server_user, password: maintenance.server_password };
+            let share = Share::of(&UNLIMITED);
+            let access = shared.upstreams.access(&maintenance.upstream, Some(role), Context::none(), share);
+            Ok((Some(access.map_err(told)?), UNLIMITED, None))
+        }
+    }
 }
 
 /// The login's last messages, and the session that begins with them.
@@ -279,8 +304,8 @@ async fn welcome(
     let client_key = u64::from(client.process_id());
     tracing::debug!(user = %identity.user().name, "login accepted");
     Ok(Admitted {
+        user: identity.user().name.clone(),
         _gauge: metrics.client(),
-        _seat: admission.tenant_seat,
         session: Session {
             client: channel,
             conversation: Conversation::new(
@@ -291,6 +316,7 @@ async fn welcome(
             ),
             membership: admission.membership,
             access: admission.access,
+            seat: admission.tenant_seat,
             limits: admission.limits,
             startup: admission.parameters,
             greeting: admission.greeting,
@@ -302,13 +328,13 @@ async fn welcome(
 
 /// Tells all clients to leave, waits for their transactions, then ends the rest. Returns how many were cut.
 pub async fn drain(clients: &Arc<Clients>, limit: Duration) -> usize {
-    clients.order(Order::Leave, |_| true);
+    clients.order(Order::Leave, |_, _| true);
     let deadline = Instant::now() + limit;
     while clients.count() > 0 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        clients.order(Order::Leave, |_| true);
+        clients.order(Order::Leave, |_, _| true);
     }
-    let cut = clients.order(Order::LeaveNow, |_| true);
+    let cut = clients.order(Order::LeaveNow, |_, _| true);
     let deadline = Instant::now() + LAST_WORD;
     while clients.count() > 0 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -87,6 +87,16 @@ enum Discard {
     Refused,
 }
 
+/// Whether the context stands in an open transaction block. `COMMIT AND CHAIN`, a COMMIT and a BEGIN in one
+/// text, `RESET ALL` and whatever cannot be told take it away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It does.
+    Sure,
+    /// Perhaps not: it is entered again in front of the next segment.
+    Doubtful,
+}
+
 /// A frame that is passed on in pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stream {
@@ -116,6 +126,8 @@ pub struct Conversation {
     held: HeldSync,
     /// Whether frames are dropped up to a Sync.
     discard: Discard,
+    /// Whether the context still stands in the open transaction block.
+    standing: Standing,
     /// A COPY from the client may start in this segment.
     may_copy: bool,
     from_server: Stream,
@@ -165,6 +177,7 @@ impl Conversation {
             copy_in: CopyIn::No,
             held: HeldSync::No,
             discard: Discard::No,
+            standing: Standing::Sure,
             may_copy: false,
             from_server: Stream::No,
             from_client: Stream::No,
@@ -236,6 +249,7 @@ impl Conversation {
         self.copy_in = CopyIn::No;
         self.held = HeldSync::No;
         self.discard = Discard::No;
+        self.standing = Standing::Sure;
         self.may_copy = false;
         self.from_server = Stream::No;
         self.started = None;

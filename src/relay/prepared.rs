@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 
-use crate::sql::{SessionState, StatementKind, Survey};
+use crate::sql::Survey;
 use crate::upstream::StatementId;
 
 /// A statement as a client prepared it.
@@ -19,10 +19,8 @@ pub struct Statement {
     pub text: Box<[u8]>,
     /// Parameter types as they stood in `Parse`: count and OIDs.
     pub types: Box<[u8]>,
-    /// Running it may leave session state behind.
-    pub session_state: SessionState,
-    /// Running it may start a COPY from the client.
-    pub kind: StatementKind,
+    /// What its text tells about running it.
+    pub survey: Survey,
 }
 
 /// One id for each text with its types, process-wide. It holds a text as long as a client does.
@@ -41,8 +39,7 @@ impl Interner {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             text: text.into(),
             types: types.into(),
-            session_state: survey.session_state,
-            kind: survey.first,
+            survey,
         })
     }
 

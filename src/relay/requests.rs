@@ -10,7 +10,9 @@ use crate::net::Channel;
 use crate::net::buffer::ReadBuffer;
 use crate::relay::ledger::{Owed, Shown, Undo};
 use crate::relay::prepared::{MAX_NAMED, Statement};
-use crate::relay::{Conversation, CopyIn, Discard, Gate, HeldSync, Pumped, RelayFault, Stream, refusal};
+use crate::relay::{
+    Conversation, CopyIn, Discard, Gate, HeldSync, Pumped, RelayFault, Standing, Stream, refusal,
+};
 use crate::sql::{Count, SessionState, StatementKind, Survey};
 use crate::upstream::{Part, TenantServer, Wear, prepared_name};
 use crate::wire::backend::Status;
@@ -162,9 +164,18 @@ impl Conversation {
         }
         self.gate = Gate::Open;
         self.started = Some(Instant::now());
-        if self.status != Status::Idle {
-            return;
+        match self.status {
+            Status::Idle => {}
+            Status::Transaction if self.standing == Standing::Doubtful && server.enters_context() => {
+                server.enter_again();
+                self.ledger.push(Owed::Enter);
+                self.standing = Standing::Sure;
+                return;
+            }
+            // In a failed block nothing runs, so nothing can run without a context.
+            Status::Transaction | Status::Failed => return,
         }
+        self.standing = Standing::Sure;
         let prelude = server.begin(self.client, &self.parameters);
         if prelude.reset == Part::Sent {
             self.ledger.push(Owed::Reset);
@@ -190,14 +201,14 @@ impl Conversation {
                 return;
             }
         };
-        note_state(survey.session_state, server);
+        self.note_effects(survey, server);
         self.statements.unnamed = None;
         server.server().unnamed = None;
         // Behind unsynced messages a single statement breaks the session's state on PostgreSQL 18, so it is
         // sent as one more of them. Several statements stay a Query: they cannot be prepared.
         let converts = matches!(survey.statements, Count::One | Count::None)
             && server.enters_context()
-            && self.status == Status::Idle;
+            && !self.ledger.is_empty();
         let out = server.server().channel.output.space();
         if converts {
             encode::parse(out, "", text, &[0, 0]);
@@ -315,8 +326,8 @@ impl Conversation {
             self.refuse_message(no_statement(bind.statement), server);
             return;
         };
-        note_state(statement.session_state, server);
-        self.may_copy |= statement.kind == StatementKind::CopyFromStdin;
+        self.note_effects(statement.survey, server);
+        self.may_copy |= statement.survey.first == StatementKind::CopyFromStdin;
         if bind.statement.is_empty() {
             self.send(whole, Owed::Bind(Shown::Client), server);
         } else {
@@ -391,6 +402,18 @@ impl Conversation {
         self.gate = Gate::Closed;
     }
 
+    /// What a statement may do to its session and to the context, as far as its text tells.
+    fn note_effects(&mut self, survey: Survey, server: &mut TenantServer) {
+        if survey.session_state == SessionState::Maybe {
+            server.server().wear = Wear::Dirty;
+            self.standing = Standing::Doubtful;
+        }
+        let chains = matches!(survey.first, StatementKind::CommitAndChain | StatementKind::RollbackAndChain);
+        if chains || !matches!(survey.statements, Count::One | Count::None) {
+            self.standing = Standing::Doubtful;
+        }
+    }
+
     /// CopyDone or CopyFail. Behind a converted query the Sync that was held back follows.
     fn end_copy(&mut self, whole: &[u8], server: &mut TenantServer) {
         server.server().channel.output.space().extend_from_slice(whole);
@@ -398,12 +421,6 @@ impl Conversation {
         if self.held == HeldSync::Ours {
             self.send_sync(server);
         }
-    }
-}
-
-fn note_state(state: SessionState, server: &mut TenantServer) {
-    if state == SessionState::Maybe {
-        server.server().wear = Wear::Dirty;
     }
 }
 

@@ -21,12 +21,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::clients::Membership;
+use crate::clients::{Membership, TenantSeat};
 use crate::fault::{Fault, Report, sqlstate};
 use crate::net::Channel;
 use crate::relay::Conversation;
 use crate::tenant::Limits;
-use crate::upstream::{Access, Greeting, SessionParameters, TenantServer, UpstreamFault};
+use crate::upstream::{Access, Greeting, SessionParameters, Share, TenantServer, UpstreamFault};
 use crate::wire::backend::Status;
 use crate::wire::encode::{self, Severity};
 
@@ -54,7 +54,9 @@ pub struct Session {
     pub conversation: Conversation,
     /// Its way to servers; none: a gateway user without a tenant.
     pub access: Option<Access>,
-    /// Its tenant's limits.
+    /// Its seat among its tenant's clients, through which changed limits are seen.
+    pub seat: Option<TenantSeat>,
+    /// Its limits, looked up anew for each transaction.
     pub limits: Limits,
     /// What it asked for at startup, which is what DISCARD ALL returns to.
     pub startup: SessionParameters,
@@ -95,6 +97,7 @@ impl Session {
             if let Err(end) = self.next_request().await {
                 return end;
             }
+            self.look_up_limits();
             let waited = Instant::now();
             let server = match self.acquire().await {
                 Acquired::Server(server) => server,
@@ -119,6 +122,13 @@ impl Session {
             if let Err(end) = outcome {
                 return end;
             }
+        }
+    }
+
+    fn look_up_limits(&mut self) {
+        if let (Some(seat), Some(access)) = (&self.seat, &mut self.access) {
+            self.limits = seat.limits();
+            access.set_share(Share::of(&self.limits));
         }
     }
 

@@ -20,6 +20,16 @@ pub enum Standing {
     Maintenance(Maintenance),
 }
 
+impl Standing {
+    /// The tenant it acts for.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Tenant(tenant) => Some(&tenant.id),
+            Self::Undecided | Self::Maintenance(_) => None,
+        }
+    }
+}
+
 /// Why an identity has no standing.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveFault {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::time::timeout;
 
+use crate::directory::Limits;
 use crate::names::{TenantId, UpstreamName};
 use crate::secret::Secret;
 use crate::wire::{backend, encode};
@@ -70,7 +71,19 @@ pub struct Share {
     pub queue_timeout: Duration,
 }
 
+impl Share {
+    /// As a tenant's limits say.
+    pub const fn of(limits: &Limits) -> Self {
+        Self { max_servers: limits.max_servers, queue_timeout: limits.queue_timeout }
+    }
+}
+
 impl Upstreams {
+    /// The only upstream, if there is just one.
+    pub fn only(&self) -> Option<&UpstreamName> {
+        self.settings.keys().next().filter(|_| self.settings.len() == 1)
+    }
+
     /// Pools are opened on demand.
     pub fn new(settings: impl IntoIterator<Item = UpstreamSettings>) -> Self {
         Self {
@@ -224,6 +237,11 @@ impl TenantServer {
     /// Writes what has to come before a transaction's first message.
     pub fn begin(&mut self, client: ClientKey, parameters: &SessionParameters) -> Prelude {
         self.context.write_prelude(self.lease.server(), client, parameters)
+    }
+
+    /// Enters the context once more in an open transaction block.
+    pub fn enter_again(&mut self) {
+        self.context.write_enter(self.lease.server());
     }
 
     /// Gives the server back. The caller knows: nothing is owed, and the last status was idle.

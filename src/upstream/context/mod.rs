@@ -31,7 +31,15 @@ struct Enter {
     setting: Arc<str>,
     /// The frames that enter the context on a server that needs no reset.
     frames: Arc<[u8]>,
-    tenant: TenantId,
+    value: Arc<str>,
+}
+
+impl Enter {
+    fn new(setting: &str, value: &str) -> Self {
+        let mut frames = Vec::new();
+        statement::enter(&mut frames, setting, value);
+        Self { setting: Arc::from(setting), frames: frames.into(), value: Arc::from(value) }
+    }
 }
 
 /// Which answers of its own the proxy has to expect before the client's.
@@ -55,10 +63,12 @@ pub enum Part {
 impl Context {
     /// The context of a tenant: `setting` is set to its id.
     pub fn tenant(setting: &str, tenant: &TenantId) -> Self {
-        let mut frames = Vec::new();
-        statement::enter(&mut frames, setting, tenant);
-        let enter = Enter { setting: Arc::from(setting), frames: frames.into(), tenant: tenant.clone() };
-        Self { tenant: Some(tenant.clone()), enter: Some(enter) }
+        Self { tenant: Some(tenant.clone()), enter: Some(Enter::new(setting, tenant.as_str())) }
+    }
+
+    /// The context of nobody: `setting` is set to the empty string, which policies take for no tenant.
+    pub fn nobody(setting: &str) -> Self {
+        Self { tenant: None, enter: Some(Enter::new(setting, "")) }
     }
 
     /// No context: a maintenance user.
@@ -91,6 +101,14 @@ impl Context {
         }
     }
 
+    /// Writes the frames that enter the context.
+    pub fn write_enter(&self, server: &mut Server) {
+        if let Some(enter) = &self.enter {
+            server.channel.output.space().extend_from_slice(&enter.frames);
+            server.unnamed = None;
+        }
+    }
+
     /// Writes the prelude of a transaction and stamps the server.
     pub fn write_prelude(
         &self,
@@ -99,19 +117,17 @@ impl Context {
         parameters: &SessionParameters,
     ) -> Prelude {
         let reset = self.needs_reset(server, client, parameters);
-        let out = server.channel.output.space();
         let reset = match reset {
             Reset::Unneeded => {
-                if let Some(enter) = &self.enter {
-                    out.extend_from_slice(&enter.frames);
-                }
+                self.write_enter(server);
                 Part::Left
             }
             Reset::Needed => {
                 let nonce = statement::nonce();
+                let out = server.channel.output.space();
                 encode::query(out, statement::reset(&nonce, parameters).as_bytes());
                 if let Some(enter) = &self.enter {
-                    statement::enter_after_reset(out, &enter.setting, &enter.tenant, &nonce);
+                    statement::enter_after_reset(out, &enter.setting, &enter.value, &nonce);
                 }
                 server.clear_prepared();
                 server.wear = Wear::Clean;

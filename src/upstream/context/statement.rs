@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 
 use rand::Rng as _;
 
-use crate::names::TenantId;
 use crate::upstream::context::SessionParameters;
 use crate::wire::encode;
 
@@ -61,7 +60,7 @@ pub(crate) fn reset(nonce: &str, parameters: &SessionParameters) -> String {
 }
 
 /// The frames that enter a tenant's context on a server that needs no reset.
-pub(crate) fn enter(out: &mut Vec<u8>, setting: &str, tenant: &TenantId) {
+pub(crate) fn enter(out: &mut Vec<u8>, setting: &str, tenant: &str) {
     let (value, parameter) = tenant_value(tenant);
     let sql = format!("SELECT pg_catalog.set_config('{setting}',{value},true)");
     encode::parse(out, "", sql.as_bytes(), NO_TYPES);
@@ -70,7 +69,7 @@ pub(crate) fn enter(out: &mut Vec<u8>, setting: &str, tenant: &TenantId) {
 }
 
 /// The frames that enter it behind a reset: they fail unless that reset left its nonce.
-pub(crate) fn enter_after_reset(out: &mut Vec<u8>, setting: &str, tenant: &TenantId, nonce: &str) {
+pub(crate) fn enter_after_reset(out: &mut Vec<u8>, setting: &str, tenant: &str, nonce: &str) {
     let (value, parameter) = tenant_value(tenant);
     let left = format!("pg_catalog.current_setting('{NONCE_SETTING}',true)");
     let sql = format!(
@@ -85,11 +84,11 @@ pub(crate) fn enter_after_reset(out: &mut Vec<u8>, setting: &str, tenant: &Tenan
 
 /// The expression over `$1` and the parameter for it. An id beyond ASCII travels as hexadecimal, because
 /// parameters are read in the client's encoding.
-fn tenant_value(tenant: &TenantId) -> (&'static str, String) {
-    if tenant.as_str().is_ascii() {
-        return ("$1", tenant.as_str().to_owned());
+fn tenant_value(tenant: &str) -> (&'static str, String) {
+    if tenant.is_ascii() {
+        return ("$1", tenant.to_owned());
     }
-    ("pg_catalog.convert_from(pg_catalog.decode($1,'hex'),'UTF8')", hexadecimal(tenant.as_str()))
+    ("pg_catalog.convert_from(pg_catalog.decode($1,'hex'),'UTF8')", hexadecimal(tenant))
 }
 
 #[cfg(test)]

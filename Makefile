@@ -1,0 +1,51 @@
+# make demo   sets everything up, builds, shows pgtenant at work; stays up until Ctrl-C
+# make test   everything that must be green; what .ci/run calls
+# make bench  the comparison with PostgreSQL directly and with PgBouncer
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: demo test bench setup setup-test lint unit drivers demo-once docs
+
+demo: setup
+	cargo build --release --locked
+	$(TARGET)/release/pgtenant demo
+
+# In the order in which they fail fastest; one after the other, since each uses all cores by itself.
+test: setup-test
+	$(MAKE) lint
+	$(MAKE) docs
+	$(MAKE) unit
+	$(MAKE) drivers
+	$(MAKE) demo-once
+	@echo "all green"
+
+bench: setup
+	cargo build --release --locked
+	benches/compare
+
+setup:
+	scripts/setup
+
+setup-test:
+	scripts/setup-test
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+docs:
+	scripts/check-docs
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+unit:
+	scripts/run-tests
+
+# The parts below run the program that the tests were built for, so that only one profile is ever built.
+drivers:
+	cargo build --locked
+	PGTENANT=$(TARGET)/debug/pgtenant tests/drivers/run
+
+demo-once:
+	cargo build --locked
+	$(TARGET)/debug/pgtenant check --config config.example.toml
+	$(TARGET)/debug/pgtenant demo --once
