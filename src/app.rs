@@ -19,7 +19,7 @@ use crate::net::listener::Listener;
 use crate::net::tls::{TlsError, load_identity};
 use crate::observability::http::{self, Ready};
 use crate::observability::logging;
-use crate::observability::metrics::{Exporter, TenantLabels};
+use crate::observability::metrics::{ContextSwitches, Exporter, TenantLabels};
 use crate::relay::Relay;
 use crate::serve::{Live, Shared, connection, drain};
 use crate::startup::Negotiator;
@@ -86,6 +86,7 @@ impl App {
             rules: Rules::new(&config.directory.tenancy.setting),
             interner: Arc::default(),
             max_message_bytes: config.listen.max_message_bytes,
+            switches: ContextSwitches::default(),
         };
         let shared = Shared {
             live: ArcSwap::from_pointee(live(&config, mock_key)?),

@@ -288,7 +288,7 @@ async fn welcome(
 ) -> std::io::Result<Admitted> {
     let client = admission.membership.client();
     let out = channel.output.space();
-    auth::accept(out);
+    auth::accept(identity, out);
     for (name, value) in admission.greeting.iter() {
         // What the server says about our role there is not what the client is.
         match name.as_str() {
@@ -312,13 +312,12 @@ async fn welcome(
                 Arc::clone(&shared.relay),
                 metrics,
                 client_key,
-                admission.parameters.clone(),
+                admission.parameters,
             ),
             membership: admission.membership,
             access: admission.access,
             seat: admission.tenant_seat,
             limits: admission.limits,
-            startup: admission.parameters,
             greeting: admission.greeting,
             alarm: Alarm::default(),
             idle_since: Instant::now(),

@@ -22,6 +22,8 @@ pub struct Identity {
     user: Arc<User>,
     /// What a gateway user appended to its name: `api.acme` → `acme`.
     suffix: Option<String>,
+    /// The server's proof, told only once the client is admitted.
+    server_final: String,
 }
 
 impl Identity {
@@ -110,8 +112,8 @@ impl Authenticator {
         Self { plain: ScramServerAuth::new(), bound, mock_key }
     }
 
-    /// Runs the exchange up to, but not including, `AuthenticationOk`, so that a tenant that is not granted
-    /// can still be refused.
+    /// Runs the exchange up to the client's proof. What follows is told by [`accept`], so that an unknown
+    /// tenant can still be refused in the same steps as a wrong password.
     pub async fn authenticate(
         &self,
         channel: &mut Channel,
@@ -136,8 +138,7 @@ impl Authenticator {
         let server_final =
             waiting.on_client_final_message(&last).map_err(|_| AuthFault::refused(&claim.user))?;
         let (user, suffix) = candidate.ok_or_else(|| AuthFault::refused(&claim.user))?;
-        encode::authentication(channel.output.space(), SASL_FINAL, server_final.as_bytes());
-        Ok(Identity { user, suffix })
+        Ok(Identity { user, suffix, server_final })
     }
 
     /// Keys that no password matches, and a salt that does not change from try to try.
@@ -162,8 +163,9 @@ impl Authenticator {
     }
 }
 
-/// `AuthenticationOk`.
-pub fn accept(out: &mut Vec<u8>) {
+/// The server's proof and `AuthenticationOk`.
+pub fn accept(identity: &Identity, out: &mut Vec<u8>) {
+    encode::authentication(out, SASL_FINAL, identity.server_final.as_bytes());
     encode::authentication(out, AUTHENTICATION_OK, &[]);
 }
 

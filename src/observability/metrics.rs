@@ -289,6 +289,12 @@ pub fn early_error(sqlstate: SqlState) {
 #[derive(Clone)]
 pub struct ContextSwitches(Counter);
 
+impl std::fmt::Debug for ContextSwitches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ContextSwitches")
+    }
+}
+
 impl Default for ContextSwitches {
     fn default() -> Self {
         Self(counter!("pgtenant_context_switches_total"))

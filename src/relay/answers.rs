@@ -2,7 +2,8 @@
 
 use crate::net::Channel;
 use crate::relay::ledger::{Owed, Shown};
-use crate::relay::{Absorbed, Conversation, CopyIn, Discard, Gate, HeldSync, RelayFault, Stream};
+use crate::relay::{Absorbed, Conversation, CopyIn, Discard, Gate, HeldSync, RelayFault, Standing, Stream};
+use crate::sql::StatementKind;
 use crate::upstream::{Server, TenantServer};
 use crate::wire::backend::{self, Status};
 use crate::wire::encode::{self, Severity};
@@ -67,6 +68,7 @@ impl Conversation {
             let whole = input.bytes().get(..header.total).unwrap_or_default();
             let fate = self.take_answer(header.tag, whole, client, server);
             if let Ok(Fate::Forward) = fate {
+                client.input.forget();
                 client.output.space().extend_from_slice(whole);
                 self.metrics.bytes_out(header.total);
             }
@@ -83,6 +85,7 @@ impl Conversation {
     fn tell_due(&mut self, client: &mut Channel) {
         while let Some(Owed::Told(tag, _)) = self.ledger.front() {
             encode::bare(client.output.space(), *tag);
+            client.input.forget();
             self.ledger.pop();
         }
     }
@@ -230,6 +233,10 @@ impl Conversation {
                 self.copy_in = CopyIn::No;
                 self.discard = Discard::No;
                 self.may_copy = false;
+                self.bound = StatementKind::Nothing;
+                if self.standing == Standing::Awaited {
+                    self.standing = Standing::Doubtful;
+                }
                 client.input.forget();
                 if let Some(started) = self.started.take() {
                     self.metrics.query(started.elapsed());
@@ -257,11 +264,23 @@ impl Conversation {
             Some(Owed::Reset) => return Ok(Fate::Swallow),
             Some(Owed::Enter) if tag == b'C' => {
                 self.ledger.pop();
-                client.input.forget();
+                if !self.ledger.is_ours() {
+                    client.input.forget();
+                }
                 return Ok(Fate::Swallow);
             }
             Some(Owed::Execute) => {
                 self.ledger.pop();
+            }
+            Some(Owed::DiscardAll) => {
+                self.ledger.pop();
+                self.discard_all();
+                if !server.enters_context() {
+                    // Without a context there was no stand-in: it really ran.
+                    server.server().clear_prepared();
+                }
+                encode::command_complete(client.output.space(), "DISCARD ALL");
+                return Ok(Fate::Swallow);
             }
             Some(Owed::Query) => {}
             _ => return Err(RelayFault::Doubt("a completion that nobody waits for")),

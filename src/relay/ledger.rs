@@ -33,6 +33,8 @@ pub enum Owed {
     DescribePortal(Shown),
     /// Rows, then an end: complete, suspended, empty.
     Execute,
+    /// The end of what is sent in the place of an extended `DISCARD ALL`.
+    DiscardAll,
     /// `CloseComplete` of a portal.
     ClosePortal,
     /// `CloseComplete` of a statement that the proxy evicts.

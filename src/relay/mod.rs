@@ -25,9 +25,10 @@ use tokio::time::Instant;
 
 use crate::fault::Report;
 use crate::guard::Rules;
-use crate::observability::metrics::TenantMetrics;
+use crate::observability::metrics::{ContextSwitches, TenantMetrics};
 use crate::relay::ledger::{Ledger, Owed, Undo};
 use crate::relay::prepared::{Interner, Statements};
+use crate::sql::StatementKind;
 use crate::upstream::{ClientKey, Server, SessionParameters};
 use crate::wire::backend::Status;
 pub use error::RelayFault;
@@ -41,6 +42,8 @@ pub struct Relay {
     pub interner: Arc<Interner>,
     /// Largest message that is collected, in bytes.
     pub max_message_bytes: usize,
+    /// Counts resets.
+    pub switches: ContextSwitches,
 }
 
 /// Where the segment stands.
@@ -95,6 +98,8 @@ enum Standing {
     Sure,
     /// Perhaps not: it is entered again in front of the next segment.
     Doubtful,
+    /// Not yet: the client's BEGIN leads, and the context is entered right behind it.
+    Awaited,
 }
 
 /// A frame that is passed on in pieces.
@@ -116,6 +121,8 @@ pub struct Conversation {
     pub metrics: Arc<TenantMetrics>,
     /// Who it is to servers.
     pub client: ClientKey,
+    /// What the client asked for at startup, which is what RESET and DISCARD return to.
+    startup: SessionParameters,
     /// What the client believes to be set.
     pub parameters: SessionParameters,
     statements: Statements,
@@ -130,6 +137,8 @@ pub struct Conversation {
     standing: Standing,
     /// A COPY from the client may start in this segment.
     may_copy: bool,
+    /// What the last Bind of this segment bound.
+    bound: StatementKind,
     from_server: Stream,
     from_client: Stream,
     started: Option<Instant>,
@@ -169,6 +178,7 @@ impl Conversation {
             relay,
             metrics,
             client,
+            startup: parameters.clone(),
             parameters,
             statements: Statements::default(),
             ledger: Ledger::default(),
@@ -179,6 +189,7 @@ impl Conversation {
             discard: Discard::No,
             standing: Standing::Sure,
             may_copy: false,
+            bound: StatementKind::Nothing,
             from_server: Stream::No,
             from_client: Stream::No,
             started: None,
@@ -197,14 +208,10 @@ impl Conversation {
         self.gate == Gate::Closed && self.held != HeldSync::Client
     }
 
-    /// Whether a statement of the client may be running.
+    /// Whether anything runs on the server. That it is still ours cannot be told: PostgreSQL holds the
+    /// answers to the context back until the client's statement has answered, too.
     pub fn is_running(&self) -> bool {
-        !self.ledger.is_empty() && !self.ledger.is_ours()
-    }
-
-    /// Whether the proxy's own statement is running.
-    pub fn is_entering(&self) -> bool {
-        self.ledger.is_ours()
+        !self.ledger.is_empty()
     }
 
     /// Whether the server waits for the client in a transaction block.
@@ -235,9 +242,17 @@ impl Conversation {
         self.wanted
     }
 
-    /// Forgets the client's own statements, as DISCARD ALL does.
-    pub fn discard_statements(&mut self) {
+    /// DISCARD ALL: the client's own state is gone. To servers it is another client from here on, so the
+    /// one it had is reset before its next transaction.
+    pub fn discard_all(&mut self) {
         self.statements.clear();
+        self.client += 1 << 32;
+        self.parameters = self.startup.clone();
+    }
+
+    /// What the client asked for at startup.
+    pub const fn startup(&self) -> &SessionParameters {
+        &self.startup
     }
 
     /// The server is gone or given up: whatever it owed will not come.

@@ -20,7 +20,30 @@ use crate::wire::{encode, frame, frontend};
 
 /// A text that every PostgreSQL answers with a syntax error: the error that the client reads is ours.
 const REFUSED: &[u8] = b"refused by pgtenant";
+/// Allowed in a transaction block and answered without rows.
+const DISCARD_STAND_IN: &[u8] = b"DISCARD TEMP";
 const MALFORMED: RelayFault = RelayFault::Protocol("invalid message format");
+
+/// How a transaction begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lead {
+    /// By BEGIN alone.
+    Begin,
+    /// By BEGIN and more in one text.
+    BeginAndMore,
+    /// By anything else.
+    Other,
+}
+
+impl Lead {
+    fn of(survey: Survey) -> Self {
+        match (survey.first, survey.statements) {
+            (StatementKind::Begin, Count::One) => Self::Begin,
+            (StatementKind::Begin, _) => Self::BeginAndMore,
+            _ => Self::Other,
+        }
+    }
+}
 
 /// What to do with a frame before it is looked into.
 enum Admission {
@@ -71,7 +94,7 @@ impl Conversation {
             let input = std::mem::take(&mut client.input);
             let taken = self.take_frame(header.tag, &input, header.total, server);
             client.input = input;
-            if opens && self.ledger.is_ours() {
+            if opens && server.enters_context() && self.status == Status::Idle {
                 // Until the context is entered nothing of the segment has run, so it can be sent again.
                 client.input.mark();
             }
@@ -135,11 +158,29 @@ impl Conversation {
             self.end_copy(whole, server);
             return Ok(());
         }
-        self.begin(server);
         match tag {
             b'Q' => self.query(frontend::query(body).ok_or(MALFORMED)?, server),
             b'P' => self.parse(frontend::parse(body).ok_or(MALFORMED)?, whole, server),
             b'B' => self.bind(frontend::bind(body).ok_or(MALFORMED)?, whole, server),
+            b'D' | b'C' | b'E' | b'S' | b'H' => {
+                self.begin(Lead::Other, server);
+                self.take_extended(tag, body, whole, server)?;
+            }
+            b'F' => self.refuse_query(function_call(), server),
+            _ => return Err(RelayFault::Protocol("invalid frontend message type")),
+        }
+        Ok(())
+    }
+
+    /// The messages whose meaning does not depend on a statement's text.
+    fn take_extended(
+        &mut self,
+        tag: u8,
+        body: &[u8],
+        whole: &[u8],
+        server: &mut TenantServer,
+    ) -> Result<(), RelayFault> {
+        match tag {
             b'D' => self.describe(frontend::target(body).ok_or(MALFORMED)?, whole, server),
             b'C' => self.close(frontend::target(body).ok_or(MALFORMED)?, whole, server),
             b'E' => {
@@ -147,41 +188,69 @@ impl Conversation {
                 if rows.len() != 4 {
                     return Err(MALFORMED);
                 }
-                self.send(whole, Owed::Execute, server);
+                let discards = self.bound == StatementKind::DiscardAll && self.status == Status::Idle;
+                self.send(whole, if discards { Owed::DiscardAll } else { Owed::Execute }, server);
+                self.follow_up(self.bound, server);
             }
             b'S' => self.sync(server),
-            b'H' => server.server().channel.output.space().extend_from_slice(whole),
-            b'F' => self.refuse_query(function_call(), server),
-            _ => return Err(RelayFault::Protocol("invalid frontend message type")),
+            _ => server.server().channel.output.space().extend_from_slice(whole),
         }
         Ok(())
     }
 
     /// The first message of a segment; the first of a transaction is preceded by the context.
-    fn begin(&mut self, server: &mut TenantServer) {
+    fn begin(&mut self, lead: Lead, server: &mut TenantServer) {
         if self.gate != Gate::Between {
             return;
         }
         self.gate = Gate::Open;
         self.started = Some(Instant::now());
-        match self.status {
-            Status::Idle => {}
-            Status::Transaction if self.standing == Standing::Doubtful && server.enters_context() => {
-                server.enter_again();
-                self.ledger.push(Owed::Enter);
-                self.standing = Standing::Sure;
+        if !server.enters_context() {
+            return;
+        }
+        match (self.status, self.standing) {
+            (Status::Idle, _) => {}
+            (Status::Transaction, Standing::Doubtful | Standing::Awaited) => {
+                self.enter_in_block(server);
                 return;
             }
             // In a failed block nothing runs, so nothing can run without a context.
-            Status::Transaction | Status::Failed => return,
+            (Status::Transaction | Status::Failed, _) => return,
         }
-        self.standing = Standing::Sure;
-        let prelude = server.begin(self.client, &self.parameters);
-        if prelude.reset == Part::Sent {
+        if server.reset(self.client, &self.parameters) == Part::Sent {
+            self.relay.switches.increment();
             self.ledger.push(Owed::Reset);
-        }
-        if prelude.enter == Part::Sent {
             self.ledger.push(Owed::Enter);
+        }
+        match lead {
+            Lead::Begin => self.standing = Standing::Awaited,
+            // PostgreSQL warns that there is no block yet; there will be one before the first query.
+            Lead::BeginAndMore => self.enter_in_block(server),
+            Lead::Other => self.enter(server),
+        }
+    }
+
+    fn enter(&mut self, server: &mut TenantServer) {
+        server.enter();
+        self.ledger.push(Owed::Enter);
+        self.standing = Standing::Sure;
+    }
+
+    fn enter_in_block(&mut self, server: &mut TenantServer) {
+        server.enter_in_block();
+        self.ledger.push(Owed::Enter);
+        self.standing = Standing::Sure;
+    }
+
+    /// What has to follow a statement in the same write: the context behind BEGIN, and what the client
+    /// asked for at startup behind RESET ALL.
+    fn follow_up(&mut self, executed: StatementKind, server: &mut TenantServer) {
+        if executed == StatementKind::ResetAll && !self.startup.is_empty() {
+            server.restore(&self.startup);
+            self.ledger.push(Owed::Enter);
+        }
+        if self.standing == Standing::Awaited {
+            self.enter_in_block(server);
         }
     }
 
@@ -201,6 +270,7 @@ impl Conversation {
                 return;
             }
         };
+        self.begin(Lead::of(survey), server);
         self.note_effects(survey, server);
         self.statements.unnamed = None;
         server.server().unnamed = None;
@@ -208,7 +278,9 @@ impl Conversation {
         // sent as one more of them. Several statements stay a Query: they cannot be prepared.
         let converts = matches!(survey.statements, Count::One | Count::None)
             && server.enters_context()
-            && !self.ledger.is_empty();
+            && (!self.ledger.is_empty()
+                || self.standing == Standing::Awaited
+                || survey.first == StatementKind::ResetAll);
         let out = server.server().channel.output.space();
         if converts {
             encode::parse(out, "", text, &[0, 0]);
@@ -223,6 +295,8 @@ impl Conversation {
             ] {
                 self.ledger.push(owed);
             }
+            self.follow_up(survey.first, server);
+            let out = server.server().channel.output.space();
             if survey.first == StatementKind::CopyFromStdin {
                 encode::bare(out, b'H');
                 self.held = HeldSync::Ours;
@@ -239,6 +313,7 @@ impl Conversation {
 
     /// Lets the server fail in the client's place, so that its transaction ends as it would.
     fn refuse_query(&mut self, report: Report, server: &mut TenantServer) {
+        self.begin(Lead::Other, server);
         let out = server.server().channel.output.space();
         encode::parse(out, "", REFUSED, &[0, 0]);
         encode::bare(out, b'S');
@@ -250,7 +325,7 @@ impl Conversation {
 
     // === extended queries ===
 
-    fn parse(&mut self, parse: frontend::Parse<'_>, whole: &[u8], server: &mut TenantServer) {
+    fn parse(&mut self, mut parse: frontend::Parse<'_>, whole: &[u8], server: &mut TenantServer) {
         let survey = match guard::inspect(parse.text, &self.relay.rules) {
             Verdict::Pass(survey) => survey,
             Verdict::Refuse(refused) => {
@@ -259,11 +334,22 @@ impl Conversation {
                 return;
             }
         };
+        self.begin(Lead::of(survey), server);
+        // It cannot run behind the context, so a harmless part of it stands in for it.
+        let discards = survey.first == StatementKind::DiscardAll && self.status == Status::Idle;
+        if discards && server.enters_context() {
+            parse.text = DISCARD_STAND_IN;
+        }
         if parse.name.is_empty() {
             let statement = self.relay.interner.single(parse.text, parse.types, survey);
             server.server().unnamed = Some(statement.id);
             self.statements.unnamed = Some(statement);
-            self.send(whole, Owed::Parse(Shown::Client, Undo::Unnamed), server);
+            if discards {
+                encode::parse(server.server().channel.output.space(), "", parse.text, parse.types);
+                self.ledger.push(Owed::Parse(Shown::Client, Undo::Unnamed));
+            } else {
+                self.send(whole, Owed::Parse(Shown::Client, Undo::Unnamed), server);
+            }
             return;
         }
         self.parse_named(parse, survey, server);
@@ -306,9 +392,8 @@ impl Conversation {
         self.ledger.push(Owed::Parse(shown, undo));
     }
 
-    /// Makes sure that the server has what the client calls by this name; none: the client has no such.
-    fn provide(&mut self, name: &[u8], server: &mut TenantServer) -> Option<Arc<Statement>> {
-        let statement = self.statements.find(name)?;
+    /// Makes sure that the server has what the client calls by this name.
+    fn provide(&mut self, name: &[u8], statement: &Statement, server: &mut TenantServer) {
         if name.is_empty() {
             if server.server().unnamed != Some(statement.id) {
                 server.server().unnamed = Some(statement.id);
@@ -316,16 +401,22 @@ impl Conversation {
                 self.ledger.push(Owed::Parse(Shown::Nobody, Undo::OnServer(statement.id)));
             }
         } else if !server.server().has_prepared(statement.id) {
-            self.prepare(&statement, Shown::Nobody, Undo::OnServer(statement.id), server);
+            self.prepare(statement, Shown::Nobody, Undo::OnServer(statement.id), server);
         }
-        Some(statement)
     }
 
     fn bind(&mut self, bind: frontend::Bind<'_>, whole: &[u8], server: &mut TenantServer) {
-        let Some(statement) = self.provide(bind.statement, server) else {
+        let Some(statement) = self.statements.find(bind.statement) else {
             self.refuse_message(no_statement(bind.statement), server);
             return;
         };
+        let lead = Lead::of(statement.survey);
+        self.begin(lead, server);
+        if self.standing == Standing::Awaited && lead != Lead::Begin {
+            self.enter(server);
+        }
+        self.provide(bind.statement, &statement, server);
+        self.bound = statement.survey.first;
         self.note_effects(statement.survey, server);
         self.may_copy |= statement.survey.first == StatementKind::CopyFromStdin;
         if bind.statement.is_empty() {
@@ -342,10 +433,11 @@ impl Conversation {
             self.send(whole, Owed::DescribePortal(Shown::Client), server);
             return;
         }
-        let Some(statement) = self.provide(target.name, server) else {
+        let Some(statement) = self.statements.find(target.name) else {
             self.refuse_message(no_statement(target.name), server);
             return;
         };
+        self.provide(target.name, &statement, server);
         if target.name.is_empty() {
             self.send(whole, Owed::DescribeStatement, server);
         } else {
@@ -378,6 +470,7 @@ impl Conversation {
     }
 
     fn refuse_message(&mut self, report: Report, server: &mut TenantServer) {
+        self.begin(Lead::Other, server);
         encode::parse(server.server().channel.output.space(), "", REFUSED, &[0, 0]);
         server.server().unnamed = None;
         self.ledger.push(Owed::Refused(Box::new(report)));

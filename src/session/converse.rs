@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::clients::Order;
 use crate::fault::{Fault, Report, sqlstate};
 use crate::relay::{Absorbed, Pumped, RelayFault};
-use crate::session::{End, Session, shutdown};
+use crate::session::{End, Session, cancelled, shutdown};
 use crate::upstream::TenantServer;
 use crate::wire::backend::Status;
 
@@ -54,6 +54,11 @@ impl Session {
                     cancelling = Some(tokio::spawn(server.canceller().cancel()));
                 }
                 Event::Cancel => {}
+                // The request hit the statement that enters the context: nothing of the client ran.
+                Event::ServerFault(RelayFault::Context(_)) if cancelling.is_some() => {
+                    drop(server);
+                    return self.server_lost(&cancelled());
+                }
                 Event::ServerFault(fault) => {
                     replays += 1;
                     if replays <= MAX_REPLAYS && self.replay(&fault, &mut server).await {
@@ -144,7 +149,7 @@ impl Session {
         if client.order() == Some(Order::LeaveNow) {
             return Poll::Ready(Event::Leave(self.told_or_torn(shutdown())));
         }
-        if client.is_cancelled() && !self.conversation.is_entering() {
+        if client.is_cancelled() {
             client.clear_cancel();
             if self.conversation.is_running() {
                 return Poll::Ready(Event::Cancel);
@@ -183,7 +188,7 @@ impl Session {
             RelayFault::Ended(reason) => reason.starts_with("57P0"),
             RelayFault::Protocol(_) | RelayFault::TooLarge { .. } | RelayFault::Doubt(_) => false,
         };
-        if !certain || !self.conversation.is_entering() || !self.client.input.rewind() {
+        if !certain || !self.client.input.rewind() {
             return false;
         }
         tracing::info!(%fault, "the server is replaced before the client's statement has run");
@@ -233,7 +238,7 @@ impl Session {
             return;
         }
         let canceller = server.canceller();
-        let running = self.conversation.is_running() || self.conversation.is_entering();
+        let running = self.conversation.is_running();
         drop(server);
         if running && cancelling.is_none() {
             tokio::spawn(canceller.cancel());

@@ -126,19 +126,16 @@ impl Session {
         Next::Server
     }
 
-    /// DISCARD ALL ends the client's own state. No server is needed: the one it had is reset before the
-    /// client's next transaction, because this client has become another one to it.
+    /// DISCARD ALL ends the client's own state; no server is needed for it.
     fn discard_all(&mut self) {
-        self.conversation.discard_statements();
-        self.conversation.client += 1 << 32;
         let out = self.client.output.space();
         for (name, value) in self.greeting.iter() {
             let lower = name.to_ascii_lowercase();
-            if self.conversation.parameters.get(&lower) != self.startup.get(&lower) {
+            if self.conversation.parameters.get(&lower) != self.conversation.startup().get(&lower) {
                 encode::parameter_status(out, name, value);
             }
         }
-        self.conversation.parameters = self.startup.clone();
+        self.conversation.discard_all();
         encode::command_complete(out, "DISCARD ALL");
         self.tell_ready(Status::Idle);
     }

@@ -26,7 +26,7 @@ use crate::fault::{Fault, Report, sqlstate};
 use crate::net::Channel;
 use crate::relay::Conversation;
 use crate::tenant::Limits;
-use crate::upstream::{Access, Greeting, SessionParameters, Share, TenantServer, UpstreamFault};
+use crate::upstream::{Access, Greeting, Share, TenantServer, UpstreamFault};
 use crate::wire::backend::Status;
 use crate::wire::encode::{self, Severity};
 
@@ -58,9 +58,7 @@ pub struct Session {
     pub seat: Option<TenantSeat>,
     /// Its limits, looked up anew for each transaction.
     pub limits: Limits,
-    /// What it asked for at startup, which is what DISCARD ALL returns to.
-    pub startup: SessionParameters,
-    /// What it was told about those at login.
+    /// What it was told about its parameters at login.
     pub greeting: Greeting,
     /// The one timer.
     pub alarm: Alarm,
@@ -102,14 +100,13 @@ impl Session {
             let server = match self.acquire().await {
                 Acquired::Server(server) => server,
                 Acquired::Refused(fault) => {
+                    self.conversation.metrics.queue_wait(waited.elapsed());
                     tracing::warn!(%fault, "no server for the client");
                     self.refuse_segment(&fault.report());
                     continue;
                 }
                 Acquired::Cancelled => {
-                    let report =
-                        Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request");
-                    self.refuse_segment(&report);
+                    self.refuse_segment(&cancelled());
                     continue;
                 }
                 Acquired::End(end) => return end,
@@ -192,6 +189,11 @@ fn poll_departure(client: &mut Channel, cx: &mut Context<'_>) -> Poll<End> {
         }
     }
     Poll::Pending
+}
+
+/// What clients are told whose request was cancelled before a server saw it; PostgreSQL's words.
+fn cancelled() -> Report {
+    Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
 /// What clients are told when the proxy goes away or their user does.

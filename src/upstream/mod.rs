@@ -17,7 +17,7 @@ use crate::directory::Limits;
 use crate::names::{TenantId, UpstreamName};
 use crate::secret::Secret;
 use crate::wire::{backend, encode};
-pub use context::{Context, Part, Prelude, SessionParameters};
+pub use context::{Context, Part, SessionParameters};
 pub use error::{ConnectError, UpstreamFault};
 use pool::login::Connector;
 pub use pool::server::{ClientKey, Server, StatementId, Wear, prepared_name};
@@ -234,14 +234,26 @@ impl TenantServer {
         self.lease.pool().connector().max_prepared()
     }
 
-    /// Writes what has to come before a transaction's first message.
-    pub fn begin(&mut self, client: ClientKey, parameters: &SessionParameters) -> Prelude {
-        self.context.write_prelude(self.lease.server(), client, parameters)
+    /// Writes what has to come before a transaction of this client: a reset, if the server was another's.
+    pub fn reset(&mut self, client: ClientKey, parameters: &SessionParameters) -> Part {
+        self.context.write_reset(self.lease.server(), client, parameters)
     }
 
-    /// Enters the context once more in an open transaction block.
-    pub fn enter_again(&mut self) {
+    /// Enters the context in front of a transaction.
+    pub fn enter(&mut self) {
         self.context.write_enter(self.lease.server());
+    }
+
+    /// Enters the context in an open transaction block.
+    pub fn enter_in_block(&mut self) {
+        self.context.write_enter_in_block(self.lease.server());
+    }
+
+    /// Puts a client's parameters back after it has reset all of them.
+    pub fn restore(&mut self, parameters: &SessionParameters) {
+        let server = self.lease.server();
+        server.unnamed = None;
+        context::statement::restore(server.channel.output.space(), parameters);
     }
 
     /// Gives the server back. The caller knows: nothing is owed, and the last status was idle.

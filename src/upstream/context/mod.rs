@@ -1,13 +1,15 @@
 //! The tenant's context: what goes to a server in front of a transaction's first message.
 //!
 //! ```text
-//!   [ Query: reset ]            only if the server served another client or tenant
-//!   Parse Bind Execute: enter   no Sync of its own, so the client's messages join its transaction
-//!   … the client's messages …   skipped by the server if entering failed
+//!   [ Query: reset ]              only if the server served another client or tenant
+//!   [ Parse Bind Execute: check ] fails unless the reset succeeded
+//!   Parse Bind Execute: enter     no Sync of its own, so the client's messages join its transaction
+//!   … the client's messages …     skipped by the server if one of those failed
 //! ```
 //!
-//! The setting is local to the transaction, so an idle server carries no context. After a reset the enter
-//! statement also asks for the nonce that the reset left: a failed reset makes entering fail.
+//! A transaction that the client opens with BEGIN is entered right behind it, by a statement that takes no
+//! snapshot, so that it can still choose its isolation level. The setting is local to the transaction: an
+//! idle server carries no context.
 
 pub(super) mod parameters;
 pub(super) mod statement;
@@ -28,30 +30,22 @@ pub struct Context {
 
 #[derive(Debug, Clone)]
 struct Enter {
-    setting: Arc<str>,
-    /// The frames that enter the context on a server that needs no reset.
+    /// The frames that enter the context in front of a transaction.
     frames: Arc<[u8]>,
-    value: Arc<str>,
+    /// Those that enter it in an open transaction block.
+    in_block: Arc<[u8]>,
 }
 
 impl Enter {
     fn new(setting: &str, value: &str) -> Self {
-        let mut frames = Vec::new();
+        let (mut frames, mut in_block) = (Vec::new(), Vec::new());
         statement::enter(&mut frames, setting, value);
-        Self { setting: Arc::from(setting), frames: frames.into(), value: Arc::from(value) }
+        statement::enter_in_block(&mut in_block, setting, value);
+        Self { frames: frames.into(), in_block: in_block.into() }
     }
 }
 
-/// Which answers of its own the proxy has to expect before the client's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prelude {
-    /// A Query that resets, ended by ReadyForQuery.
-    pub reset: Part,
-    /// `ParseComplete`, `BindComplete`, one row, `CommandComplete`.
-    pub enter: Part,
-}
-
-/// Whether a part of the prelude was written.
+/// Whether a reset was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// It was.
@@ -101,48 +95,47 @@ impl Context {
         }
     }
 
-    /// Writes the frames that enter the context.
-    pub fn write_enter(&self, server: &mut Server) {
+    /// Writes the frames that enter the context in front of a transaction.
+    pub(crate) fn write_enter(&self, server: &mut Server) {
         if let Some(enter) = &self.enter {
             server.channel.output.space().extend_from_slice(&enter.frames);
             server.unnamed = None;
         }
     }
 
-    /// Writes the prelude of a transaction and stamps the server.
-    pub fn write_prelude(
+    /// Writes the frames that enter the context in an open transaction block.
+    pub(crate) fn write_enter_in_block(&self, server: &mut Server) {
+        if let Some(enter) = &self.enter {
+            server.channel.output.space().extend_from_slice(&enter.in_block);
+            server.unnamed = None;
+        }
+    }
+
+    /// Writes a reset and its check, if the server needs one, and stamps the server.
+    pub(crate) fn write_reset(
         &self,
         server: &mut Server,
         client: ClientKey,
         parameters: &SessionParameters,
-    ) -> Prelude {
-        let reset = self.needs_reset(server, client, parameters);
-        let reset = match reset {
-            Reset::Unneeded => {
-                self.write_enter(server);
-                Part::Left
-            }
+    ) -> Part {
+        let part = match self.needs_reset(server, client, parameters) {
+            Reset::Unneeded => Part::Left,
             Reset::Needed => {
                 let nonce = statement::nonce();
                 let out = server.channel.output.space();
                 encode::query(out, statement::reset(&nonce, parameters).as_bytes());
-                if let Some(enter) = &self.enter {
-                    statement::enter_after_reset(out, &enter.setting, &enter.value, &nonce);
-                }
+                statement::check_reset(out, &nonce);
                 server.clear_prepared();
                 server.wear = Wear::Clean;
                 Part::Sent
             }
         };
-        if self.enter.is_some() {
-            server.unnamed = None;
-        }
         if server.wear == Wear::Unused {
             server.wear = Wear::Clean;
         }
         server.stamp =
             Some(Stamp { tenant: self.tenant.clone(), client, parameters: parameters.fingerprint() });
-        Prelude { reset, enter: if self.enter.is_some() { Part::Sent } else { Part::Left } }
+        part
     }
 }
 

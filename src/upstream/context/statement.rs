@@ -9,9 +9,6 @@ use rand::Rng as _;
 use crate::upstream::context::SessionParameters;
 use crate::wire::encode;
 
-/// The setting in which a successful reset leaves its nonce.
-const NONCE_SETTING: &str = "pgtenant.reset";
-
 /// No parameter types given: PostgreSQL infers them.
 const NO_TYPES: &[u8] = &[0, 0];
 
@@ -23,11 +20,16 @@ pub(crate) fn nonce() -> String {
 /// A value for `set_config`: as it stands if it is plain ASCII, else from hexadecimal, so that neither
 /// `standard_conforming_strings` nor the client encoding has a say in how it is read.
 fn value_expression(value: &str) -> String {
-    if value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" _,./:+-".contains(&byte)) {
+    if value.bytes().all(is_plain) {
         return format!("'{value}'");
     }
     let hex = hexadecimal(value);
     format!("pg_catalog.convert_from(pg_catalog.decode('{hex}','hex'),'UTF8')")
+}
+
+/// Reads the same between quotes under every setting.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b" _,./:+-@".contains(&byte)
 }
 
 fn hexadecimal(text: &str) -> String {
@@ -49,36 +51,57 @@ pub(crate) fn reset(nonce: &str, parameters: &SessionParameters) -> String {
     let mut sql = format!(
         "SET SESSION AUTHORIZATION DEFAULT;RESET ALL;CLOSE ALL;DEALLOCATE ALL;UNLISTEN *;\
          SELECT pg_catalog.pg_advisory_unlock_all(),pg_catalog.setseed({seed:.17});\
-         DISCARD TEMP;DISCARD SEQUENCES;\
-         SELECT pg_catalog.set_config('{NONCE_SETTING}','{nonce}',false)"
+         DISCARD TEMP;DISCARD SEQUENCES;"
     );
-    for (name, value) in parameters.iter() {
-        sql.push(',');
-        sql.push_str(&set_config(name, value));
+    if !parameters.is_empty() {
+        sql.push_str(&apply(parameters));
+        sql.push(';');
     }
+    // Last, so that it is there only if all that stands before it succeeded.
+    write!(sql, "PREPARE pgtenant_reset_{nonce} AS SELECT 1").expect("writing to a String cannot fail");
     sql
 }
 
-/// The frames that enter a tenant's context on a server that needs no reset.
+/// Sets parameters for the session.
+fn apply(parameters: &SessionParameters) -> String {
+    let calls: Vec<String> = parameters.iter().map(|(name, value)| set_config(name, value)).collect();
+    format!("SELECT {}", calls.join(","))
+}
+
+/// The frames of a statement without parameters, none of whose answers the client sees.
+fn run(out: &mut Vec<u8>, sql: &str) {
+    encode::parse(out, "", sql.as_bytes(), NO_TYPES);
+    encode::bind_text(out, &[]);
+    encode::execute_unnamed(out);
+}
+
+/// The frames that fail unless the reset with this nonce succeeded. They need no snapshot, so a BEGIN that
+/// follows can still choose its isolation level.
+pub(crate) fn check_reset(out: &mut Vec<u8>, nonce: &str) {
+    run(out, &format!("DEALLOCATE pgtenant_reset_{nonce}"));
+}
+
+/// The frames that put a client's parameters back, after it has reset all of them.
+pub(crate) fn restore(out: &mut Vec<u8>, parameters: &SessionParameters) {
+    run(out, &apply(parameters));
+}
+
+/// The frames that enter a tenant's context in an open transaction block. They need no snapshot either.
+pub(crate) fn enter_in_block(out: &mut Vec<u8>, setting: &str, tenant: &str) {
+    if !tenant.bytes().all(is_plain) {
+        enter(out, setting, tenant);
+        return;
+    }
+    let setting = setting.replace('.', "\".\"");
+    run(out, &format!("SET LOCAL \"{setting}\" TO '{tenant}'"));
+}
+
+/// The frames that enter a tenant's context in front of a transaction.
 pub(crate) fn enter(out: &mut Vec<u8>, setting: &str, tenant: &str) {
     let (value, parameter) = tenant_value(tenant);
     let sql = format!("SELECT pg_catalog.set_config('{setting}',{value},true)");
     encode::parse(out, "", sql.as_bytes(), NO_TYPES);
     encode::bind_text(out, &[parameter.as_bytes()]);
-    encode::execute_unnamed(out);
-}
-
-/// The frames that enter it behind a reset: they fail unless that reset left its nonce.
-pub(crate) fn enter_after_reset(out: &mut Vec<u8>, setting: &str, tenant: &str, nonce: &str) {
-    let (value, parameter) = tenant_value(tenant);
-    let left = format!("pg_catalog.current_setting('{NONCE_SETTING}',true)");
-    let sql = format!(
-        "SELECT pg_catalog.set_config('{setting}',{value},\
-         CASE WHEN {left} OPERATOR(pg_catalog.=) $2 THEN true \
-         ELSE pg_catalog.concat('server was not reset ',{left})::pg_catalog.bool END)"
-    );
-    encode::parse(out, "", sql.as_bytes(), NO_TYPES);
-    encode::bind_text(out, &[parameter.as_bytes(), nonce.as_bytes()]);
     encode::execute_unnamed(out);
 }
 
