@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
@@ -156,8 +157,11 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Option<Box<Admit
     let live = shared.live.load_full();
     let (mut channel, mut claim) = match live.negotiator.negotiate(stream).await {
         Ok(Opening::Session(channel, claim)) => (channel, claim),
-        Ok(Opening::Cancel { process_id, key }) => {
+        Ok(Opening::Cancel { process_id, key, mut channel }) => {
             shared.clients.cancel(process_id, &key);
+            if let Err(error) = channel.stream.shutdown().await {
+                tracing::debug!(%error, "the sender of a cancel request did not wait");
+            }
             return Ok(None);
         }
         Err(StartupFault::Refused(channel, report)) => return Err(Rejected::Told(channel, report)),
@@ -215,17 +219,14 @@ async fn admit(
         return Err(shutdown());
     }
     let parameters = SessionParameters::new(claim.parameters.drain(..));
+    let undecided = matches!(standing, Standing::Undecided) && live.directory.tenancy.require_tenant;
     let (access, limits, tenant_seat) = grant(shared, live, identity, standing)?;
-    let greeting = match &access {
-        None => Greeting::default(),
-        Some(access) => {
-            let client = u64::from(membership.client().process_id());
-            access.greeting(client, &parameters).await.map_err(|fault| {
-                tracing::warn!(%fault, "a login could not be greeted");
-                fault.report()
-            })?
-        }
-    };
+    let client = u64::from(membership.client().process_id());
+    let greeting = access.greeting(client, &parameters).await.map_err(|fault| {
+        tracing::warn!(%fault, "a login could not be greeted");
+        fault.report()
+    })?;
+    let access = (!undecided).then_some(access);
     Ok(Admission { tenant_seat, membership, access, limits, parameters, greeting })
 }
 
@@ -241,7 +242,7 @@ fn grant(
     live: &Live,
     identity: &Identity,
     standing: Standing,
-) -> Result<(Option<Access>, Limits, Option<TenantSeat>), Report> {
+) -> Result<(Access, Limits, Option<TenantSeat>), Report> {
     let setting = &live.directory.tenancy.setting;
     let told = |fault: crate::upstream::UpstreamFault| fault.report();
     match standing {
@@ -253,19 +254,17 @@ fn grant(
             let context = Context::tenant(setting, &tenant.id);
             let share = Share::of(&tenant.limits);
             let access = shared.upstreams.access(&tenant.upstream, None, context, share).map_err(told)?;
-            Ok((Some(access), tenant.limits, Some(seat)))
+            Ok((access, tenant.limits, Some(seat)))
         }
-        Standing::Undecided if live.directory.tenancy.require_tenant => Ok((None, UNLIMITED, None)),
         Standing::Undecided => {
-            let upstream = shared.upstreams.only().ok_or_else(|| {
-                Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen").hint(
-                    "Name the tenant at login: without one, there is more than one upstream to choose from.",
-                )
-            })?;
+            let upstream = shared
+                .upstreams
+                .first()
+                .ok_or_else(|| Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen"))?;
             let context = Context::nobody(setting);
             let access =
                 shared.upstreams.access(upstream, None, context, Share::of(&UNLIMITED)).map_err(told)?;
-            Ok((Some(access), UNLIMITED, None))
+            Ok((access, UNLIMITED, None))
         }
         Standing::Maintenance(maintenance) => {
             let (user, role) = (&identity.user().name, &maintenance.server_user);
@@ -273,7 +272,7 @@ fn grant(
             let role = Role { user: maintenance.server_user, password: maintenance.server_password };
             let share = Share::of(&UNLIMITED);
             let access = shared.upstreams.access(&maintenance.upstream, Some(role), Context::none(), share);
-            Ok((Some(access.map_err(told)?), UNLIMITED, None))
+            Ok((access.map_err(told)?, UNLIMITED, None))
         }
     }
 }

@@ -151,6 +151,12 @@ impl Conversation {
         if self.ledger.is_ours() {
             return Ok(Fate::Swallow);
         }
+        // RESET ALL among several statements: what the client asked for at startup is put back by the reset in
+        // front of its next transaction, and is what it goes on to believe.
+        if self.bound == StatementKind::ResetAll && self.startup.get(&name.to_ascii_lowercase()).is_some() {
+            server.stamp = None;
+            return Ok(Fate::Swallow);
+        }
         if CARRIED.contains(&name) {
             self.parameters.set(name, value);
             if let Some(stamp) = &mut server.stamp {

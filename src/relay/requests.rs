@@ -13,8 +13,8 @@ use crate::relay::prepared::{MAX_NAMED, Statement};
 use crate::relay::{
     Conversation, CopyIn, Discard, Gate, HeldSync, Pumped, RelayFault, Standing, Stream, refusal,
 };
-use crate::sql::{Count, SessionState, StatementKind, Survey};
-use crate::upstream::{Part, TenantServer, Wear, prepared_name};
+use crate::sql::{Count, SessionState, StatementKind, Survey, mentions_reset_all, reset_setting};
+use crate::upstream::{Part, SessionParameters, TenantServer, Wear, prepared_name};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
 
@@ -47,7 +47,10 @@ impl Lead {
 
 /// What to do with a frame before it is looked into.
 enum Admission {
+    /// Looked into as a whole.
     Take,
+    /// Passed on in pieces, unseen.
+    Pass,
     Drop,
     Wait,
 }
@@ -73,11 +76,11 @@ impl Conversation {
                     self.from_client = Stream::Drop(header.total);
                     continue;
                 }
+                Admission::Pass => {
+                    self.from_client = Stream::Pass(header.total);
+                    continue;
+                }
                 Admission::Take => {}
-            }
-            if header.tag == b'd' {
-                self.from_client = Stream::Pass(header.total);
-                continue;
             }
             if header.total > self.relay.max_message_bytes {
                 return Err(RelayFault::TooLarge {
@@ -131,6 +134,7 @@ impl Conversation {
         match tag {
             b'X' => Admission::Wait,
             b'd' | b'c' | b'f' => match self.copy_in {
+                CopyIn::Simple | CopyIn::Extended if tag == b'd' => Admission::Pass,
                 CopyIn::Simple | CopyIn::Extended => Admission::Take,
                 // The server may be about to ask for rows; otherwise they are late, and PostgreSQL drops them.
                 CopyIn::No if self.ledger.is_empty() || self.discard != Discard::No => Admission::Drop,
@@ -138,8 +142,10 @@ impl Conversation {
             },
             b'S' if self.discard != Discard::No => Admission::Take,
             // While it reads rows, PostgreSQL ignores these two ("COPY Operations").
-            b'S' | b'H' if self.copy_in == CopyIn::Extended => Admission::Drop,
-            _ if self.gate == Gate::Closed || self.copy_in != CopyIn::No => Admission::Wait,
+            b'S' | b'H' if self.copy_in != CopyIn::No => Admission::Drop,
+            // Anything else fails the COPY there.
+            _ if self.copy_in != CopyIn::No => Admission::Pass,
+            _ if self.gate == Gate::Closed => Admission::Wait,
             _ if self.discard != Discard::No => Admission::Drop,
             _ => Admission::Take,
         }
@@ -245,12 +251,19 @@ impl Conversation {
     /// What has to follow a statement in the same write: the context behind BEGIN, and what the client
     /// asked for at startup behind RESET ALL.
     fn follow_up(&mut self, executed: StatementKind, server: &mut TenantServer) {
-        if executed == StatementKind::ResetAll && !self.startup.is_empty() {
-            server.restore(&self.startup);
-            self.ledger.push(Owed::Enter);
+        if executed == StatementKind::ResetAll {
+            let startup = self.startup.clone();
+            self.restore(&startup, server);
         }
         if self.standing == Standing::Awaited {
             self.enter_in_block(server);
+        }
+    }
+
+    fn restore(&mut self, parameters: &SessionParameters, server: &mut TenantServer) {
+        if !parameters.is_empty() {
+            server.restore(parameters);
+            self.ledger.push(Owed::Enter);
         }
     }
 
@@ -276,11 +289,19 @@ impl Conversation {
         server.server().unnamed = None;
         // Behind unsynced messages a single statement breaks the session's state on PostgreSQL 18, so it is
         // sent as one more of them. Several statements stay a Query: they cannot be prepared.
+        // RESET of what the client asked for at startup returns to that, not to the server's default.
+        let returned = match survey.first {
+            StatementKind::Reset | StatementKind::Set if !self.startup.is_empty() => {
+                reset_setting(text).map(|name| self.startup.only(&name)).unwrap_or_default()
+            }
+            _ => SessionParameters::default(),
+        };
         let converts = matches!(survey.statements, Count::One | Count::None)
             && server.enters_context()
             && (!self.ledger.is_empty()
                 || self.standing == Standing::Awaited
-                || survey.first == StatementKind::ResetAll);
+                || survey.first == StatementKind::ResetAll
+                || !returned.is_empty());
         let out = server.server().channel.output.space();
         if converts {
             encode::parse(out, "", text, &[0, 0]);
@@ -295,6 +316,7 @@ impl Conversation {
             ] {
                 self.ledger.push(owed);
             }
+            self.restore(&returned, server);
             self.follow_up(survey.first, server);
             let out = server.server().channel.output.space();
             if survey.first == StatementKind::CopyFromStdin {
@@ -305,6 +327,9 @@ impl Conversation {
                 self.ledger.push(Owed::Sync);
             }
         } else {
+            if survey.statements == Count::Many && !self.startup.is_empty() && mentions_reset_all(text) {
+                self.bound = StatementKind::ResetAll;
+            }
             encode::query(out, text);
             self.ledger.push(Owed::Query);
         }

@@ -122,7 +122,13 @@ impl Session {
                 }
             }
             if !moved {
-                return self.poll_orders(cx);
+                // The answers and the flush may have lifted what held the client's next frames back.
+                let before = self.client.input.len();
+                match self.conversation.pump(&mut self.client, server) {
+                    Ok(_) if self.client.input.len() == before => return self.poll_orders(cx),
+                    Ok(_) => {}
+                    Err(fault) => return Poll::Ready(Event::Leave(self.told_or_torn(fault.report()))),
+                }
             }
         }
     }

@@ -29,6 +29,10 @@ impl Session {
     pub(super) async fn next_request(&mut self) -> Result<(), End> {
         let mut wanted = 1;
         loop {
+            // Also for a client that sends ahead and is never found idle.
+            if self.order().is_some() {
+                return Err(End::Told(shutdown()));
+            }
             match self.look() {
                 Next::Server => return Ok(()),
                 Next::Done => continue,

@@ -18,5 +18,8 @@ pub mod kind;
 
 pub mod statement;
 
+mod reset;
+
 pub use kind::{SessionState, StatementKind};
+pub use reset::{mentions_reset_all, reset_setting};
 pub use statement::{Count, Survey, survey};

@@ -30,6 +30,8 @@ pub enum Opening {
         process_id: u32,
         /// The key that we gave out with it.
         key: Vec<u8>,
+        /// To be closed in good order once the request was taken: some clients wait for that.
+        channel: Box<Channel>,
     },
 }
 
@@ -101,7 +103,9 @@ impl Negotiator {
                     let report = Report::new(sqlstate::PROTOCOL_VIOLATION, "encryption was asked for twice");
                     return Err(StartupFault::refused(channel, report));
                 }
-                Packet::Cancel { process_id, key } => return Ok(Opening::Cancel { process_id, key }),
+                Packet::Cancel { process_id, key } => {
+                    return Ok(Opening::Cancel { process_id, key, channel: Box::new(channel) });
+                }
                 Packet::Startup(startup) => return self.session(channel, startup),
             }
         }

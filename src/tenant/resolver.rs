@@ -85,12 +85,6 @@ pub fn resolve(
     };
     let not_granted =
         |tenant: &str| ResolveFault::NotGranted { user: user.name.to_string(), tenant: tenant.to_owned() };
-    // A second name of the tenant in the user name may only agree.
-    if let (Some(asked), Some(suffix)) = (&asked, identity.suffix())
-        && asked != suffix
-    {
-        return Err(not_granted(asked));
-    }
     match &user.grant {
         Grant::Tenant(own) => match asked {
             Some(asked) if asked != own.as_str() => {

@@ -79,9 +79,9 @@ impl Share {
 }
 
 impl Upstreams {
-    /// The only upstream, if there is just one.
-    pub fn only(&self) -> Option<&UpstreamName> {
-        self.settings.keys().next().filter(|_| self.settings.len() == 1)
+    /// The upstream of those who have no tenant: the only one, or the first by name.
+    pub fn first(&self) -> Option<&UpstreamName> {
+        self.settings.keys().min()
     }
 
     /// Pools are opened on demand.

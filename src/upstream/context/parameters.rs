@@ -35,6 +35,12 @@ impl SessionParameters {
         self.values.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// Those of a name alone: none or one.
+    #[must_use]
+    pub fn only(&self, name: &str) -> Self {
+        Self::new(self.get(name).map(|value| (name.to_owned(), value.to_owned())))
+    }
+
     /// One value.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)

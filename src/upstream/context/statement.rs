@@ -58,7 +58,8 @@ pub(crate) fn reset(nonce: &str, parameters: &SessionParameters) -> String {
         sql.push(';');
     }
     // Last, so that it is there only if all that stands before it succeeded.
-    write!(sql, "PREPARE pgtenant_reset_{nonce} AS SELECT 1").expect("writing to a String cannot fail");
+    write!(sql, "DECLARE pgtenant_reset_{nonce} CURSOR WITH HOLD FOR VALUES (1)")
+        .expect("writing to a String cannot fail");
     sql
 }
 
@@ -75,10 +76,11 @@ fn run(out: &mut Vec<u8>, sql: &str) {
     encode::execute_unnamed(out);
 }
 
-/// The frames that fail unless the reset with this nonce succeeded. They need no snapshot, so a BEGIN that
-/// follows can still choose its isolation level.
+/// The frames that fail unless the reset with this nonce succeeded. MOVE is one of the few statements that
+/// fail on what is missing and take no snapshot, so a BEGIN that follows can still choose its isolation level
+/// (`PlannedStmtRequiresSnapshot` in PostgreSQL's `pquery.c`).
 pub(crate) fn check_reset(out: &mut Vec<u8>, nonce: &str) {
-    run(out, &format!("DEALLOCATE pgtenant_reset_{nonce}"));
+    run(out, &format!("MOVE 0 IN pgtenant_reset_{nonce}"));
 }
 
 /// The frames that put a client's parameters back, after it has reset all of them.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::names::TenantId;
 use crate::observability::metrics::ServerGauges;
@@ -104,7 +104,7 @@ impl Pool {
             Taken::Open => Ok(Lease::new(self, tenant, None)),
             Taken::Wait => {
                 let (sender, receiver) = oneshot::channel();
-                let ticket = slots.wait(&tenant, asker.max_servers, sender);
+                let ticket = slots.wait(&tenant, asker.max_servers, Instant::now(), sender);
                 Err((PlaceInLine { pool: Arc::clone(self), tenant, ticket }, receiver))
             }
         }
@@ -117,7 +117,9 @@ impl Pool {
             let mut slots = self.lock();
             let (idle, used) = (slots.idle(), slots.used());
             change(&mut slots);
-            while let Some((tenant, waiter, grant)) = slots.serve() {
+            while let Some((tenant, waiter, grant)) =
+                slots.serve(Instant::now(), |server, tenant| server.was_of(tenant.as_ref()))
+            {
                 let server = match grant {
                     Grant::Server(server) => Some(server),
                     Grant::Open => None,

@@ -99,6 +99,11 @@ impl Server {
         !is_on("in_hot_standby") && !is_on("default_transaction_read_only")
     }
 
+    /// Whether this tenant had it last.
+    pub(crate) fn was_of(&self, tenant: Option<&TenantId>) -> bool {
+        self.stamp.as_ref().is_some_and(|stamp| stamp.tenant.as_ref() == tenant)
+    }
+
     /// How well it fits: this client's own, its tenant's or untouched, a stranger's.
     pub fn rank(&self, asker: Asker<'_>) -> u8 {
         match &self.stamp {

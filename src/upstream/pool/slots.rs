@@ -3,6 +3,14 @@
 //! turn however many of their clients wait. No socket, no clock, no lock in here.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a tenant's first waiter is passed over in favour of a tenant whose server was just given back.
+/// A change of tenants costs a reset, so under load this saves most of them; it is the most that fairness
+/// costs anybody.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// What a caller gets at once.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +36,7 @@ pub(crate) enum Grant<S> {
 struct Waiting<W> {
     ticket: u64,
     limit: usize,
+    since: Instant,
     waiter: W,
 }
 
@@ -96,14 +105,14 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
     }
 
     /// Gets in line; the ticket serves to leave it.
-    pub(crate) fn wait(&mut self, tenant: &T, limit: usize, waiter: W) -> u64 {
+    pub(crate) fn wait(&mut self, tenant: &T, limit: usize, since: Instant, waiter: W) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let line = self.line.entry(tenant.clone()).or_default();
         if line.is_empty() {
             self.turns.push_back(tenant.clone());
         }
-        line.push_back(Waiting { ticket, limit, waiter });
+        line.push_back(Waiting { ticket, limit, since, waiter });
         ticket
     }
 
@@ -129,26 +138,41 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
         self.free_slot(tenant);
     }
 
-    /// The next waiter that can be served, with what it gets. To be called until none comes.
-    pub(crate) fn serve(&mut self) -> Option<(T, W, Grant<S>)> {
+    /// The next waiter that can be served, with what it gets. To be called until none comes. `owns` tells
+    /// whether a server was that tenant's last.
+    pub(crate) fn serve(&mut self, now: Instant, owns: impl Fn(&S, &T) -> bool) -> Option<(T, W, Grant<S>)> {
         if self.idle.is_empty() && self.open() >= self.size {
             return None;
         }
-        let at = self.turns.iter().position(|tenant| {
-            let limit = self.line.get(tenant).and_then(|line| line.front()).map_or(0, |first| first.limit);
-            self.used_by(tenant) < limit
-        })?;
+        let next = self.turns.iter().position(|tenant| self.is_eligible(tenant))?;
+        let patient =
+            self.first_in_line(self.turns.get(next)?).is_some_and(|first| now < first.since + PATIENCE);
+        let favoured = self.idle.last().filter(|_| patient).and_then(|server| {
+            self.turns.iter().position(|tenant| owns(server, tenant) && self.is_eligible(tenant))
+        });
+        let at = favoured.unwrap_or(next);
         let tenant = self.turns.remove(at)?;
         let line = self.line.get_mut(&tenant)?;
         let first = line.pop_front()?;
         if line.is_empty() {
             self.line.remove(&tenant);
+        } else if favoured.is_some() {
+            // It was not its turn, so it keeps its place.
+            self.turns.insert(at, tenant.clone());
         } else {
             self.turns.push_back(tenant.clone());
         }
         self.use_slot(&tenant);
         let grant = self.idle.pop().map_or(Grant::Open, Grant::Server);
         Some((tenant, first.waiter, grant))
+    }
+
+    fn first_in_line(&self, tenant: &T) -> Option<&Waiting<W>> {
+        self.line.get(tenant)?.front()
+    }
+
+    fn is_eligible(&self, tenant: &T) -> bool {
+        self.first_in_line(tenant).is_some_and(|first| self.used_by(tenant) < first.limit)
     }
 
     fn open(&self) -> usize {

@@ -10,6 +10,31 @@ use super::*;
 
 type Pool = Slots<u32, u8, u32>;
 
+/// One instant for all; what counts is how far from it.
+fn start() -> Instant {
+    use std::sync::OnceLock;
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now)
+}
+
+#[test]
+fn a_tenant_keeps_its_server_under_load_until_anothers_patience_ends() {
+    let mut slots: Pool = Slots::new(1);
+    assert_eq!(slots.take(&1, 9, |_| 0), Taken::Open);
+    slots.wait(&2, 9, start(), 20);
+    for waiter in 10..13 {
+        slots.wait(&1, 9, start(), waiter);
+    }
+    let early = start() + PATIENCE / 2;
+    let owner = |server: &u32, tenant: &u8| u32::from(*tenant) == *server;
+    slots.give_back(&1, 1);
+    assert_eq!(slots.serve(early, owner), Some((1, 10, Grant::Server(1))));
+    slots.give_back(&1, 1);
+    assert_eq!(slots.serve(early, owner), Some((1, 11, Grant::Server(1))));
+    slots.give_back(&1, 1);
+    assert_eq!(slots.serve(start() + PATIENCE, owner), Some((2, 20, Grant::Server(1))));
+}
+
 #[test]
 fn an_idle_server_of_the_own_tenant_is_preferred() {
     let mut slots: Pool = Slots::new(2);
@@ -36,11 +61,11 @@ fn both_sides_of_a_tenants_limit() {
     assert_eq!(slots.take(&1, 2, |_| 0), Taken::Open);
     assert_eq!(slots.take(&1, 2, |_| 0), Taken::Open);
     assert_eq!(slots.take(&1, 2, |_| 0), Taken::Wait);
-    slots.wait(&1, 2, 7);
-    assert_eq!(slots.serve(), None);
+    slots.wait(&1, 2, start(), 7);
+    assert_eq!(slots.serve(start() + PATIENCE, |_, _| true), None);
     assert_eq!(slots.take(&2, 2, |_| 0), Taken::Open, "another tenant is not held up");
     slots.close(&1);
-    assert_eq!(slots.serve(), Some((1, 7, Grant::Open)));
+    assert_eq!(slots.serve(start() + PATIENCE, |_, _| true), Some((1, 7, Grant::Open)));
 }
 
 #[test]
@@ -48,14 +73,14 @@ fn tenants_are_served_in_turn_however_many_wait() {
     let mut slots: Pool = Slots::new(1);
     assert_eq!(slots.take(&1, 9, |_| 0), Taken::Open);
     for waiter in 0..5 {
-        slots.wait(&1, 9, waiter);
+        slots.wait(&1, 9, start(), waiter);
     }
-    slots.wait(&2, 9, 100);
+    slots.wait(&2, 9, start(), 100);
     let mut order = Vec::new();
     let mut holder = 1;
     while slots.has_waiters() {
         slots.give_back(&holder, 1);
-        let (tenant, waiter, _) = slots.serve().unwrap();
+        let (tenant, waiter, _) = slots.serve(start() + PATIENCE, |_, _| true).unwrap();
         order.push(waiter);
         holder = tenant;
     }
@@ -85,7 +110,10 @@ impl Model {
     }
 
     fn serve(&mut self, slots: &mut Pool) {
-        while let Some((tenant, waiter, grant)) = slots.serve() {
+        let now = start() + PATIENCE * u32::from(self.next % 2 == 0);
+        while let Some((tenant, waiter, grant)) =
+            slots.serve(now, |server, tenant| server % 4 == u32::from(*tenant))
+        {
             let (expected, _) = self.waiting.remove(&waiter).expect("served once, and only who waits");
             assert_eq!(expected, tenant);
             self.hold(tenant, grant);
@@ -119,7 +147,7 @@ impl Model {
                     Taken::Open => self.hold(tenant, Grant::Open),
                     Taken::Wait => {
                         self.next += 1;
-                        let ticket = slots.wait(&tenant, self.limit, self.next);
+                        let ticket = slots.wait(&tenant, self.limit, start(), self.next);
                         self.waiting.insert(self.next, (tenant, ticket));
                     }
                 }

@@ -1,0 +1,314 @@
+//! Departures and deaths: a client that goes leaves nothing behind, a server that dies is replaced, and
+//! nobody waits longer than promised.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::support::{Cluster, Proxy, message};
+
+const ONE: &str = "T(?column?) D(1) C(SELECT 1) Z(I)";
+const BUSY: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'";
+
+async fn one_server() -> (Cluster, Proxy) {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.one_server();
+        config.set("defaults.queue_timeout", "10s");
+    })
+    .await;
+    (cluster, proxy)
+}
+
+// === clients that leave ===
+
+#[tokio::test]
+async fn a_client_that_vanishes_at_any_point_frees_its_server_at_once_and_leaves_nothing() {
+    let (cluster, proxy) = one_server().await;
+    let insert = "INSERT INTO notes (body) VALUES ('orphan')";
+    let batch = message::unnamed(insert, &[]);
+    let partings: [(&str, Vec<u8>, Option<u8>); 11] = [
+        ("before it asks", vec![], None),
+        ("mid-transaction", [message::query("BEGIN"), message::query(insert)].concat(), Some(b'C')),
+        (
+            "in a failed transaction",
+            [message::query("BEGIN"), message::query("SELECT 1/0")].concat(),
+            Some(b'E'),
+        ),
+        ("mid-query", message::query(&format!("{insert}; SELECT pg_sleep(60)")), None),
+        (
+            "mid-result",
+            message::query("SELECT repeat('x', 10000) FROM generate_series(1, 100000)"),
+            Some(b'D'),
+        ),
+        ("without Sync", [batch.clone(), message::flush()].concat(), Some(b'C')),
+        ("without Sync and unflushed", batch, None),
+        (
+            "in an error without Sync",
+            [message::unnamed("SELECT 1/0", &[]), message::flush()].concat(),
+            Some(b'E'),
+        ),
+        (
+            "mid-COPY in",
+            [message::query("COPY imports FROM STDIN"), message::copy_data("orphan\n")].concat(),
+            Some(b'G'),
+        ),
+        (
+            "mid-COPY out",
+            message::query("COPY (SELECT repeat('x', 10000) FROM generate_series(1, 100000)) TO STDOUT"),
+            Some(b'd'),
+        ),
+        ("mid-message", message::query(insert)[..20].to_vec(), None),
+    ];
+    let mut next = proxy.link("globex_app").await;
+    for (what, bytes, reached) in partings {
+        for polite in ["Terminate", "nothing"] {
+            let mut link = proxy.link("acme_app").await;
+            link.send(&bytes).await;
+            if let Some(tag) = reached {
+                link.until(tag).await;
+            }
+            if polite == "Terminate" && what != "mid-message" {
+                drop(link.try_send(message::terminate()).await);
+            }
+            drop(link);
+            let before = Instant::now();
+            assert_eq!(next.query("SELECT 1").await, ONE, "{what}, {polite}");
+            assert!(before.elapsed() < Duration::from_secs(5), "{what}, {polite}: {:?}", before.elapsed());
+            let who = next.query("SELECT string_agg(DISTINCT tenant_id, ',') FROM notes").await;
+            assert_eq!(who.value(), "globex", "{what}, {polite}");
+        }
+    }
+    next.leave().await;
+    proxy.comes_to_rest().await;
+    cluster.settles(BUSY, "0").await;
+    assert_eq!(cluster.value("SELECT count(*) FROM notes WHERE body = 'orphan'").await, "0");
+    assert_eq!(cluster.value("SELECT count(*) FROM imports").await, "0");
+}
+
+#[tokio::test]
+async fn the_query_of_a_client_that_vanished_is_cancelled() {
+    let (cluster, proxy) = one_server().await;
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    let mut link = proxy.link("acme_app").await;
+    link.send(message::query("SELECT pg_sleep(60)")).await;
+    cluster.settles(sleeping, "1").await;
+    drop(link);
+    let before = Instant::now();
+    cluster.settles(sleeping, "0").await;
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    proxy.comes_to_rest().await;
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_while_waiting_gives_its_place_in_the_line_up() {
+    let (cluster, proxy) = one_server().await;
+    let mut holder = proxy.link("globex_app").await;
+    holder.query("BEGIN").await;
+    for _ in 0..5 {
+        let mut waiting = proxy.link("acme_app").await;
+        waiting.send(message::query("INSERT INTO imports VALUES ('orphan')")).await;
+    }
+    let mut patient = proxy.link("initech_app").await;
+    patient.send(message::query("SELECT 1")).await;
+    proxy.measures("pgtenant_clients", &[], 2.0).await;
+    assert_eq!(holder.query("COMMIT").await, "C(COMMIT) Z(I)");
+    assert_eq!(patient.answer().await, ONE);
+    assert_eq!(cluster.value("SELECT count(*) FROM imports").await, "0", "nobody's statement is not run");
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_sending_side_still_gets_its_transaction_ended() {
+    let (cluster, proxy) = one_server().await;
+    let mut link = proxy.link("acme_app").await;
+    link.query("BEGIN").await;
+    link.query("INSERT INTO notes (body) VALUES ('orphan')").await;
+    link.shut().await;
+    link.closes().await;
+    assert_eq!(proxy.link("globex_app").await.query("SELECT 1").await, ONE);
+    assert_eq!(cluster.value("SELECT count(*) FROM notes WHERE body = 'orphan'").await, "0");
+}
+
+// === servers that die ===
+
+#[tokio::test]
+async fn a_server_that_died_idle_is_never_noticed() {
+    let (cluster, proxy) = one_server().await;
+    let mut link = proxy.link("acme_app").await;
+    for _ in 0..5 {
+        assert_eq!(link.query("SELECT 1").await, ONE);
+        cluster.kill_servers().await;
+        assert_eq!(link.extended("SELECT 1", &[]).await, "1 2 T(?column?) D(1) C(SELECT 1) Z(I)");
+        cluster.kill_servers().await;
+    }
+    assert_eq!(link.query("BEGIN").await, "C(BEGIN) Z(T)");
+    assert_eq!(link.query("COMMIT").await, "C(COMMIT) Z(I)");
+}
+
+#[tokio::test]
+async fn a_server_that_dies_mid_query_is_a_clear_error_and_the_next_query_works() {
+    let (cluster, proxy) = one_server().await;
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    let mut link = proxy.link("acme_app").await;
+    let deaths: [(&str, Vec<u8>); 3] = [
+        ("simple", message::query("SELECT pg_sleep(60)")),
+        ("extended", [message::unnamed("SELECT pg_sleep(60)", &[]), message::sync()].concat()),
+        ("in a transaction", message::query("BEGIN; SELECT pg_sleep(60)")),
+    ];
+    for (what, bytes) in deaths {
+        link.send(bytes).await;
+        cluster.settles(sleeping, "1").await;
+        cluster.kill_servers().await;
+        let answer = link.answer().await.without(b"TC12n");
+        assert_eq!(answer, "E(08006) Z(I)", "{what}");
+        assert_eq!(link.query("SELECT 1").await, ONE, "{what}");
+    }
+    let mut other = proxy.link("globex_app").await;
+    let who = other.query("SELECT string_agg(DISTINCT tenant_id, ',') FROM notes").await;
+    assert_eq!(who.value(), "globex");
+}
+
+#[tokio::test]
+async fn a_transaction_whose_server_died_while_the_client_was_thinking_is_lost_and_says_so() {
+    let (cluster, proxy) = one_server().await;
+    let mut link = proxy.link("acme_app").await;
+    link.query("BEGIN").await;
+    link.query("INSERT INTO notes (body) VALUES ('lost')").await;
+    cluster.kill_servers().await;
+    // At once or at the next statement: never is the rest of the transaction run on another server.
+    link.send(message::query("INSERT INTO notes (body) VALUES ('rest')")).await;
+    let answer = link.answer().await;
+    assert_eq!(answer.code().as_deref(), Some("08006"), "{answer}");
+    assert_eq!(cluster.value("SELECT count(*) FROM notes WHERE body IN ('lost', 'rest')").await, "0");
+    assert_eq!(proxy.link("acme_app").await.query("SELECT 1").await, ONE);
+}
+
+#[tokio::test]
+async fn a_restart_of_postgresql_is_survived() {
+    let (mut cluster, proxy) = one_server().await;
+    let mut link = proxy.link("acme_app").await;
+    assert_eq!(link.query("SELECT 1").await, ONE);
+    cluster.crash();
+    let refused = link.query("SELECT 1").await;
+    assert!(matches!(refused.code().as_deref(), Some("08001" | "08006")), "{refused}");
+    assert_eq!(refused.0.last().unwrap().to_string(), "Z(I)", "the client is kept: {refused}");
+    cluster.boot().await;
+    assert_eq!(link.query("SELECT 1").await, ONE);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_reached_is_said_to_be_so_in_time() {
+    let cluster = Cluster::start().await;
+    let nowhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = nowhere.local_addr().unwrap().to_string();
+    let proxy = Proxy::start(&cluster, |config| {
+        config.set("upstream.main.hosts", vec![address.clone()]);
+        config.set("upstream.main.connect_timeout", "500ms");
+        config.set("defaults.queue_timeout", "2s");
+    })
+    .await;
+    let before = Instant::now();
+    // Refused at login or at the first statement: both are told in the upstream's class.
+    let code = match proxy.login("acme_app", &[]).await {
+        Err(fault) => Some(fault.code),
+        Ok(mut link) => link.query("SELECT 1").await.code(),
+    };
+    assert!(matches!(code.as_deref(), Some("08001" | "08006" | "53300")), "{code:?}");
+    assert!(before.elapsed() < Duration::from_secs(8), "{:?}", before.elapsed());
+}
+
+// === waiting ===
+
+#[tokio::test]
+async fn waiting_for_a_server_ends_with_53300_when_the_time_is_up() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.one_server();
+        config.set("defaults.queue_timeout", "400ms");
+    })
+    .await;
+    let mut holder = proxy.link("globex_app").await;
+    holder.query("BEGIN").await;
+    let mut waiting = proxy.link("acme_app").await;
+    for batch in [message::query("SELECT 1"), [message::unnamed("SELECT 1", &[]), message::sync()].concat()] {
+        let before = Instant::now();
+        let answer = waiting.ask(batch).await;
+        let took = before.elapsed();
+        assert_eq!(answer, "E(53300) Z(I)");
+        assert!(took >= Duration::from_millis(350) && took < Duration::from_secs(4), "{took:?}");
+    }
+    holder.query("COMMIT").await;
+    assert_eq!(waiting.query("SELECT 1").await, ONE);
+    let waited = proxy.metrics().await.sum("pgtenant_queue_wait_seconds_sum", &[("tenant", "acme")]);
+    assert!(waited >= 0.35, "the waiting is measured: {waited}");
+}
+
+#[tokio::test]
+async fn a_tenant_at_its_own_server_limit_waits_while_others_are_served() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.set_tenant("acme", "max_servers", 1);
+        config.set_tenant("acme", "queue_timeout", "400ms");
+    })
+    .await;
+    let mut first = proxy.link("acme_app").await;
+    first.query("BEGIN").await;
+    let mut second = proxy.link("acme_app").await;
+    assert_eq!(second.query("SELECT 1").await, "E(53300) Z(I)");
+    assert_eq!(proxy.link("globex_app").await.query("SELECT 1").await, ONE);
+    first.query("COMMIT").await;
+    assert_eq!(second.query("SELECT 1").await, ONE);
+}
+
+#[tokio::test]
+async fn the_pool_never_grows_beyond_its_size_and_serves_everyone() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.set("upstream.main.pool_size", 3);
+        config.set("defaults.queue_timeout", "19s");
+    })
+    .await;
+    let mut links = Vec::new();
+    for number in 0..30 {
+        let mut link = proxy.link(["acme_app", "globex_app", "initech_app"][number % 3]).await;
+        link.send(message::query("SELECT pg_sleep(0.05), 'done' AS done")).await;
+        links.push(link);
+    }
+    assert!(cluster.connections("app").await <= 3);
+    for link in &mut links {
+        assert_eq!(link.answer().await.code(), None);
+    }
+    assert!(cluster.connections("app").await <= 3);
+    assert_eq!(proxy.metrics().await.sum("pgtenant_servers", &[("upstream", "main")]), 3.0);
+}
+
+#[tokio::test]
+async fn a_statement_beyond_its_time_is_ended_with_57014() {
+    let cluster = Cluster::start().await;
+    let proxy =
+        Proxy::start(&cluster, |config| config.set_tenant("acme", "statement_timeout", "400ms")).await;
+    let mut link = proxy.link("acme_app").await;
+    let before = Instant::now();
+    assert_eq!(link.query("SELECT pg_sleep(30)").await.code().as_deref(), Some("57014"));
+    assert!(before.elapsed() < Duration::from_secs(5));
+    assert_eq!(link.query("SELECT 1").await, ONE);
+    let free = proxy.link("globex_app").await.query("SELECT pg_sleep(0.6), 'done' AS done").await;
+    assert_eq!(free.code(), None, "the limit is acme's own");
+}
+
+#[tokio::test]
+async fn a_client_idle_in_its_transaction_beyond_its_time_is_put_out_with_25p03() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.one_server();
+        config.set_tenant("acme", "idle_transaction_timeout", "400ms");
+    })
+    .await;
+    let mut link = proxy.link("acme_app").await;
+    link.query("BEGIN").await;
+    link.query("INSERT INTO notes (body) VALUES ('idle')").await;
+    let last = link.until(b'E').await;
+    assert_eq!(last.code().as_deref(), Some("25P03"), "{last}");
+    assert_eq!(proxy.link("globex_app").await.query("SELECT 1").await, ONE);
+    assert_eq!(cluster.value("SELECT count(*) FROM notes WHERE body = 'idle'").await, "0");
+}

@@ -1,0 +1,22 @@
+//! The promises of pgtenant, proven from outside: a real `PostgreSQL`, the real binary, real bytes.
+//! One file per promise; each test is named as the sentence it proves. `support` holds the vocabulary:
+//! `Cluster`, `Proxy`, `Link`.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+#![expect(clippy::float_cmp, reason = "metrics that count are whole numbers")]
+#![expect(clippy::doc_markdown, reason = "the protocol's message names read better bare")]
+#![expect(clippy::redundant_closure_for_method_calls, reason = "changes of a configuration look alike")]
+#![expect(clippy::print_stdout, reason = "a failing test shows its seed and the proxy's log")]
+
+mod support;
+
+mod cancel;
+mod chaos;
+mod copy;
+mod departures;
+mod isolation;
+mod operations;
+mod protocol;
+mod same_as_direct;
+mod serves;
+mod tenant;
+mod upstream;

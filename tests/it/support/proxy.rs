@@ -1,0 +1,266 @@
+//! One running `pgtenant`: started, reloaded, terminated and looked at from outside only.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+
+use tempfile::TempDir;
+
+use super::cluster::Cluster;
+use super::config::Config;
+use super::link::{Fault, Link};
+use super::metrics::{self, Metrics};
+use super::{eventually, message, process, within};
+
+/// The binary under test; another build of it may be named by the environment.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("PGTENANT_BINARY")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_pgtenant")), PathBuf::from)
+}
+
+/// One running proxy; killed on drop.
+pub(crate) struct Proxy {
+    child: Child,
+    directory: TempDir,
+    port: u16,
+    metrics_port: u16,
+    config: Config,
+}
+
+// === impl Proxy: its life ===
+
+impl Proxy {
+    /// Starts a proxy in front of the cluster, its configuration changed by `change`.
+    pub(crate) async fn start(cluster: &Cluster, change: impl Fn(&mut Config)) -> Self {
+        for _ in 0..5 {
+            let mut config = Config::new(cluster);
+            let (port, metrics_port) = (process::free_port(), process::free_port());
+            config.set("listen.address", format!("127.0.0.1:{port}"));
+            config.set("metrics.address", format!("127.0.0.1:{metrics_port}"));
+            change(&mut config);
+            let directory = tempfile::tempdir().unwrap();
+            let file = write(&directory, &config);
+            let arguments = ["serve".to_owned(), "--config".to_owned(), file.display().to_string()];
+            let log = directory.path().join("log");
+            let child = process::spawn(&binary(), &arguments, None, "KILL", &log);
+            let mut proxy = Self { child, directory, port, metrics_port, config };
+            if proxy.came_up().await {
+                return proxy;
+            }
+            let log = proxy.log();
+            assert!(log.to_lowercase().contains("in use"), "pgtenant does not start: {log}");
+        }
+        panic!("no free port for pgtenant");
+    }
+
+    async fn came_up(&mut self) -> bool {
+        let port = self.port;
+        eventually("pgtenant to accept", || {
+            let exited = self.child.try_wait().unwrap().is_some();
+            async move {
+                if exited {
+                    return Some(false);
+                }
+                tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok().then_some(true)
+            }
+        })
+        .await
+    }
+
+    /// Rewrites the configuration and has it read again; returns what was logged about it.
+    pub(crate) async fn reload(&mut self, change: impl FnOnce(&mut Config)) -> String {
+        change(&mut self.config);
+        let text = self.config.text();
+        self.reload_text(&text).await
+    }
+
+    /// Has any text read as the configuration; returns what was logged about it.
+    pub(crate) async fn reload_text(&mut self, text: &str) -> String {
+        let before = self.log().len();
+        fs::write(self.directory.path().join("pgtenant.toml"), text).unwrap();
+        process::signal(self.child.id(), "HUP");
+        eventually("a log line about the reload", || async {
+            let log = self.log().split_off(before);
+            log.lines()
+                .any(|line| line.to_lowercase().contains("reload") && log.ends_with('\n'))
+                .then_some(log)
+        })
+        .await
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        process::signal(self.child.id(), "TERM");
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) async fn exits(&mut self) -> ExitStatus {
+        eventually("pgtenant to exit", || {
+            let status = self.child.try_wait().unwrap();
+            async move { status }
+        })
+        .await
+    }
+
+    /// Everything it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until the log holds a text.
+    pub(crate) async fn logged(&self, text: &str) {
+        eventually(&format!("'{text}' in the log"), || async { self.log().contains(text).then_some(()) })
+            .await;
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        process::resident_kib(self.child.id())
+    }
+}
+
+// === impl Proxy: its clients ===
+
+impl Proxy {
+    /// The TCP port.
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A TCP connection on which nothing has been said.
+    pub(crate) async fn raw(&self) -> Link {
+        Link::tcp(self.port).await
+    }
+
+    /// A frame client, logged in.
+    pub(crate) async fn link(&self, user: &str) -> Link {
+        self.link_with(user, &[]).await
+    }
+
+    /// A frame client, logged in with startup parameters of its own.
+    pub(crate) async fn link_with(&self, user: &str, parameters: &[(&str, &str)]) -> Link {
+        match self.login(user, parameters).await {
+            Ok(link) => link,
+            Err(fault) => panic!("{user} cannot log in: {fault:?}; {}", self.log()),
+        }
+    }
+
+    /// Tries to log in.
+    pub(crate) async fn login(&self, user: &str, parameters: &[(&str, &str)]) -> Result<Link, Fault> {
+        let password = format!("{}-secret", user.split('.').next().unwrap());
+        self.login_as(user, &password, parameters).await
+    }
+
+    /// Tries to log in with a password.
+    pub(crate) async fn login_as(
+        &self,
+        user: &str,
+        password: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<Link, Fault> {
+        let mut link = self.raw().await;
+        let all = [&[("user", user), ("database", "app")], parameters].concat();
+        link.startup_as(message::VERSION_3_0, &all).await;
+        link.authenticate(password).await?;
+        Ok(link)
+    }
+
+    /// A client by tokio-postgres.
+    pub(crate) async fn client(&self, user: &str) -> tokio_postgres::Client {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(self.port).user(user).password(format!("{user}-secret")).dbname("app");
+        let (client, connection) =
+            within("a login by tokio-postgres", config.connect(tokio_postgres::NoTls)).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Runs SQL through psql; returns standard output and standard error.
+    pub(crate) async fn psql(&self, user: &str, sslmode: &str, sql: &str) -> (String, String) {
+        let destination = format!(
+            "host=127.0.0.1 port={} user={user} dbname=app sslmode={sslmode} connect_timeout=10",
+            self.port
+        );
+        let mut command = Command::new("psql");
+        command.args(["-X", "-A", "-t", "-v", "VERBOSITY=verbose", "-d", &destination, "-c", sql]);
+        command.env("PGPASSWORD", format!("{user}-secret"));
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        (text(&output.stdout), text(&output.stderr))
+    }
+}
+
+// === impl Proxy: its metrics ===
+
+impl Proxy {
+    /// What `/metrics` says now.
+    pub(crate) async fn metrics(&self) -> Metrics {
+        let (status, body) = self.http("/metrics").await;
+        assert_eq!(status, 200);
+        Metrics::parse(&body)
+    }
+
+    /// Status and body of a path on the metrics address; 0 if nobody listens.
+    pub(crate) async fn http(&self, path: &str) -> (u16, String) {
+        metrics::get(self.metrics_port, path).await.unwrap_or_default()
+    }
+
+    /// Waits until the sum of a metric is as wished.
+    pub(crate) async fn measures(&self, name: &str, labels: &[(&str, &str)], wanted: f64) {
+        let mut last = f64::NAN;
+        let asked = async {
+            loop {
+                last = self.metrics().await.sum(name, labels);
+                if (last - wanted).abs() < 0.5 {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let outcome = tokio::time::timeout(super::DEADLINE, asked).await;
+        assert!(outcome.is_ok(), "{name}{labels:?}: wanted {wanted}, got {last}; {}", self.log());
+    }
+
+    /// Waits until nobody is connected and every server is idle.
+    pub(crate) async fn comes_to_rest(&self) {
+        self.measures("pgtenant_clients", &[], 0.0).await;
+        let busy = || async {
+            let metrics = self.metrics().await;
+            let busy: Vec<String> = metrics
+                .series("pgtenant_servers", &[])
+                .filter(|(series, value)| !series.contains("state=\"idle\"") && *value != 0.0)
+                .map(|(series, value)| format!("{series} {value}"))
+                .collect();
+            busy.is_empty().then_some(())
+        };
+        eventually("every server to be idle", busy).await;
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("--- the last lines of pgtenant's log ---");
+            for line in &lines[lines.len().saturating_sub(40)..] {
+                println!("{line}");
+            }
+        }
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Runs the binary to its end; returns exit code and both outputs.
+pub(crate) fn run(arguments: &[&str]) -> (i32, String) {
+    let output = Command::new(binary()).args(arguments).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn write(directory: &TempDir, config: &Config) -> PathBuf {
+    let file = directory.path().join("pgtenant.toml");
+    fs::write(&file, config.text()).unwrap();
+    file
+}

@@ -1,0 +1,33 @@
+-- What every test finds in its cluster: a shared table under forced row-level security, rows of three
+-- tenants, and a login role that owns nothing and may bypass nothing.
+CREATE ROLE app_owner LOGIN PASSWORD 'owner-secret';
+CREATE ROLE app LOGIN PASSWORD 'app-secret' NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
+CREATE DATABASE app OWNER app_owner;
+\connect app
+SET ROLE app_owner;
+CREATE TABLE notes (
+    id bigserial PRIMARY KEY,
+    tenant_id text NOT NULL DEFAULT current_setting('app.tenant_id'),
+    body text
+);
+ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notes FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON notes
+    USING (tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')))
+    WITH CHECK (tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')));
+-- COPY FROM is refused by PostgreSQL on a table under row-level security, so it has a table of its own.
+CREATE TABLE imports (line text);
+CREATE SCHEMA shelf;
+CREATE TABLE shelf.notes (body text);
+INSERT INTO shelf.notes VALUES ('from the shelf');
+-- A function that leaves a temporary table behind, unseen by whoever reads the statement.
+CREATE FUNCTION scribble() RETURNS void LANGUAGE plpgsql AS
+    $$ BEGIN CREATE TEMP TABLE IF NOT EXISTS scribbled (body text); END $$;
+GRANT USAGE ON SCHEMA shelf TO app;
+GRANT SELECT ON shelf.notes TO app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON notes, imports TO app;
+GRANT USAGE ON SEQUENCE notes_id_seq TO app;
+RESET ROLE;
+INSERT INTO notes (tenant_id, body)
+SELECT tenant, 'note ' || n || ' of ' || tenant
+FROM unnest(ARRAY['acme', 'globex', 'initech']) AS tenant, generate_series(1, 10) AS n;

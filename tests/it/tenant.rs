@@ -1,0 +1,265 @@
+//! It knows the tenant: from the credential, from the packet, from the name, and from nothing else.
+
+use crate::support::{Cluster, Proxy, message};
+
+const WHO: &str = "SELECT string_agg(DISTINCT tenant_id, ',') FROM notes";
+
+#[tokio::test]
+async fn a_bound_user_sees_the_rows_of_its_tenant_only() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    for tenant in ["acme", "globex", "initech"] {
+        let mut link = proxy.link(&format!("{tenant}_app")).await;
+        assert_eq!(link.query(WHO).await.value(), tenant);
+        assert_eq!(link.extended(WHO, &[]).await.value(), tenant);
+        assert_eq!(link.query("SELECT current_setting('app.tenant_id')").await.value(), tenant);
+        assert_eq!(link.query("SELECT current_user || '/' || session_user").await.value(), "app/app");
+    }
+}
+
+#[tokio::test]
+async fn a_row_written_without_naming_a_tenant_belongs_to_the_writers() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    let mut link = proxy.link("acme_app").await;
+    assert_eq!(
+        link.query("INSERT INTO notes (body) VALUES ('mine') RETURNING tenant_id").await.value(),
+        "acme"
+    );
+    let foreign = link.query("INSERT INTO notes (tenant_id, body) VALUES ('globex', 'planted')").await;
+    assert_eq!(foreign, "E(42501) Z(I)", "the policy's own refusal");
+    assert_eq!(link.query("UPDATE notes SET body = 'x' WHERE tenant_id <> 'acme'").await, "C(UPDATE 0) Z(I)");
+    assert_eq!(link.query("DELETE FROM notes WHERE tenant_id <> 'acme'").await, "C(DELETE 0) Z(I)");
+    assert_eq!(cluster.value("SELECT count(*) FROM notes WHERE body = 'planted'").await, "0");
+}
+
+#[tokio::test]
+async fn a_gateway_user_names_its_tenant_in_any_of_the_agreed_ways() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    let ways: [(&str, &[(&str, &str)]); 9] = [
+        ("api", &[("app.tenant_id", "globex")]),
+        ("api", &[("App.Tenant_ID", "globex")]),
+        ("api", &[("options", "-c app.tenant_id=globex")]),
+        ("api", &[("options", "-capp.tenant_id=globex")]),
+        ("api", &[("options", "--app.tenant_id=globex")]),
+        ("api", &[("options", "-c statement_timeout=9s -c app.tenant_id=globex")]),
+        ("api.globex", &[]),
+        ("any", &[("app.tenant_id", "globex")]),
+        ("any.globex", &[]),
+    ];
+    for (user, parameters) in ways {
+        let mut link = proxy.link_with(user, parameters).await;
+        assert_eq!(link.query(WHO).await.value(), "globex", "{user} {parameters:?}");
+        assert_eq!(link.extended(WHO, &[]).await.value(), "globex", "{user} {parameters:?}");
+    }
+}
+
+#[tokio::test]
+async fn two_names_that_disagree_are_settled_for_the_packets_or_refused() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    match proxy.login("api.globex", &[("app.tenant_id", "acme")]).await {
+        Ok(mut link) => assert_eq!(link.query(WHO).await.value(), "acme"),
+        Err(fault) => assert_eq!(fault.code, "28000"),
+    }
+    let mut agreed = proxy.link_with("api.acme", &[("app.tenant_id", "acme")]).await;
+    assert_eq!(agreed.query(WHO).await.value(), "acme");
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_not_granted_is_refused_at_login() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    let cases: [(&str, &[(&str, &str)]); 5] = [
+        ("api", &[("app.tenant_id", "initech")]),
+        ("api", &[("options", "-c app.tenant_id=initech")]),
+        ("api.initech", &[]),
+        ("acme_app", &[("app.tenant_id", "globex")]),
+        ("acme_app", &[("options", "-c app.tenant_id=globex")]),
+    ];
+    for (user, parameters) in cases {
+        let fault = proxy.login(user, parameters).await.err();
+        let fault = fault.unwrap_or_else(|| panic!("{user} {parameters:?} was let in"));
+        assert_eq!(
+            (fault.code.as_str(), fault.severity.as_str()),
+            ("28000", "FATAL"),
+            "{user} {parameters:?}"
+        );
+    }
+    let mut own = proxy.link_with("acme_app", &[("app.tenant_id", "acme")]).await;
+    assert_eq!(own.query(WHO).await.value(), "acme", "a bound user may name its own");
+}
+
+#[tokio::test]
+async fn a_gateway_user_without_a_tenant_is_refused_each_statement_and_told_what_to_do() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    let mut link = proxy.link("api").await;
+    let refusal = link.query("INSERT INTO imports VALUES ('bare')").await;
+    assert_eq!(refusal, "E(28000) Z(I)");
+    assert!(refusal.fault().hint.is_some(), "{:?}", refusal.fault());
+    let batch = [message::unnamed("INSERT INTO imports VALUES ('bare')", &[]), message::sync()].concat();
+    assert_eq!(link.ask(batch).await, "E(28000) Z(I)");
+    assert_eq!(link.query("SELECT 1").await.code().as_deref(), Some("28000"));
+    assert_eq!(cluster.value("SELECT count(*) FROM imports").await, "0", "nothing was run");
+}
+
+#[tokio::test]
+async fn where_no_tenant_is_required_a_gateway_user_without_one_sees_nothing() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.one_server();
+        config.set("tenancy.require_tenant", false);
+    })
+    .await;
+    let mut link = proxy.link("api").await;
+    let mut other = proxy.link("acme_app").await;
+    for _ in 0..3 {
+        assert_eq!(link.query("SELECT count(*) FROM notes").await.value(), "0");
+        assert_eq!(other.query("SELECT count(*) FROM notes").await.value(), "10");
+        assert_eq!(link.extended("SELECT count(*) FROM notes", &[]).await.value(), "0");
+        assert_eq!(other.query("SELECT 1/0").await.code().as_deref(), Some("22012"));
+    }
+}
+
+#[tokio::test]
+async fn a_maintenance_user_runs_as_its_own_role_without_a_tenant() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let mut tenant = proxy.link("acme_app").await;
+    assert_eq!(tenant.query("SELECT 1").await.value(), "1");
+    let mut link = proxy.link("migrate").await;
+    assert_eq!(link.query("SELECT current_user").await.value(), "app_owner");
+    let setting = "SELECT coalesce(current_setting('app.tenant_id', true), '')";
+    assert_eq!(link.query(setting).await.value(), "", "no tenant");
+    assert_eq!(link.query("CREATE TABLE fresh (id int)").await, "C(CREATE TABLE) Z(I)");
+    assert_eq!(link.query("VACUUM fresh").await, "C(VACUUM) Z(I)", "outside any transaction of ours");
+    assert_eq!(link.query("CREATE INDEX CONCURRENTLY ON fresh (id)").await, "C(CREATE INDEX) Z(I)");
+    assert_eq!(tenant.query("SELECT current_user").await.value(), "app", "the pools are apart");
+    proxy.logged("migrate").await;
+}
+
+// === startup parameters ===
+
+/// What a client may ask for at startup, and what `SHOW` says then.
+const PARAMETERS: [(&str, &str, &str); 7] = [
+    ("DateStyle", "German, DMY", "German, DMY"),
+    ("TimeZone", "Asia/Tokyo", "Asia/Tokyo"),
+    ("search_path", "shelf", "shelf"),
+    ("statement_timeout", "71s", "71s"),
+    ("IntervalStyle", "iso_8601", "iso_8601"),
+    ("extra_float_digits", "2", "2"),
+    ("client_encoding", "LATIN1", "LATIN1"),
+];
+
+#[tokio::test]
+async fn startup_parameters_take_effect_for_this_client_and_no_other() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    for (name, value, shown) in PARAMETERS {
+        let mut neighbour = proxy.link("acme_app").await;
+        let show = format!("SHOW {name}");
+        let default = neighbour.query(&show).await.value();
+        assert_ne!(default, shown, "{name}: the test needs another value");
+        let option = format!("-c {name}={}", value.replace(' ', "\\ "));
+        for parameter in [(name, value), ("options", option.as_str())] {
+            let mut link = proxy.link_with("acme_app", &[parameter]).await;
+            for _ in 0..2 {
+                assert_eq!(link.query(&show).await.value(), shown, "{parameter:?}");
+                assert_eq!(
+                    neighbour.query(&show).await.value(),
+                    default,
+                    "{parameter:?} reached a neighbour"
+                );
+                assert_eq!(link.extended(&show, &[]).await.value(), shown, "{parameter:?} extended");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_login_reports_parameters_as_postgresql_would() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    let asked = [
+        ("client_encoding", "utf-8"),
+        ("datestyle", "german"),
+        ("timezone", "asia/tokyo"),
+        ("application_name", "x"),
+    ];
+    let ours = proxy.link_with("acme_app", &asked).await;
+    let mut direct = crate::support::Link::tcp(cluster.port()).await;
+    direct.startup(&[&[("user", "app"), ("database", "app")], &asked[..]].concat()).await;
+    direct.authenticate("app-secret").await.unwrap();
+    let mut names: Vec<_> = direct.parameters.keys().collect();
+    names.sort();
+    for name in names {
+        // The session's role is the client's login name at pgtenant: either is a fair answer.
+        if name != "session_authorization" && name != "application_name" {
+            assert_eq!(ours.parameters.get(name), direct.parameters.get(name), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_application_name_is_seen_by_the_client_and_in_the_servers_activity() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let mut link = proxy.link_with("acme_app", &[("application_name", "billing")]).await;
+    let mut other = proxy.link_with("globex_app", &[("application_name", "search")]).await;
+    let own = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+    for _ in 0..2 {
+        let name = link.query(own).await.value();
+        assert!(name.contains("billing"), "{name}");
+        let name = other.query(own).await.value();
+        assert!(name.contains("search"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn role_authorization_and_tenant_never_pass_through_from_the_startup_packet() {
+    let cluster = Cluster::start().await;
+    cluster.execute("GRANT app_owner TO app").await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let cases = [
+        ("role", "app_owner"),
+        ("ROLE", "app_owner"),
+        ("session_authorization", "app_owner"),
+        ("options", "-c role=app_owner"),
+        ("options", "-crole=app_owner"),
+        ("options", "--role=app_owner"),
+        ("options", "-c session_authorization=app_owner"),
+        ("options", "-c search_path=public -c ROLE=app_owner"),
+        ("options", "-c row_security=off"),
+        ("options", "-c app.tenant_id=acme -c app.tenant_id=globex"),
+        ("replication", "database"),
+    ];
+    let who = "SELECT current_user || '/' || session_user || '/' || current_setting('app.tenant_id')";
+    for parameter in cases {
+        match proxy.login("acme_app", &[parameter]).await {
+            Err(fault) => assert_ne!(fault.code, "28P01", "{parameter:?}: {fault:?}"),
+            Ok(mut link) => {
+                assert_eq!(link.query(who).await.value(), "app/app/acme", "{parameter:?}");
+                assert_eq!(link.query("DISCARD ALL").await.code(), None);
+                assert_eq!(link.query(who).await.value(), "app/app/acme", "{parameter:?} after DISCARD ALL");
+                assert_eq!(link.query(WHO).await.value(), "acme", "{parameter:?}");
+            }
+        }
+        let mut next = proxy.link("globex_app").await;
+        assert_eq!(next.query(who).await.value(), "app/app/globex", "{parameter:?} reached the next tenant");
+    }
+}
+
+#[tokio::test]
+async fn discard_all_returns_to_what_this_client_asked_for_at_startup() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let mut link = proxy.link_with("acme_app", &[("search_path", "shelf"), ("DateStyle", "German")]).await;
+    for reset in ["DISCARD ALL", "RESET ALL", "RESET search_path", "SET search_path TO DEFAULT"] {
+        assert_eq!(link.query(reset).await.code(), None, "{reset}");
+        assert_eq!(link.query("SHOW search_path").await.value(), "shelf", "{reset}");
+        assert_eq!(link.query("SELECT body FROM notes").await.value(), "from the shelf", "{reset}");
+        assert_eq!(link.query("SELECT current_setting('app.tenant_id')").await.value(), "acme", "{reset}");
+    }
+}
