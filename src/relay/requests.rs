@@ -365,6 +365,12 @@ impl Conversation {
         if discards && server.enters_context() {
             parse.text = DISCARD_STAND_IN;
         }
+        if self.status == Status::Failed && !survey.first.ends_failed_block() {
+            // PostgreSQL looks at the block's state first; what is told here without it must not.
+            encode::parse(server.server().channel.output.space(), "", parse.text, parse.types);
+            self.ledger.push(Owed::Parse(Shown::Client, Undo::Nothing));
+            return;
+        }
         if parse.name.is_empty() {
             let statement = self.relay.interner.single(parse.text, parse.types, survey);
             server.server().unnamed = Some(statement.id);

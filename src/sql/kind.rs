@@ -76,6 +76,20 @@ pub enum StatementKind {
 // === impl StatementKind ===
 
 impl StatementKind {
+    /// Whether it is allowed in a failed transaction block (`IsTransactionExitStmt` in PostgreSQL's `postgres.c`).
+    pub fn ends_failed_block(self) -> bool {
+        matches!(
+            self,
+            Self::Commit
+                | Self::CommitAndChain
+                | Self::Rollback
+                | Self::RollbackAndChain
+                | Self::RollbackTo
+                | Self::PrepareTransaction
+                | Self::Nothing
+        )
+    }
+
     /// Whether a statement of this kind may leave something behind, its contents aside.
     pub fn session_state(self) -> SessionState {
         match self {

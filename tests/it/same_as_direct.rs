@@ -153,10 +153,23 @@ fn described_in_vain(mut answer: Answer) -> Answer {
     answer
 }
 
+/// In a failed block everything fails: directly a Bind may fail for its parameters first, while the proxy
+/// has to prepare the statement on this server and is told of the block's state. 25P02 is sent in a failed
+/// block only, so this cannot hide the first error of one.
+fn is_refused_by_a_failed_block(answer: &Answer, expected: &Answer) -> bool {
+    let tags = |answer: &Answer| answer.0.iter().map(|frame| frame.tag).collect::<Vec<_>>();
+    answer.to_string() == "E(25P02) Z(E)"
+        && tags(expected) == *b"EZ"
+        && expected.to_string().ends_with("Z(E)")
+}
+
 /// Sends the same to both; none: they answered the same.
 async fn difference(what: &str, bytes_sent: &[u8], direct: &mut Link, proxied: &mut Link) -> Option<String> {
     let expected = described_in_vain(direct.ask(bytes_sent).await);
     let answer = described_in_vain(proxied.ask(bytes_sent).await);
+    if is_refused_by_a_failed_block(&answer, &expected) {
+        return None;
+    }
     if answer.to_string() != expected.to_string() {
         return Some(format!("{what}\n proxied {answer}\n direct  {expected}"));
     }
