@@ -1,3 +1,5 @@
+//! Every setting: its default, both sides of its limits, and all problems at once.
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

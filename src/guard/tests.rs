@@ -1,3 +1,5 @@
+//! The guard against a corpus of attacks and of innocent statements, and under property tests.
+
 use super::*;
 use crate::sql::Count;
 use proptest::prelude::*;

@@ -202,6 +202,7 @@ impl Conversation {
             Some(Owed::Refused(_)) => {
                 if let Some(Owed::Refused(report)) = self.ledger.pop() {
                     self.metrics.error(report.sqlstate.0);
+                    client.input.forget();
                     encode::error_response(client.output.space(), Severity::Error, &report);
                 }
                 self.fail(server);
@@ -285,6 +286,7 @@ impl Conversation {
                     // Without a context there was no stand-in: it really ran.
                     server.server().clear_prepared();
                 }
+                client.input.forget();
                 encode::command_complete(client.output.space(), "DISCARD ALL");
                 return Ok(Fate::Swallow);
             }

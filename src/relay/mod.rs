@@ -2,7 +2,7 @@
 //! far as it must be.
 //!
 //! ```text
-//!   client ──input──> pump ──────> server.output        requests.rs
+//!   client ──input──> pump ──────> server.output        requests.rs, extended.rs, entry.rs
 //!                      │ pushes what is owed
 //!                   [ledger]
 //!                      │ pops what was answered
@@ -13,7 +13,9 @@
 //! time: where the next one begins, the transaction status is known, and so is whether a context is needed.
 
 mod answers;
+mod entry;
 pub mod error;
+mod extended;
 pub mod ledger;
 pub mod prepared;
 mod refusals;

@@ -1,49 +1,22 @@
-//! From the client to the server: `pump`.
-
-use std::sync::Arc;
-
-use tokio::time::Instant;
+//! From the client to the server: `pump`, and the messages that stand for themselves.
 
 use crate::fault::{Report, sqlstate};
 use crate::guard::{self, Verdict};
 use crate::net::Channel;
 use crate::net::buffer::ReadBuffer;
+use crate::relay::entry::Lead;
 use crate::relay::ledger::{Owed, Shown, Undo};
-use crate::relay::prepared::{MAX_NAMED, Statement};
 use crate::relay::{
     Conversation, CopyIn, Discard, Gate, HeldSync, Pumped, RelayFault, Standing, Stream, refusal,
 };
-use crate::sql::{Count, SessionState, StatementKind, Survey, mentions_reset_all, reset_setting};
-use crate::upstream::{Part, SessionParameters, TenantServer, Wear, prepared_name};
+use crate::sql::{Count, StatementKind, Survey, mentions_reset_all, reset_setting};
+use crate::upstream::{SessionParameters, TenantServer};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
 
 /// A text that every PostgreSQL answers with a syntax error: the error that the client reads is ours.
-const REFUSED: &[u8] = b"refused by pgtenant";
-/// Allowed in a transaction block and answered without rows.
-const DISCARD_STAND_IN: &[u8] = b"DISCARD TEMP";
+pub(super) const REFUSED: &[u8] = b"refused by pgtenant";
 const MALFORMED: RelayFault = RelayFault::Protocol("invalid message format");
-
-/// How a transaction begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lead {
-    /// By BEGIN alone.
-    Begin,
-    /// By BEGIN and more in one text.
-    BeginAndMore,
-    /// By anything else.
-    Other,
-}
-
-impl Lead {
-    fn of(survey: Survey) -> Self {
-        match (survey.first, survey.statements) {
-            (StatementKind::Begin, Count::One) => Self::Begin,
-            (StatementKind::Begin, _) => Self::BeginAndMore,
-            _ => Self::Other,
-        }
-    }
-}
 
 /// What to do with a frame before it is looked into.
 enum Admission {
@@ -204,75 +177,10 @@ impl Conversation {
         Ok(())
     }
 
-    /// The first message of a segment; the first of a transaction is preceded by the context.
-    fn begin(&mut self, lead: Lead, server: &mut TenantServer) {
-        if self.gate != Gate::Between {
-            return;
-        }
-        self.gate = Gate::Open;
-        self.started = Some(Instant::now());
-        if !server.enters_context() {
-            return;
-        }
-        match (self.status, self.standing) {
-            (Status::Idle, _) => {}
-            (Status::Transaction, Standing::Doubtful | Standing::Awaited) => {
-                self.enter_in_block(server);
-                return;
-            }
-            // In a failed block nothing runs, so nothing can run without a context.
-            (Status::Transaction | Status::Failed, _) => return,
-        }
-        if server.reset(self.client, &self.parameters) == Part::Sent {
-            self.relay.switches.increment();
-            self.ledger.push(Owed::Reset);
-            self.ledger.push(Owed::Enter);
-        }
-        match lead {
-            Lead::Begin => self.standing = Standing::Awaited,
-            // PostgreSQL warns that there is no block yet; there will be one before the first query.
-            Lead::BeginAndMore => self.enter_in_block(server),
-            Lead::Other => self.enter(server),
-        }
-    }
-
-    fn enter(&mut self, server: &mut TenantServer) {
-        server.enter();
-        self.ledger.push(Owed::Enter);
-        self.standing = Standing::Sure;
-    }
-
-    fn enter_in_block(&mut self, server: &mut TenantServer) {
-        server.enter_in_block();
-        self.ledger.push(Owed::Enter);
-        self.standing = Standing::Sure;
-    }
-
-    /// What has to follow a statement in the same write: the context behind BEGIN, and what the client
-    /// asked for at startup behind RESET ALL.
-    fn follow_up(&mut self, executed: StatementKind, server: &mut TenantServer) {
-        if executed == StatementKind::ResetAll {
-            let startup = self.startup.clone();
-            self.restore(&startup, server);
-        }
-        if self.standing == Standing::Awaited {
-            self.enter_in_block(server);
-        }
-    }
-
-    fn restore(&mut self, parameters: &SessionParameters, server: &mut TenantServer) {
-        if !parameters.is_empty() {
-            server.restore(parameters);
-            self.ledger.push(Owed::Enter);
-        }
-    }
-
-    fn send(&mut self, frame: &[u8], owed: Owed, server: &mut TenantServer) {
+    pub(super) fn send(&mut self, frame: &[u8], owed: Owed, server: &mut TenantServer) {
         server.server().channel.output.space().extend_from_slice(frame);
         self.ledger.push(owed);
     }
-
-    // === simple queries ===
 
     fn query(&mut self, text: &[u8], server: &mut TenantServer) {
         let survey = match guard::inspect(text, &self.relay.rules) {
@@ -287,8 +195,6 @@ impl Conversation {
         self.note_effects(survey, server);
         self.statements.unnamed = None;
         server.server().unnamed = None;
-        // Behind unsynced messages a single statement breaks the session's state on PostgreSQL 18, so it is
-        // sent as one more of them. Several statements stay a Query: they cannot be prepared.
         // RESET of what the client asked for at startup returns to that, not to the server's default.
         let returned = match survey.first {
             StatementKind::Reset | StatementKind::Set if !self.startup.is_empty() => {
@@ -296,44 +202,55 @@ impl Conversation {
             }
             _ => SessionParameters::default(),
         };
+        // Behind unsynced messages a single statement breaks the session's state on PostgreSQL 18, so it is
+        // sent as one more of them. Several statements stay a Query: they cannot be prepared.
         let converts = matches!(survey.statements, Count::One | Count::None)
             && server.enters_context()
             && (!self.ledger.is_empty()
                 || self.standing == Standing::Awaited
                 || survey.first == StatementKind::ResetAll
                 || !returned.is_empty());
-        let out = server.server().channel.output.space();
         if converts {
-            encode::parse(out, "", text, &[0, 0]);
-            encode::bind_text(out, &[]);
-            encode::describe(out, b'P', "");
-            encode::execute_unnamed(out);
-            for owed in [
-                Owed::Parse(Shown::Nobody, Undo::Nothing),
-                Owed::Bind(Shown::Nobody),
-                Owed::DescribePortal(Shown::Nobody),
-                Owed::Execute,
-            ] {
-                self.ledger.push(owed);
-            }
-            self.restore(&returned, server);
-            self.follow_up(survey.first, server);
-            let out = server.server().channel.output.space();
-            if survey.first == StatementKind::CopyFromStdin {
-                encode::bare(out, b'H');
-                self.held = HeldSync::Ours;
-            } else {
-                encode::bare(out, b'S');
-                self.ledger.push(Owed::Sync);
-            }
+            self.send_converted(text, survey, &returned, server);
         } else {
             if survey.statements == Count::Many && !self.startup.is_empty() && mentions_reset_all(text) {
                 self.bound = StatementKind::ResetAll;
             }
-            encode::query(out, text);
+            encode::query(server.server().channel.output.space(), text);
             self.ledger.push(Owed::Query);
         }
         self.gate = Gate::Closed;
+    }
+
+    /// A simple query as Parse, Bind, Describe, Execute, Sync: the client gets the same frames.
+    fn send_converted(
+        &mut self,
+        text: &[u8],
+        survey: Survey,
+        returned: &SessionParameters,
+        server: &mut TenantServer,
+    ) {
+        let out = server.server().channel.output.space();
+        encode::parse(out, "", text, &[0, 0]);
+        encode::bind_text(out, &[]);
+        encode::describe(out, b'P', "");
+        encode::execute_unnamed(out);
+        for owed in [
+            Owed::Parse(Shown::Nobody, Undo::Nothing),
+            Owed::Bind(Shown::Nobody),
+            Owed::DescribePortal(Shown::Nobody),
+            Owed::Execute,
+        ] {
+            self.ledger.push(owed);
+        }
+        self.restore(returned, server);
+        self.follow_up(survey.first, server);
+        if survey.first == StatementKind::CopyFromStdin {
+            encode::bare(server.server().channel.output.space(), b'H');
+            self.held = HeldSync::Ours;
+        } else {
+            self.send_sync(server);
+        }
     }
 
     /// Lets the server fail in the client's place, so that its transaction ends as it would.
@@ -346,165 +263,6 @@ impl Conversation {
         self.ledger.push(Owed::Refused(Box::new(report)));
         self.ledger.push(Owed::Sync);
         self.gate = Gate::Closed;
-    }
-
-    // === extended queries ===
-
-    fn parse(&mut self, mut parse: frontend::Parse<'_>, whole: &[u8], server: &mut TenantServer) {
-        let survey = match guard::inspect(parse.text, &self.relay.rules) {
-            Verdict::Pass(survey) => survey,
-            Verdict::Refuse(refused) => {
-                self.metrics.refusal(refused.rule);
-                self.refuse_message(refusal(refused), server);
-                return;
-            }
-        };
-        self.begin(Lead::of(survey), server);
-        // It cannot run behind the context, so a harmless part of it stands in for it.
-        let discards = survey.first == StatementKind::DiscardAll && self.status == Status::Idle;
-        if discards && server.enters_context() {
-            parse.text = DISCARD_STAND_IN;
-        }
-        if self.status == Status::Failed && !survey.first.ends_failed_block() {
-            // PostgreSQL looks at the block's state first; what is told here without it must not.
-            encode::parse(server.server().channel.output.space(), "", parse.text, parse.types);
-            self.ledger.push(Owed::Parse(Shown::Client, Undo::Nothing));
-            return;
-        }
-        if parse.name.is_empty() {
-            let statement = self.relay.interner.single(parse.text, parse.types, survey);
-            server.server().unnamed = Some(statement.id);
-            self.statements.unnamed = Some(statement);
-            if discards {
-                encode::parse(server.server().channel.output.space(), "", parse.text, parse.types);
-                self.ledger.push(Owed::Parse(Shown::Client, Undo::Unnamed));
-            } else {
-                self.send(whole, Owed::Parse(Shown::Client, Undo::Unnamed), server);
-            }
-            return;
-        }
-        self.parse_named(parse, survey, server);
-    }
-
-    fn parse_named(&mut self, parse: frontend::Parse<'_>, survey: Survey, server: &mut TenantServer) {
-        let name = String::from_utf8_lossy(parse.name);
-        if self.statements.named.contains_key(parse.name) {
-            let message = format!("prepared statement \"{name}\" already exists");
-            self.refuse_message(Report::new(sqlstate::DUPLICATE_STATEMENT, message), server);
-            return;
-        }
-        if self.statements.named.len() >= MAX_NAMED {
-            let message = format!("too many prepared statements: the limit is {MAX_NAMED}");
-            let report = Report::new(sqlstate::CONFIGURATION_LIMIT, message);
-            self.refuse_message(report.hint("Close prepared statements that are not needed."), server);
-            return;
-        }
-        let named = self.relay.interner.intern(parse.text, parse.types, survey);
-        let statement = Arc::clone(named.statement());
-        let key: Box<[u8]> = parse.name.into();
-        self.statements.named.insert(key.clone(), named);
-        if server.server().has_prepared(statement.id) {
-            self.tell(b'1', Undo::Named(key, u64::MAX));
-        } else {
-            self.prepare(&statement, Shown::Client, Undo::Named(key, statement.id), server);
-        }
-    }
-
-    /// Puts a statement on the server under its own name there.
-    fn prepare(&mut self, statement: &Statement, shown: Shown, undo: Undo, server: &mut TenantServer) {
-        let limit = server.max_prepared();
-        let evicted = server.server().add_prepared(statement.id, limit);
-        let out = server.server().channel.output.space();
-        if let Some(evicted) = evicted {
-            encode::close(out, b'S', &prepared_name(evicted));
-            self.ledger.push(Owed::Evict(evicted));
-        }
-        encode::parse(out, &prepared_name(statement.id), &statement.text, &statement.types);
-        self.ledger.push(Owed::Parse(shown, undo));
-    }
-
-    /// Makes sure that the server has what the client calls by this name.
-    fn provide(&mut self, name: &[u8], statement: &Statement, server: &mut TenantServer) {
-        if name.is_empty() {
-            if server.server().unnamed != Some(statement.id) {
-                server.server().unnamed = Some(statement.id);
-                encode::parse(server.server().channel.output.space(), "", &statement.text, &statement.types);
-                self.ledger.push(Owed::Parse(Shown::Nobody, Undo::OnServer(statement.id)));
-            }
-        } else if !server.server().has_prepared(statement.id) {
-            self.prepare(statement, Shown::Nobody, Undo::OnServer(statement.id), server);
-        }
-    }
-
-    fn bind(&mut self, bind: frontend::Bind<'_>, whole: &[u8], server: &mut TenantServer) {
-        let Some(statement) = self.statements.find(bind.statement) else {
-            self.refuse_message(no_statement(bind.statement), server);
-            return;
-        };
-        let lead = Lead::of(statement.survey);
-        self.begin(lead, server);
-        if self.standing == Standing::Awaited && lead != Lead::Begin {
-            self.enter(server);
-        }
-        self.provide(bind.statement, &statement, server);
-        self.bound = statement.survey.first;
-        self.note_effects(statement.survey, server);
-        self.may_copy |= statement.survey.first == StatementKind::CopyFromStdin;
-        if bind.statement.is_empty() {
-            self.send(whole, Owed::Bind(Shown::Client), server);
-        } else {
-            let out = server.server().channel.output.space();
-            encode::bind_renamed(out, bind.portal, &prepared_name(statement.id), bind.rest);
-            self.ledger.push(Owed::Bind(Shown::Client));
-        }
-    }
-
-    fn describe(&mut self, target: frontend::Target<'_>, whole: &[u8], server: &mut TenantServer) {
-        if target.kind == b'P' {
-            self.send(whole, Owed::DescribePortal(Shown::Client), server);
-            return;
-        }
-        let Some(statement) = self.statements.find(target.name) else {
-            self.refuse_message(no_statement(target.name), server);
-            return;
-        };
-        self.provide(target.name, &statement, server);
-        if target.name.is_empty() {
-            self.send(whole, Owed::DescribeStatement, server);
-        } else {
-            encode::describe(server.server().channel.output.space(), b'S', &prepared_name(statement.id));
-            self.ledger.push(Owed::DescribeStatement);
-        }
-    }
-
-    fn close(&mut self, target: frontend::Target<'_>, whole: &[u8], server: &mut TenantServer) {
-        if target.kind == b'P' {
-            self.send(whole, Owed::ClosePortal, server);
-            return;
-        }
-        // On the server it stays, for others of this tenant and for the next time.
-        let undo = if target.name.is_empty() {
-            self.statements.unnamed = None;
-            Undo::Nothing
-        } else {
-            match self.statements.named.remove_entry(target.name) {
-                Some((name, named)) => Undo::Closed(name, Box::new(named)),
-                None => Undo::Nothing,
-            }
-        };
-        self.tell(b'3', undo);
-    }
-
-    /// An answer that the server does not owe. It still waits for its turn, and an error before it skips it.
-    fn tell(&mut self, tag: u8, undo: Undo) {
-        self.ledger.push(Owed::Told(tag, undo));
-    }
-
-    fn refuse_message(&mut self, report: Report, server: &mut TenantServer) {
-        self.begin(Lead::Other, server);
-        encode::parse(server.server().channel.output.space(), "", REFUSED, &[0, 0]);
-        server.server().unnamed = None;
-        self.ledger.push(Owed::Refused(Box::new(report)));
     }
 
     fn sync(&mut self, server: &mut TenantServer) {
@@ -526,18 +284,6 @@ impl Conversation {
         self.gate = Gate::Closed;
     }
 
-    /// What a statement may do to its session and to the context, as far as its text tells.
-    fn note_effects(&mut self, survey: Survey, server: &mut TenantServer) {
-        if survey.session_state == SessionState::Maybe {
-            server.server().wear = Wear::Dirty;
-            self.standing = Standing::Doubtful;
-        }
-        let chains = matches!(survey.first, StatementKind::CommitAndChain | StatementKind::RollbackAndChain);
-        if chains || !matches!(survey.statements, Count::One | Count::None) {
-            self.standing = Standing::Doubtful;
-        }
-    }
-
     /// CopyDone or CopyFail. Behind a converted query the Sync that was held back follows.
     fn end_copy(&mut self, whole: &[u8], server: &mut TenantServer) {
         server.server().channel.output.space().extend_from_slice(whole);
@@ -546,15 +292,6 @@ impl Conversation {
             self.send_sync(server);
         }
     }
-}
-
-fn no_statement(name: &[u8]) -> Report {
-    let message = if name.is_empty() {
-        "unnamed prepared statement does not exist".to_owned()
-    } else {
-        format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
-    };
-    Report::new(sqlstate::INVALID_STATEMENT_NAME, message)
 }
 
 fn function_call() -> Report {

@@ -91,6 +91,7 @@ impl Session {
                 Err(fault) => return Poll::Ready(Event::ServerFault(fault)),
             };
             let channel = &mut server.server().channel;
+            let pressed = channel.output.is_full() || self.client.output.is_full();
             if let Poll::Ready(Err(error)) = channel.output.poll_flush(&mut channel.stream, cx) {
                 // What the server said before it went is still to be read.
                 tracing::debug!(%error, "cannot write to the server");
@@ -98,6 +99,10 @@ impl Session {
             }
             if let Poll::Ready(Err(error)) = self.client.output.poll_flush(&mut self.client.stream, cx) {
                 return Poll::Ready(Event::Leave(End::Lost(error)));
+            }
+            if pressed && !channel.output.is_full() && !self.client.output.is_full() {
+                // What was held back by a full buffer can move now.
+                continue;
             }
             let mut moved = false;
             if !self.client.output.is_full() {

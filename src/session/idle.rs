@@ -18,6 +18,8 @@ enum Next {
     Server,
     /// Nothing that needs one; it was dealt with.
     Done,
+    /// The client has to read first.
+    Flush,
     /// More bytes, so many in all.
     More(usize),
     /// The end.
@@ -35,12 +37,30 @@ impl Session {
             }
             match self.look() {
                 Next::Server => return Ok(()),
-                Next::Done => continue,
+                Next::Done => {
+                    wanted = 1;
+                    continue;
+                }
                 Next::End(end) => return Err(end),
+                Next::Flush => {
+                    poll_fn(|cx| self.poll_flush(cx)).await?;
+                    continue;
+                }
                 Next::More(bytes) => wanted = bytes.max(wanted),
             }
             poll_fn(|cx| self.poll_idle(cx, wanted)).await?;
         }
+    }
+
+    /// Until the client has taken enough; it may be told to leave meanwhile.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let client = self.membership.client();
+        client.listen(cx);
+        if client.order().is_some() {
+            return Poll::Ready(Err(End::Told(shutdown())));
+        }
+        let channel = &mut self.client;
+        channel.output.poll_flush(&mut channel.stream, cx).map_err(End::Lost)
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<(), End>> {
@@ -54,6 +74,9 @@ impl Session {
         if let Poll::Ready(Err(error)) = channel.output.poll_flush(&mut channel.stream, cx) {
             return Poll::Ready(Err(End::Lost(error)));
         }
+        if channel.output.is_full() {
+            return Poll::Pending;
+        }
         match channel.input.poll_fill(&mut channel.stream, cx, wanted) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => Poll::Ready(Err(End::Lost(io::ErrorKind::UnexpectedEof.into()))),
@@ -66,7 +89,7 @@ impl Session {
     fn look(&mut self) -> Next {
         if self.client.output.is_full() {
             // It sends without reading: no more work for it until it does.
-            return Next::More(1);
+            return Next::Flush;
         }
         let header = match frame::header(self.client.input.bytes()) {
             Ok(Some(header)) => header,

@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn unknown_protocol_options_are_set_apart() {
-        let Ok(Packet::Startup(startup)) = packet(PROTOCOL_3_2, b"user\0a\0_pq_.x\01\0\0") else {
+        let Ok(Packet::Startup(startup)) = packet(PROTOCOL_3_2, b"user\0a\0_pq_.x\0y\0\0") else {
             unreachable!("a startup packet")
         };
         assert_eq!(startup.minor, 2);

@@ -158,9 +158,8 @@ fn described_in_vain(mut answer: Answer) -> Answer {
 /// block only, so this cannot hide the first error of one.
 fn is_refused_by_a_failed_block(answer: &Answer, expected: &Answer) -> bool {
     let tags = |answer: &Answer| answer.0.iter().map(|frame| frame.tag).collect::<Vec<_>>();
-    answer.to_string() == "E(25P02) Z(E)"
-        && tags(expected) == *b"EZ"
-        && expected.to_string().ends_with("Z(E)")
+    let text = answer.to_string();
+    text == "E(25P02) Z(E)" && tags(expected) == *b"EZ" && expected.to_string().ends_with("Z(E)")
 }
 
 /// Sends the same to both; none: they answered the same.

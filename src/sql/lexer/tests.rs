@@ -1,3 +1,5 @@
+//! Tokens by PostgreSQL's rules, and properties that hold for any bytes.
+
 use super::TokenKind::*;
 use super::*;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! How many statements, of which kind, leaving what behind.
+
 use super::Count::{Many, One, Unreadable};
 use super::SessionState::Maybe;
 use super::StatementKind as Kind;

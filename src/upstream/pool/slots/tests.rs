@@ -110,13 +110,13 @@ impl Model {
     }
 
     fn serve(&mut self, slots: &mut Pool) {
-        let now = start() + PATIENCE * u32::from(self.next % 2 == 0);
+        let now = start() + PATIENCE * u32::from(self.next.is_multiple_of(2));
         while let Some((tenant, waiter, grant)) =
             slots.serve(now, |server, tenant| server % 4 == u32::from(*tenant))
         {
             let (expected, _) = self.waiting.remove(&waiter).expect("served once, and only who waits");
             assert_eq!(expected, tenant);
-            self.hold(tenant, grant);
+            self.hold(tenant, &grant);
         }
         // Nobody waits who could be served.
         if slots.idle() > 0 || slots.idle() + slots.used() < self.size {
@@ -127,8 +127,8 @@ impl Model {
         }
     }
 
-    fn hold(&mut self, tenant: u8, grant: Grant<u32>) {
-        let server = match grant {
+    fn hold(&mut self, tenant: u8, grant: &Grant<u32>) {
+        let server = match *grant {
             Grant::Server(server) => server,
             Grant::Open => {
                 self.next += 1;
@@ -143,8 +143,8 @@ impl Model {
             0..5 => {
                 let tenant = rng.random_range(0..4);
                 match slots.take(&tenant, self.limit, |server| u8::from(server % 2 == 0)) {
-                    Taken::Server(server) => self.hold(tenant, Grant::Server(server)),
-                    Taken::Open => self.hold(tenant, Grant::Open),
+                    Taken::Server(server) => self.hold(tenant, &Grant::Server(server)),
+                    Taken::Open => self.hold(tenant, &Grant::Open),
                     Taken::Wait => {
                         self.next += 1;
                         let ticket = slots.wait(&tenant, self.limit, start(), self.next);
