@@ -29,7 +29,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml", &["config"]),
     ("pgwire", &["auth"]),
     ("tokio_postgres", &["demo"]),
-    ("postgres_protocol", &["upstream", "config", "cli"]),
+    ("postgres_protocol", &["upstream", "config", "demo", "cli"]),
     ("rustls", &["net", "startup", "upstream"]),
     ("dashmap", &["upstream", "relay", "clients"]),
 ];
