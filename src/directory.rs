@@ -25,6 +25,37 @@ pub struct Tenancy {
     pub setting: String,
     /// Refuse a gateway user's statements (28000) as long as no tenant is chosen.
     pub require_tenant: bool,
+    /// What carries the tenant to the policies.
+    pub context: ContextMode,
+    /// How much of what clients say is refused.
+    pub guard: GuardLevel,
+    /// Serve even where `doctor` finds that the database does not isolate.
+    pub allow_unsafe: bool,
+    /// How often `serve` runs the doctor's checks again; zero: only at start.
+    pub doctor_interval: Duration,
+}
+
+/// `tenancy.context`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContextMode {
+    /// The setting alone; any SQL that reaches PostgreSQL could change it.
+    Plain,
+    /// The setting and a proof made with this key, verified inside PostgreSQL.
+    Sealed(SealKey),
+}
+
+/// The key that proves a context: 32 bytes that the proxy shares with the database.
+pub type SealKey = Secret<[u8; 32]>;
+
+/// `tenancy.guard`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuardLevel {
+    /// Nothing is inspected.
+    Off,
+    /// The direct routes to the context are closed.
+    Context,
+    /// Only kinds of statement that are known to stay within the tenant pass.
+    Strict,
 }
 
 /// `[[tenant]]` with the defaults filled in.
@@ -71,6 +102,8 @@ pub struct User {
     pub verifier: Verifier,
     /// What it may do.
     pub grant: Grant,
+    /// Rules of the guard that do not hold for it.
+    pub allow: Vec<&'static str>,
 }
 
 /// A SCRAM-SHA-256 verifier as `PostgreSQL` stores it in `pg_authid.rolpassword`.

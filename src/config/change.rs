@@ -4,7 +4,7 @@
 use super::Config;
 use crate::net::settings::ListenSettings;
 use crate::observability::settings::{LogSettings, MetricsSettings};
-use crate::tenant::Tenancy;
+use crate::tenant::{ContextMode, Tenancy};
 use crate::upstream::settings::UpstreamSettings;
 
 /// Names of changed settings that need a restart; `upstream` alone means that one came or went.
@@ -23,8 +23,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     for (name, upstream) in upstreams {
         rows.extend(new.upstreams.get(name).into_iter().flat_map(|new| upstream_rows(upstream, new)));
     }
-    let Tenancy { setting, require_tenant: _ } = &directory.tenancy;
-    rows.push(("tenancy.setting", *setting != new.directory.tenancy.setting));
+    rows.extend(tenancy_rows(&directory.tenancy, &new.directory.tenancy));
 
     let mut names = Vec::new();
     for (name, changed) in rows {
@@ -59,6 +58,19 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 8] {
         ("listen.drain_timeout", *drain_timeout != new.drain_timeout),
         ("listen.max_startup_bytes", *max_startup_bytes != new.max_startup_bytes),
         ("listen.max_message_bytes", *max_message_bytes != new.max_message_bytes),
+    ]
+}
+
+fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 5] {
+    let Tenancy { setting, require_tenant: _, context, guard, allow_unsafe, doctor_interval } = old;
+    // The key may change while sealed stays sealed.
+    let sealed = |mode: &ContextMode| matches!(mode, ContextMode::Sealed(_));
+    [
+        ("tenancy.setting", *setting != new.setting),
+        ("tenancy.context", sealed(context) != sealed(&new.context)),
+        ("tenancy.guard", *guard != new.guard),
+        ("tenancy.allow_unsafe", *allow_unsafe != new.allow_unsafe),
+        ("tenancy.doctor_interval", *doctor_interval != new.doctor_interval),
     ]
 }
 

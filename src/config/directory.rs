@@ -11,8 +11,11 @@ use super::keys;
 use super::problem::{Refusal, refuse, suggest};
 use super::value;
 use super::verifier::{PlainPasswords, verifier};
+use crate::guard;
 use crate::names::{TenantId, UpstreamName, UserName};
-use crate::tenant::{Directory, Grant, Isolation, Limits, Maintenance, Tenancy, Tenant, User};
+use crate::tenant::{
+    ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Tenancy, Tenant, User,
+};
 
 /// Names that others may refer to, in the file's order.
 pub(super) struct Known<'p> {
@@ -91,14 +94,46 @@ fn tenancy(section: &Section<'_>) -> Option<Tenancy> {
     } else {
         Some("app.tenant_id".into())
     };
-    section.choice("context", &[("plain", Some(())), ("sealed", None)]);
-    section.choice("guard", &[("context", Some(())), ("off", None), ("strict", None)]);
-    if section.has("seal_key") {
-        let what = "is for context = \"sealed\", which is not built yet";
-        section.report("seal_key", refuse(what, "leave the line out"));
-    }
+    let words = [
+        ("off", Some(GuardLevel::Off)),
+        ("context", Some(GuardLevel::Context)),
+        ("strict", Some(GuardLevel::Strict)),
+    ];
+    let guard = section.choice("guard", &words).unwrap_or(GuardLevel::Strict);
+    let context = context(section);
     let require_tenant = section.flag("require_tenant").unwrap_or(true);
-    Some(Tenancy { setting: setting?, require_tenant })
+    let allow_unsafe = section.flag("allow_unsafe").unwrap_or(false);
+    let doctor_interval =
+        section.duration("doctor_interval", Duration::from_secs(3600), Duration::ZERO..=DAY);
+    Some(Tenancy {
+        setting: setting?,
+        require_tenant,
+        context: context?,
+        guard,
+        allow_unsafe,
+        doctor_interval,
+    })
+}
+
+fn context(section: &Section<'_>) -> Option<ContextMode> {
+    let sealed = section.choice("context", &[("plain", Some(false)), ("sealed", Some(true))]);
+    match (sealed.unwrap_or(false), section.has("seal_key")) {
+        (false, false) => Some(ContextMode::Plain),
+        (false, true) => {
+            let hint = "add context = \"sealed\", or leave the line out";
+            section.report("seal_key", refuse("is for context = \"sealed\"", hint));
+            None
+        }
+        (true, false) => {
+            let hint = "add seal_key = { file = \"seal.key\" }; make one with: openssl rand -hex 32";
+            section.report("context", refuse("\"sealed\" needs seal_key", hint));
+            None
+        }
+        (true, true) => {
+            let text = section.secret("seal_key")?;
+            section.accept("seal_key", value::seal_key(text.expose())).map(ContextMode::Sealed)
+        }
+    }
 }
 
 // === [defaults] and [[tenant]] ===
@@ -162,7 +197,23 @@ fn user(section: &Section<'_>, plain: PlainPasswords, grants: &Grants<'_>) -> Op
     let password = section.secret("password");
     let verifier = password.and_then(|text| section.accept("password", verifier(text.expose(), plain)));
     let grant = grant(section, grants);
-    Some(User { name: name?, verifier: verifier?, grant: grant? })
+    let allow = allowed_rules(section);
+    Some(User { name: name?, verifier: verifier?, grant: grant?, allow })
+}
+
+/// Rules of the guard that do not hold for a user.
+fn allowed_rules(section: &Section<'_>) -> Vec<&'static str> {
+    let mut rules = Vec::new();
+    for (place, text) in section.texts("allow").unwrap_or_default() {
+        match guard::GRANTABLE.iter().find(|rule| **rule == text) {
+            Some(rule) => rules.push(*rule),
+            None => {
+                let what = format!("{text:?} is not a rule that can be granted");
+                section.report(&place, refuse(what, suggest(text, guard::GRANTABLE.iter().copied())));
+            }
+        }
+    }
+    rules
 }
 
 fn grant(section: &Section<'_>, grants: &Grants<'_>) -> Option<Grant> {

@@ -104,9 +104,11 @@ pub(super) static TENANCY: Keys = Keys {
     keys: &[
         restart("setting"),
         restart("context"),
-        restart("seal_key"),
+        live("seal_key"),
         restart("guard"),
         live("require_tenant"),
+        restart("allow_unsafe"),
+        restart("doctor_interval"),
     ],
 };
 
@@ -144,6 +146,7 @@ pub(super) static USER: Keys = Keys {
         live("tenants"),
         live("maintenance"),
         live("operator"),
+        live("allow"),
     ],
 };
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use toml::de::DeValue;
 
 use super::problem::{Refusal, refuse};
+use crate::tenant::SealKey;
 use crate::upstream::settings::ServerAddress;
 
 /// The longest path of a unix socket, `sun_path` less its NUL.
@@ -125,6 +126,20 @@ pub(super) fn tenancy_setting(text: &str) -> Result<String, Refusal> {
         return Err(refuse(format!("{class:?} is reserved"), hint));
     }
     Ok(setting)
+}
+
+/// 32 bytes in hexadecimal, as `openssl rand -hex 32` prints them.
+pub(super) fn seal_key(text: &str) -> Result<SealKey, Refusal> {
+    let refused = || refuse("must be 64 hexadecimal digits", "make one with: openssl rand -hex 32");
+    let digits = text.trim();
+    if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(refused());
+    }
+    let mut key = [0; 32];
+    for (byte, at) in key.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| refused())?;
+    }
+    Ok(SealKey::new(key))
 }
 
 fn is_identifier(word: &str) -> bool {

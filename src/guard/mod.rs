@@ -11,6 +11,23 @@ use crate::sql::lexer::{Lexer, Token, TokenKind, content};
 use crate::sql::statement::{Place, Surveyor};
 use setting::{Setting, Value};
 
+/// Rules that can be granted to a user (`allow`), because what they close does not reach the context itself.
+pub const GRANTABLE: &[&str] = &[
+    "advisory-lock",
+    "explain",
+    "large-object",
+    "lock-table",
+    "notify",
+    "opaque-code",
+    "other-session",
+    "prepared-transaction",
+    "role-setting",
+    "server-file",
+    "sql-in-string",
+    "statement-kind",
+    "truncate",
+];
+
 /// What the guard protects.
 #[derive(Debug, Clone)]
 pub struct Rules {

@@ -4,6 +4,7 @@
 pub mod resolver;
 
 pub use crate::directory::{
-    Directory, Grant, Isolation, Limits, Maintenance, Tenancy, Tenant, User, Verifier,
+    ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, SealKey, Tenancy, Tenant,
+    User, Verifier,
 };
 pub use resolver::{ResolveFault, Standing, resolve};
