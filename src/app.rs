@@ -23,7 +23,7 @@ use crate::observability::metrics::{ContextSwitches, Exporter, TenantLabels};
 use crate::relay::Relay;
 use crate::serve::{Live, Shared, connection, drain};
 use crate::startup::Negotiator;
-use crate::upstream::Upstreams;
+use crate::upstream::{Contexts, Upstreams};
 
 /// How often recorded samples are folded into buckets.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -91,6 +91,7 @@ impl App {
         let shared = Shared {
             live: ArcSwap::from_pointee(live(&config, mock_key)?),
             clients: Arc::default(),
+            contexts: Contexts::new(&config.directory.tenancy.setting, &config.directory.tenancy.context),
             upstreams: Upstreams::new(config.upstreams.values().cloned()),
             relay: Arc::new(relay),
             labels: TenantLabels::new(config.metrics.max_tenants),
@@ -151,6 +152,7 @@ impl App {
         for setting in config::needs_restart(&self.config, &config) {
             tracing::warn!(setting, "changed, but takes effect only after a restart");
         }
+        self.shared.contexts.replace_key(&config.directory.tenancy.context);
         self.shared.live.store(Arc::new(live));
         self.shared.clients.update_limits(&config.directory);
         let gone = |name: &UserName, tenant: Option<&TenantId>| {

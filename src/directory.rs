@@ -20,6 +20,7 @@ pub struct Directory {
 
 /// `[tenancy]`: what holds for all tenants.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "two questions with yes or no for an answer, asked apart")]
 pub struct Tenancy {
     /// The custom setting that carries the tenant's id, for example `app.tenant_id`.
     pub setting: String,

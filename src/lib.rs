@@ -22,6 +22,7 @@ pub mod sql;
 
 // stages: in the order a connection passes them
 pub mod directory;
+pub mod seal;
 pub mod startup;
 pub mod auth;
 pub mod tenant;

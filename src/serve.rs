@@ -27,7 +27,7 @@ use crate::relay::{Conversation, Relay};
 use crate::session::{Alarm, End, Session, shutdown};
 use crate::startup::{Claim, Negotiator, Opening, StartupFault};
 use crate::tenant::{Limits, Standing, resolve};
-use crate::upstream::{Access, Context, Greeting, Role, SessionParameters, Share, Upstreams};
+use crate::upstream::{Access, Context, Contexts, Greeting, Role, SessionParameters, Share, Upstreams};
 use crate::wire::encode::{self, Severity};
 
 /// What a reload replaces as a whole.
@@ -50,6 +50,8 @@ pub struct Shared {
     pub clients: Arc<Clients>,
     /// The way to PostgreSQL.
     pub upstreams: Upstreams,
+    /// Makes the contexts that transactions run under.
+    pub contexts: Contexts,
     /// What conversations share.
     pub relay: Arc<Relay>,
     /// Series of tenants.
@@ -220,7 +222,7 @@ async fn admit(
     }
     let parameters = SessionParameters::new(claim.parameters.drain(..));
     let undecided = matches!(standing, Standing::Undecided) && live.directory.tenancy.require_tenant;
-    let (access, limits, tenant_seat) = grant(shared, live, identity, standing)?;
+    let (access, limits, tenant_seat) = grant(shared, identity, standing)?;
     let client = u64::from(membership.client().process_id());
     let greeting = access.greeting(client, &parameters).await.map_err(|fault| {
         tracing::warn!(%fault, "a login could not be greeted");
@@ -239,11 +241,9 @@ fn still_stands(directory: &Directory, identity: &Identity, standing: &Standing)
 /// The way to servers that a standing gives, with its limits.
 fn grant(
     shared: &Arc<Shared>,
-    live: &Live,
     identity: &Identity,
     standing: Standing,
 ) -> Result<(Access, Limits, Option<TenantSeat>), Report> {
-    let setting = &live.directory.tenancy.setting;
     let told = |fault: crate::upstream::UpstreamFault| fault.report();
     match standing {
         Standing::Tenant(tenant) => {
@@ -251,7 +251,7 @@ fn grant(
                 Report::new(sqlstate::TOO_MANY_CONNECTIONS, "too many clients of this tenant")
                     .hint("Close connections, or raise the tenant's max_clients.")
             })?;
-            let context = Context::tenant(setting, &tenant.id);
+            let context = shared.contexts.tenant(&tenant.id);
             let share = Share::of(&tenant.limits);
             let access = shared.upstreams.access(&tenant.upstream, None, context, share).map_err(told)?;
             Ok((access, tenant.limits, Some(seat)))
@@ -261,7 +261,7 @@ fn grant(
                 .upstreams
                 .first()
                 .ok_or_else(|| Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen"))?;
-            let context = Context::nobody(setting);
+            let context = shared.contexts.nobody();
             let access =
                 shared.upstreams.access(upstream, None, context, Share::of(&UNLIMITED)).map_err(told)?;
             Ok((access, UNLIMITED, None))

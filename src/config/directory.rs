@@ -205,12 +205,11 @@ fn user(section: &Section<'_>, plain: PlainPasswords, grants: &Grants<'_>) -> Op
 fn allowed_rules(section: &Section<'_>) -> Vec<&'static str> {
     let mut rules = Vec::new();
     for (place, text) in section.texts("allow").unwrap_or_default() {
-        match guard::GRANTABLE.iter().find(|rule| **rule == text) {
-            Some(rule) => rules.push(*rule),
-            None => {
-                let what = format!("{text:?} is not a rule that can be granted");
-                section.report(&place, refuse(what, suggest(text, guard::GRANTABLE.iter().copied())));
-            }
+        if let Some(rule) = guard::GRANTABLE.iter().find(|rule| **rule == text) {
+            rules.push(*rule);
+        } else {
+            let what = format!("{text:?} is not a rule that can be granted");
+            section.report(&place, refuse(what, suggest(text, guard::GRANTABLE.iter().copied())));
         }
     }
     rules

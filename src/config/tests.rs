@@ -244,7 +244,22 @@ fn words_names_and_addresses() {
             &["'disable'"],
         ),
         ("upstream.*", "ca", &[], &["'missing.crt'"]),
+        ("tenant", "id", &["'a.b'"], &["''", "\"a\\u0000\""]),
+        ("tenant", "upstream", &["'main'"], &["'other'"]),
+        ("tenant", "isolation", &["'row'"], &["'schema'", "'database'", "'x'"]),
+        ("user", "operator", &["true"], &["false", "1"]),
+        ("user", "tenants", &["['*']"], &["[]", "['a']"]),
+        ("user.maintenance", "upstream", &["'main'"], &["'other'"]),
+        ("user.maintenance", "server_user", &["'owner'"], &["''"]),
         ("upstream.*", "database", &["'app'"], &["''", "\"a\\u0000\""]),
+    ];
+    check(table);
+}
+
+#[test]
+fn words_of_tenancy() {
+    type Row = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
+    let table: &[Row] = &[
         (
             "tenancy",
             "setting",
@@ -279,13 +294,6 @@ fn words_names_and_addresses() {
         ("tenancy", "doctor_interval", &["'0s'", "'1day'"], &["'2days'"]),
         ("user", "allow", &["['explain', 'notify']"], &["[]", "['context-change']", "['x']"]),
         ("tenancy", "require_tenant", &["true", "false"], &["'yes'"]),
-        ("tenant", "id", &["'a.b'"], &["''", "\"a\\u0000\""]),
-        ("tenant", "upstream", &["'main'"], &["'other'"]),
-        ("tenant", "isolation", &["'row'"], &["'schema'", "'database'", "'x'"]),
-        ("user", "operator", &["true"], &["false", "1"]),
-        ("user", "tenants", &["['*']"], &["[]", "['a']"]),
-        ("user.maintenance", "upstream", &["'main'"], &["'other'"]),
-        ("user.maintenance", "server_user", &["'owner'"], &["''"]),
     ];
     check(table);
 }
@@ -539,6 +547,17 @@ fn many_tenants_load_quickly_right_or_wrong() {
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
+/// Changes of what decides about isolation.
+const OF_TENANCY: [(&str, &str); 4] = [
+    (
+        "tenancy",
+        "context = 'sealed'\nseal_key = '5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a'",
+    ),
+    ("tenancy", "guard = 'context'"),
+    ("tenancy", "allow_unsafe = true"),
+    ("tenancy", "doctor_interval = '1m'"),
+];
+
 #[test]
 fn a_reload_names_exactly_what_needs_a_restart() {
     let dir = tempfile::tempdir().unwrap();
@@ -575,20 +594,13 @@ fn a_reload_names_exactly_what_needs_a_restart() {
         ("tenancy", "setting = 'my.tenant'"),
         ("tenancy", "require_tenant = false"),
         ("defaults", "max_clients = 1"),
-        (
-            "tenancy",
-            "context = 'sealed'\nseal_key = '5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a'",
-        ),
-        ("tenancy", "guard = 'context'"),
-        ("tenancy", "allow_unsafe = true"),
-        ("tenancy", "doctor_interval = '1m'"),
         ("tenant", "max_servers = 1"),
         ("user", "name = 'bob'"),
         ("user.maintenance", "server_user = 'other'"),
     ];
     let old = read(UPSTREAM);
     let mut covered = BTreeSet::new();
-    for (section, lines) in changes {
+    for (section, lines) in changes.into_iter().chain(OF_TENANCY) {
         let name = lines.split_once(" = ").unwrap().0;
         let keys = SECTIONS.iter().find(|keys| keys.section == section).unwrap();
         let key = keys.keys.iter().find(|key| key.name == name).unwrap();

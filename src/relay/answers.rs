@@ -241,8 +241,8 @@ impl Conversation {
                 self.discard = Discard::No;
                 self.may_copy = false;
                 self.bound = StatementKind::Nothing;
-                if self.standing == Standing::Awaited {
-                    self.standing = Standing::Doubtful;
+                if status == Status::Idle {
+                    self.standing = Standing::Sure;
                 }
                 client.input.forget();
                 if let Some(started) = self.started.take() {

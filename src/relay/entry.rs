@@ -1,12 +1,24 @@
-//! Where a segment begins: what has to stand in front of it or behind its first statement, so that nothing
-//! of a client runs without its context and on another's leavings.
+//! Where a segment begins: what has to stand in front of it, so that nothing of a client runs without its
+//! context and on another's leavings.
+//!
+//! ```text
+//!   client        server                                      standing
+//!   SELECT        [reset] enter SELECT                        sure
+//!   BEGIN         [reset] BEGIN                               awaited
+//!   SET TRANS…    SET TRANS…                                  awaited: it must come before any query
+//!   SELECT        enter SELECT                                sure
+//!   COMMIT        COMMIT                                      awaited, if more of the segment follows
+//! ```
+//!
+//! What ends or opens a transaction and what sets a setting reads no rows, so it needs no context; and a
+//! transaction can still choose its isolation level, which it cannot once a context was entered by a query.
 
 use tokio::time::Instant;
 
 use crate::relay::ledger::Owed;
 use crate::relay::{Conversation, Gate, Standing};
 use crate::sql::{Count, SessionState, StatementKind, Survey};
-use crate::upstream::{Part, SessionParameters, TenantServer, Wear};
+use crate::upstream::{Part, Place, SessionParameters, TenantServer, Wear};
 use crate::wire::backend::Status;
 
 /// How a transaction begins.
@@ -16,6 +28,9 @@ pub(super) enum Lead {
     Begin,
     /// By BEGIN and more in one text.
     BeginAndMore,
+    /// By what reads nothing: one statement that ends a transaction or sets a setting, or a message that goes on
+    /// with what was begun before.
+    Control,
     /// By anything else.
     Other,
 }
@@ -25,27 +40,32 @@ impl Lead {
         match (survey.first, survey.statements) {
             (StatementKind::Begin, Count::One) => Self::Begin,
             (StatementKind::Begin, _) => Self::BeginAndMore,
+            (first, Count::One) if first.ends_transaction() || first == StatementKind::Set => Self::Control,
             _ => Self::Other,
         }
     }
 }
 
 impl Conversation {
-    /// The first message of a segment; the first of a transaction is preceded by the context.
+    /// A message of a segment that may be its first; what a transaction reads is preceded by the context.
     pub(super) fn begin(&mut self, lead: Lead, server: &mut TenantServer) {
-        if self.gate != Gate::Between {
-            return;
+        if self.gate == Gate::Between {
+            self.gate = Gate::Open;
+            self.started = Some(Instant::now());
+            if server.enters_context() {
+                self.open(lead, server);
+            }
+        } else if self.standing == Standing::Awaited && lead == Lead::Other && server.enters_context() {
+            self.enter(Place::InFront, server);
         }
-        self.gate = Gate::Open;
-        self.started = Some(Instant::now());
-        if !server.enters_context() {
-            return;
-        }
+    }
+
+    fn open(&mut self, lead: Lead, server: &mut TenantServer) {
         match (self.status, self.standing) {
             (Status::Idle, _) => {}
-            (Status::Transaction, Standing::Doubtful | Standing::Awaited) => {
-                self.enter_in_block(server);
-                return;
+            (Status::Transaction, Standing::Doubtful) => return self.enter(Place::InBlock, server),
+            (Status::Transaction, Standing::Awaited) if matches!(lead, Lead::Other | Lead::BeginAndMore) => {
+                return self.enter(Place::InBlock, server);
             }
             // In a failed block nothing runs, so nothing can run without a context.
             (Status::Transaction | Status::Failed, _) => return,
@@ -58,32 +78,22 @@ impl Conversation {
         match lead {
             Lead::Begin => self.standing = Standing::Awaited,
             // PostgreSQL warns that there is no block yet; there will be one before the first query.
-            Lead::BeginAndMore => self.enter_in_block(server),
-            Lead::Other => self.enter(server),
+            Lead::BeginAndMore => self.enter(Place::InBlock, server),
+            Lead::Control | Lead::Other => self.enter(Place::InFront, server),
         }
     }
 
-    pub(super) fn enter(&mut self, server: &mut TenantServer) {
-        server.enter();
+    fn enter(&mut self, place: Place, server: &mut TenantServer) {
+        server.enter(place);
         self.ledger.push(Owed::Enter);
         self.standing = Standing::Sure;
     }
 
-    fn enter_in_block(&mut self, server: &mut TenantServer) {
-        server.enter_in_block();
-        self.ledger.push(Owed::Enter);
-        self.standing = Standing::Sure;
-    }
-
-    /// What has to follow a statement in the same write: the context behind BEGIN, and what the client
-    /// asked for at startup behind RESET ALL.
+    /// What has to follow a statement in the same write: what the client asked for at startup behind RESET ALL.
     pub(super) fn follow_up(&mut self, executed: StatementKind, server: &mut TenantServer) {
         if executed == StatementKind::ResetAll {
             let startup = self.startup.clone();
             self.restore(&startup, server);
-        }
-        if self.standing == Standing::Awaited {
-            self.enter_in_block(server);
         }
     }
 
@@ -98,11 +108,16 @@ impl Conversation {
     pub(super) fn note_effects(&mut self, survey: Survey, server: &mut TenantServer) {
         if survey.session_state == SessionState::Maybe {
             server.server().wear = Wear::Dirty;
-            self.standing = Standing::Doubtful;
         }
-        let chains = matches!(survey.first, StatementKind::CommitAndChain | StatementKind::RollbackAndChain);
-        if chains || !matches!(survey.statements, Count::One | Count::None) {
-            self.standing = Standing::Doubtful;
-        }
+        let single = matches!(survey.statements, Count::One | Count::None);
+        self.standing = match self.standing {
+            // Whatever follows in this segment or block is a transaction without a context.
+            _ if single && survey.first.ends_transaction() => Standing::Awaited,
+            Standing::Awaited => Standing::Awaited,
+            // What was entered behind the savepoint is undone with it.
+            _ if survey.first == StatementKind::RollbackTo => Standing::Doubtful,
+            _ if !single || survey.session_state == SessionState::Maybe => Standing::Doubtful,
+            standing => standing,
+        };
     }
 }

@@ -9,7 +9,7 @@ use crate::relay::entry::Lead;
 use crate::relay::ledger::{Owed, Shown, Undo};
 use crate::relay::prepared::{MAX_NAMED, Statement};
 use crate::relay::requests::REFUSED;
-use crate::relay::{Conversation, Standing, refusal};
+use crate::relay::{Conversation, refusal};
 use crate::sql::{StatementKind, Survey};
 use crate::upstream::{TenantServer, prepared_name};
 use crate::wire::backend::Status;
@@ -111,11 +111,7 @@ impl Conversation {
             self.refuse_message(no_statement(bind.statement), server);
             return;
         };
-        let lead = Lead::of(statement.survey);
-        self.begin(lead, server);
-        if self.standing == Standing::Awaited && lead != Lead::Begin {
-            self.enter(server);
-        }
+        self.begin(Lead::of(statement.survey), server);
         self.provide(bind.statement, &statement, server);
         self.bound = statement.survey.first;
         self.note_effects(statement.survey, server);

@@ -100,7 +100,7 @@ enum Standing {
     Sure,
     /// Perhaps not: it is entered again in front of the next segment.
     Doubtful,
-    /// Not yet: the client's BEGIN leads, and the context is entered right behind it.
+    /// Not yet, or no more: it is entered in front of the next statement that could read a row.
     Awaited,
 }
 

@@ -6,9 +6,7 @@ use crate::net::Channel;
 use crate::net::buffer::ReadBuffer;
 use crate::relay::entry::Lead;
 use crate::relay::ledger::{Owed, Shown, Undo};
-use crate::relay::{
-    Conversation, CopyIn, Discard, Gate, HeldSync, Pumped, RelayFault, Standing, Stream, refusal,
-};
+use crate::relay::{Conversation, CopyIn, Discard, Gate, HeldSync, Pumped, RelayFault, Stream, refusal};
 use crate::sql::{Count, StatementKind, Survey, mentions_reset_all, reset_setting};
 use crate::upstream::{SessionParameters, TenantServer};
 use crate::wire::backend::Status;
@@ -142,7 +140,7 @@ impl Conversation {
             b'P' => self.parse(frontend::parse(body).ok_or(MALFORMED)?, whole, server),
             b'B' => self.bind(frontend::bind(body).ok_or(MALFORMED)?, whole, server),
             b'D' | b'C' | b'E' | b'S' | b'H' => {
-                self.begin(Lead::Other, server);
+                self.begin(Lead::Control, server);
                 self.take_extended(tag, body, whole, server)?;
             }
             b'F' => self.refuse_query(function_call(), server),
@@ -206,10 +204,7 @@ impl Conversation {
         // sent as one more of them. Several statements stay a Query: they cannot be prepared.
         let converts = matches!(survey.statements, Count::One | Count::None)
             && server.enters_context()
-            && (!self.ledger.is_empty()
-                || self.standing == Standing::Awaited
-                || survey.first == StatementKind::ResetAll
-                || !returned.is_empty());
+            && (!self.ledger.is_empty() || survey.first == StatementKind::ResetAll || !returned.is_empty());
         if converts {
             self.send_converted(text, survey, &returned, server);
         } else {

@@ -90,6 +90,11 @@ impl StatementKind {
         )
     }
 
+    /// Whether it ends a transaction.
+    pub fn ends_transaction(self) -> bool {
+        matches!(self, Self::Commit | Self::CommitAndChain | Self::Rollback | Self::RollbackAndChain)
+    }
+
     /// Whether a statement of this kind may leave something behind, its contents aside.
     pub fn session_state(self) -> SessionState {
         match self {

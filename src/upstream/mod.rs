@@ -17,7 +17,7 @@ use crate::directory::Limits;
 use crate::names::{TenantId, UpstreamName};
 use crate::secret::Secret;
 use crate::wire::{backend, encode};
-pub use context::{Context, Part, SessionParameters};
+pub use context::{Context, Contexts, Part, Place, SessionParameters};
 pub use error::{ConnectError, UpstreamFault};
 use pool::login::Connector;
 pub use pool::server::{ClientKey, Server, StatementId, Wear, prepared_name};
@@ -239,14 +239,9 @@ impl TenantServer {
         self.context.write_reset(self.lease.server(), client, parameters)
     }
 
-    /// Enters the context in front of a transaction.
-    pub fn enter(&mut self) {
-        self.context.write_enter(self.lease.server());
-    }
-
-    /// Enters the context in an open transaction block.
-    pub fn enter_in_block(&mut self) {
-        self.context.write_enter_in_block(self.lease.server());
+    /// Enters the context in front of a transaction, or in an open block of one.
+    pub fn enter(&mut self, place: Place) {
+        self.context.write_enter(self.lease.server(), place);
     }
 
     /// Puts a client's parameters back after it has reset all of them.

@@ -41,6 +41,21 @@ pub fn parameter_status(body: &[u8]) -> Option<(&str, &str)> {
     Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?))
 }
 
+/// One column of a `DataRow` body, by its place from zero; none if it is NULL or not there.
+pub fn column(body: &[u8], place: usize) -> Option<&str> {
+    let (_, mut rest) = body.split_first_chunk::<2>()?;
+    for before in 0.. {
+        let (length, values) = rest.split_first_chunk::<4>()?;
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        let (value, after) = values.split_at_checked(length)?;
+        if before == place {
+            return std::str::from_utf8(value).ok();
+        }
+        rest = after;
+    }
+    None
+}
+
 /// Reads a `CommandComplete` body.
 pub fn command_tag(body: &[u8]) -> &[u8] {
     split_cstr(body).map_or(body, |(tag, _)| tag)
@@ -76,6 +91,16 @@ pub fn authentication(body: &[u8]) -> Option<(u32, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_found_by_place_and_never_beyond_the_row() {
+        let body = b"\0\x02\0\0\0\x0242\xff\xff\xff\xff\0\0\0\x01x";
+        assert_eq!(column(body, 0), Some("42"));
+        assert_eq!(column(body, 2), Some("x"));
+        assert_eq!(column(body, 3), None);
+        assert_eq!(column(b"\0\x01\0\0\0\x09x", 0), None);
+        assert_eq!(column(b"", 0), None);
+    }
 
     #[test]
     fn error_fields_are_found_by_code() {

@@ -7,19 +7,24 @@
 //!   … the client's messages …     skipped by the server if one of those failed
 //! ```
 //!
-//! A transaction that the client opens with BEGIN is entered right behind it, by a statement that takes no
-//! snapshot, so that it can still choose its isolation level. The setting is local to the transaction: an
-//! idle server carries no context.
+//! What is set is local to the transaction: an idle server carries no context. When it is entered in a
+//! transaction that the client opens with BEGIN: `relay::entry`.
+//!
+//! A *sealed* context carries a proof besides the tenant, made for this server and this moment; PostgreSQL
+//! verifies it ([`seal`]). It replaces one statement and changes nothing else.
 
 pub(super) mod parameters;
+pub(super) mod seal;
 pub(super) mod statement;
 
 use std::sync::Arc;
 
+use crate::directory::ContextMode;
 use crate::names::TenantId;
 use crate::upstream::pool::server::{ClientKey, Server, Stamp, Wear};
 use crate::wire::encode;
 pub use parameters::SessionParameters;
+use seal::Seal;
 
 /// What a client's transactions run under.
 #[derive(Debug, Clone)]
@@ -29,20 +34,74 @@ pub struct Context {
 }
 
 #[derive(Debug, Clone)]
-struct Enter {
-    /// The frames that enter the context in front of a transaction.
-    frames: Arc<[u8]>,
-    /// Those that enter it in an open transaction block.
-    in_block: Arc<[u8]>,
+enum Enter {
+    /// The same frames every time.
+    Plain {
+        /// In front of a transaction.
+        frames: Arc<[u8]>,
+        /// In an open transaction block.
+        in_block: Arc<[u8]>,
+    },
+    /// With a proof for the server at hand.
+    Sealed(Arc<Seal>, TenantId),
 }
 
 impl Enter {
-    fn new(setting: &str, value: &str) -> Self {
+    fn plain(setting: &str, value: &str) -> Self {
         let (mut frames, mut in_block) = (Vec::new(), Vec::new());
         statement::enter(&mut frames, setting, value);
         statement::enter_in_block(&mut in_block, setting, value);
-        Self { frames: frames.into(), in_block: in_block.into() }
+        Self::Plain { frames: frames.into(), in_block: in_block.into() }
     }
+}
+
+/// Makes contexts, all of one kind.
+#[derive(Debug, Clone)]
+pub struct Contexts {
+    setting: String,
+    seal: Option<Arc<Seal>>,
+}
+
+impl Contexts {
+    /// As `[tenancy]` says.
+    pub fn new(setting: &str, mode: &ContextMode) -> Self {
+        let seal = match mode {
+            ContextMode::Plain => None,
+            ContextMode::Sealed(key) => Some(Arc::new(Seal::new(key.clone()))),
+        };
+        Self { setting: setting.to_owned(), seal }
+    }
+
+    /// A new key after a reload; proofs are made with it from the next transaction on.
+    pub fn replace_key(&self, mode: &ContextMode) {
+        if let (Some(seal), ContextMode::Sealed(key)) = (&self.seal, mode) {
+            seal.replace(key.clone());
+        }
+    }
+
+    /// The context of a tenant.
+    pub fn tenant(&self, tenant: &TenantId) -> Context {
+        let enter = match &self.seal {
+            None => Enter::plain(&self.setting, tenant.as_str()),
+            Some(seal) => Enter::Sealed(Arc::clone(seal), tenant.clone()),
+        };
+        Context { tenant: Some(tenant.clone()), enter: Some(enter) }
+    }
+
+    /// The context of nobody: the setting is the empty string, which policies take for no tenant. Under a seal
+    /// there is no proof either, and the policies refuse.
+    pub fn nobody(&self) -> Context {
+        Context { tenant: None, enter: Some(Enter::plain(&self.setting, "")) }
+    }
+}
+
+/// Where a context is entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In front of a transaction.
+    InFront,
+    /// In an open transaction block.
+    InBlock,
 }
 
 /// Whether a reset was written.
@@ -55,16 +114,6 @@ pub enum Part {
 }
 
 impl Context {
-    /// The context of a tenant: `setting` is set to its id.
-    pub fn tenant(setting: &str, tenant: &TenantId) -> Self {
-        Self { tenant: Some(tenant.clone()), enter: Some(Enter::new(setting, tenant.as_str())) }
-    }
-
-    /// The context of nobody: `setting` is set to the empty string, which policies take for no tenant.
-    pub fn nobody(setting: &str) -> Self {
-        Self { tenant: None, enter: Some(Enter::new(setting, "")) }
-    }
-
     /// No context: a maintenance user.
     pub const fn none() -> Self {
         Self { tenant: None, enter: None }
@@ -95,20 +144,19 @@ impl Context {
         }
     }
 
-    /// Writes the frames that enter the context in front of a transaction.
-    pub(crate) fn write_enter(&self, server: &mut Server) {
-        if let Some(enter) = &self.enter {
-            server.channel.output.space().extend_from_slice(&enter.frames);
-            server.unnamed = None;
+    /// Writes the frames that enter the context in front of a transaction, or in an open block of one.
+    pub(crate) fn write_enter(&self, server: &mut Server, place: Place) {
+        match (&self.enter, place) {
+            (None, _) => return,
+            (Some(Enter::Plain { frames, .. }), Place::InFront) => {
+                server.channel.output.space().extend_from_slice(frames);
+            }
+            (Some(Enter::Plain { in_block, .. }), Place::InBlock) => {
+                server.channel.output.space().extend_from_slice(in_block);
+            }
+            (Some(Enter::Sealed(seal, tenant)), _) => seal.write_enter(server, tenant),
         }
-    }
-
-    /// Writes the frames that enter the context in an open transaction block.
-    pub(crate) fn write_enter_in_block(&self, server: &mut Server) {
-        if let Some(enter) = &self.enter {
-            server.channel.output.space().extend_from_slice(&enter.in_block);
-            server.unnamed = None;
-        }
+        server.unnamed = None;
     }
 
     /// Writes a reset and its check, if the server needs one, and stamps the server.

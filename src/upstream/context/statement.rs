@@ -107,6 +107,16 @@ pub(crate) fn enter(out: &mut Vec<u8>, setting: &str, tenant: &str) {
     encode::execute_unnamed(out);
 }
 
+/// The frames that enter a tenant's context with its proof, which is only ever sent as a parameter: texts can be
+/// read by others who log in as the same role.
+pub(crate) fn enter_sealed(out: &mut Vec<u8>, tenant: &str, proof: &str) {
+    let (value, parameter) = tenant_value(tenant);
+    let sql = format!("SELECT pgtenant.enter({value}::pg_catalog.text,$2::pg_catalog.text)");
+    encode::parse(out, "", sql.as_bytes(), NO_TYPES);
+    encode::bind_text(out, &[parameter.as_bytes(), proof.as_bytes()]);
+    encode::execute_unnamed(out);
+}
+
 /// The expression over `$1` and the parameter for it. An id beyond ASCII travels as hexadecimal, because
 /// parameters are read in the client's encoding.
 fn tenant_value(tenant: &str) -> (&'static str, String) {

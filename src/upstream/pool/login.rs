@@ -9,7 +9,7 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::net::Channel;
@@ -19,7 +19,7 @@ use crate::net::stream::Stream;
 use crate::net::tls::{client_config, server_name};
 use crate::secret::Secret;
 use crate::upstream::error::{ConnectError, UpstreamFault};
-use crate::upstream::pool::server::Server;
+use crate::upstream::pool::server::{Identity, Server};
 use crate::upstream::settings::{ServerAddress, UpstreamSettings};
 use crate::wire::{backend, encode, frame};
 
@@ -96,8 +96,9 @@ impl Connector {
         );
         channel.flush().await?;
         self.authenticate(&mut channel).await?;
-        let (parameters, process_id, key) = greeting(&mut channel).await?;
-        Ok(Server::new(channel, address.clone(), process_id, key).with_parameters(parameters))
+        let (parameters, cancel_key) = greeting(&mut channel).await?;
+        let identity = identify(&mut channel).await?;
+        Ok(Server::new(channel, address.clone(), cancel_key, identity).with_parameters(parameters))
     }
 
     /// A stream to the server, encrypted as configured; nothing of the session was sent yet.
@@ -243,7 +244,8 @@ fn unexpected(tag: u8, body: &[u8]) -> ConnectError {
     ConnectError::Refused { sqlstate: field(b'C'), message: field(b'M') }
 }
 
-type Greeting = (BTreeMap<String, String>, u32, Vec<u8>);
+/// Reported parameters; process id and key for cancel requests.
+type Greeting = (BTreeMap<String, String>, (u32, Vec<u8>));
 
 /// What the server says between `AuthenticationOk` and the first `ReadyForQuery`.
 async fn greeting(channel: &mut Channel) -> Result<Greeting, ConnectError> {
@@ -260,8 +262,32 @@ async fn greeting(channel: &mut Channel) -> Result<Greeting, ConnectError> {
                 (process_id, secret) = (id, key.to_vec());
             }
             b'N' => {}
-            b'Z' => return Ok((parameters, process_id, secret)),
+            b'Z' => return Ok((parameters, (process_id, secret))),
             _ => return Err(unexpected(tag, &body)),
         }
     }
+}
+
+/// Asks the server which process it is and what its clock shows: what a sealed context is bound to.
+async fn identify(channel: &mut Channel) -> Result<Identity, ConnectError> {
+    const QUESTION: &[u8] = b"SELECT pg_catalog.pg_backend_pid(), \
+        pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()))::pg_catalog.int8";
+    encode::query(channel.output.space(), QUESTION);
+    channel.flush().await?;
+    let mut identity = None;
+    loop {
+        let (tag, body) = read_message(channel).await?;
+        match tag {
+            b'D' => {
+                let number = |column: usize| backend::column(&body, column)?.parse::<u64>().ok();
+                let process_id = number(0).and_then(|number| u32::try_from(number).ok());
+                identity = process_id.zip(number(1));
+            }
+            b'T' | b'C' | b'N' | b'S' => {}
+            b'Z' => break,
+            _ => return Err(unexpected(tag, &body)),
+        }
+    }
+    let (backend_pid, epoch) = identity.ok_or(ConnectError::Protocol)?;
+    Ok(Identity { backend_pid, clock: (epoch, Instant::now()) })
 }

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::task::Poll;
 
+use tokio::time::Instant;
+
 use crate::names::TenantId;
 use crate::net::Channel;
+use crate::upstream::context::seal::SealedFrames;
 use crate::upstream::pool::Asker;
 use crate::upstream::settings::ServerAddress;
 use crate::wire::{backend, frame};
@@ -57,11 +60,36 @@ pub struct Server {
     tick: u64,
     /// What its unnamed statement is, as far as that is a client's.
     pub unnamed: Option<StatementId>,
+    identity: Identity,
+    /// The sealed context that was entered last.
+    pub sealed: Option<SealedFrames>,
+}
+
+/// Which server process it is, and its clock, as PostgreSQL itself says.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// `pg_backend_pid()`, which is not what a pooler in between would make us believe.
+    pub backend_pid: u32,
+    /// Its clock when that was asked, in seconds of the Unix epoch, and ours.
+    pub clock: (u64, Instant),
+}
+
+impl Identity {
+    /// What the server's clock shows now.
+    pub fn epoch_seconds(&self, now: Instant) -> u64 {
+        let (then, asked) = self.clock;
+        then.saturating_add(now.saturating_duration_since(asked).as_secs())
+    }
 }
 
 impl Server {
     /// A server that has just logged in.
-    pub fn new(channel: Channel, address: ServerAddress, process_id: u32, key: Vec<u8>) -> Self {
+    pub fn new(
+        channel: Channel,
+        address: ServerAddress,
+        (process_id, key): (u32, Vec<u8>),
+        identity: Identity,
+    ) -> Self {
         Self {
             channel,
             address,
@@ -73,6 +101,8 @@ impl Server {
             prepared: HashMap::new(),
             tick: 0,
             unnamed: None,
+            identity,
+            sealed: None,
         }
     }
 
@@ -86,6 +116,11 @@ impl Server {
     /// Where to send a cancel request, for which process, with which key.
     pub fn cancel_target(&self) -> (ServerAddress, u32, Vec<u8>) {
         (self.address.clone(), self.process_id, self.key.clone())
+    }
+
+    /// Which server process it is.
+    pub const fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// PostgreSQL's process id, for logs.
