@@ -28,6 +28,7 @@ pub mod auth;
 pub mod tenant;
 pub mod guard;
 pub mod upstream;
+pub mod control;
 pub mod relay;
 pub mod clients;
 

@@ -28,7 +28,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("toml", &["config"]),
     ("pgwire", &["auth"]),
-    ("tokio_postgres", &["demo"]),
+    ("tokio_postgres", &["control", "protect", "doctor", "canary", "demo"]),
     ("postgres_protocol", &["upstream", "config", "demo", "cli"]),
     ("rustls", &["net", "startup", "upstream"]),
     ("dashmap", &["upstream", "relay", "clients"]),

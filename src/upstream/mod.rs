@@ -19,7 +19,7 @@ use crate::secret::Secret;
 use crate::wire::{backend, encode};
 pub use context::{Context, Contexts, Part, Place, SessionParameters};
 pub use error::{ConnectError, UpstreamFault};
-use pool::login::Connector;
+pub(crate) use pool::login::Connector;
 pub use pool::server::{ClientKey, Server, StatementId, Wear, prepared_name};
 use pool::{Asker, Lease, Pool, server};
 use settings::UpstreamSettings;

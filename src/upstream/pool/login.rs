@@ -102,7 +102,7 @@ impl Connector {
     }
 
     /// A stream to the server, encrypted as configured; nothing of the session was sent yet.
-    async fn open(&self, address: &ServerAddress) -> Result<Stream, ConnectError> {
+    pub(crate) async fn open(&self, address: &ServerAddress) -> Result<Stream, ConnectError> {
         let (mut tcp, host) = match address {
             ServerAddress::Unix(path) => return Ok(Stream::Unix(UnixStream::connect(path).await?)),
             ServerAddress::Tcp { host, port } => (TcpStream::connect((host.as_str(), *port)).await?, host),
