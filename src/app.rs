@@ -13,6 +13,7 @@ use crate::auth::Authenticator;
 use crate::clients::Order;
 use crate::config::{self, Config, Problems};
 use crate::directory::User;
+use crate::doctor::{self, Watch};
 use crate::guard::Rules;
 use crate::names::{TenantId, UserName};
 use crate::net::listener::Listener;
@@ -45,6 +46,9 @@ pub enum AppError {
         /// Why.
         source: std::io::Error,
     },
+    /// The doctor found that the database does not isolate.
+    #[error("{0}")]
+    Unsafe(#[from] doctor::Unsafe),
     /// Logs, metrics, signals.
     #[error("cannot start: {0}")]
     Start(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -68,7 +72,7 @@ pub async fn serve(path: &Path) -> Result<(), AppError> {
         .await
         .map_err(|source| AppError::Listen { address: metrics_address.clone(), source })?;
     let http = tokio::spawn(http::serve(metrics, exporter.clone(), ready.clone()));
-    let outcome = app.run(&exporter, &ready).await;
+    let outcome = app.examined_run(&exporter, &ready).await;
     http.abort();
     outcome
 }
@@ -101,7 +105,15 @@ impl App {
         Ok(Self { path, config, shared: Arc::new(shared), mock_key })
     }
 
-    async fn run(mut self, exporter: &Exporter, ready: &Ready) -> Result<(), AppError> {
+    /// Nobody is let in before the doctor has looked at every upstream that can be reached.
+    async fn examined_run(self, exporter: &Exporter, ready: &Ready) -> Result<(), AppError> {
+        let tenancy = self.config.directory.tenancy.clone();
+        let mut watch = Watch::new(tenancy, self.config.upstreams.values().cloned().collect());
+        watch.first().await?;
+        self.run(watch, exporter, ready).await
+    }
+
+    async fn run(mut self, watch: Watch, exporter: &Exporter, ready: &Ready) -> Result<(), AppError> {
         let listen = &self.config.listen;
         let listener = Listener::bind(&listen.address, listen.socket_dir.as_deref())
             .await
@@ -111,6 +123,8 @@ impl App {
         let mut terminate = signal(SignalKind::terminate()).map_err(AppError::start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::start)?;
         let mut upkeep = tokio::time::interval(UPKEEP);
+        let mut watch = std::pin::pin!(watch.run());
+        let mut verdict = Ok(());
         ready.set();
         tracing::info!(%address, metrics = self.config.metrics.address, version = env!("CARGO_PKG_VERSION"), "ready");
         loop {
@@ -120,6 +134,11 @@ impl App {
                 }
                 _ = reload.recv() => self.reload(),
                 _ = upkeep.tick() => exporter.upkeep(),
+                found = &mut watch => {
+                    tracing::error!("an upstream that could be reached only now does not isolate tenants: stopping");
+                    verdict = Err(AppError::Unsafe(found));
+                    break;
+                }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
@@ -128,9 +147,11 @@ impl App {
         drop(listener);
         tracing::info!(clients = self.shared.clients.count(), "draining");
         self.shared.seats.close();
-        drain(&self.shared.clients, self.config.listen.drain_timeout).await;
+        // What is not isolated has no time to finish.
+        let limit = verdict.as_ref().map_or(Duration::ZERO, |()| self.config.listen.drain_timeout);
+        drain(&self.shared.clients, limit).await;
         tracing::info!("stopped");
-        Ok(())
+        verdict
     }
 
     /// Takes what can go live; a bad file changes nothing.

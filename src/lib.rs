@@ -38,6 +38,7 @@ pub mod serve;
 
 // the operator's side
 pub mod config;
+pub mod doctor;
 pub mod demo;
 pub mod app;
 pub mod cli;

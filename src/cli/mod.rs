@@ -1,5 +1,7 @@
 //! The command line. Exit codes: 0 fine, 1 found problems, 2 usage or configuration.
 
+mod doctor;
+
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +37,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Look whether the databases really isolate tenants; 0 if there is nothing but advice.
+    Doctor {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Print the findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Read a password from standard input and print its SCRAM verifier, for `[[user]] password`.
     Scram,
     /// Start a private PostgreSQL and the proxy, show two tenants apart and an attack failing.
@@ -66,6 +77,9 @@ pub fn run() -> ExitCode {
             )),
             Err(problems) => complain(&problems.to_string(), 2),
         },
+        Command::Doctor { config, json } => {
+            doctor::run(&config, if json { doctor::Format::Json } else { doctor::Format::Text })
+        }
         Command::Scram => scram(),
         Command::Demo { once } => {
             let mode = if once { DemoMode::Once } else { DemoMode::Stay };

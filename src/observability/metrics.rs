@@ -68,6 +68,12 @@ pub const ALL: &[Description] = &[
         &[],
         "Servers reset because another client or tenant took them over",
     ),
+    (
+        "pgtenant_isolation_findings",
+        Kind::Gauge,
+        &["severity"],
+        "What the doctor found at all upstreams: critical, warning, advice",
+    ),
     ("pgtenant_build_info", Kind::Gauge, &["version"], "Always 1; the version is a label"),
 ];
 
@@ -283,6 +289,13 @@ pub fn login(outcome: LoginOutcome) {
 /// An error before the tenant was known.
 pub fn early_error(sqlstate: SqlState) {
     counter!("pgtenant_errors_total", "tenant" => NONE, "class" => class(sqlstate.0)).increment(1);
+}
+
+/// What the doctor found last, over all upstreams.
+pub fn isolation_findings(severity: &'static str, count: usize) {
+    // More than fit into 32 bits are as bad as that many.
+    gauge!("pgtenant_isolation_findings", "severity" => severity)
+        .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
 }
 
 /// A server changed hands and was reset.

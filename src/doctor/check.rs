@@ -1,0 +1,148 @@
+//! One check: a row with its number, its severity and its query, and how it is run.
+//! A query answers with `object`, `message`, `fix` and, where findings of one check weigh differently,
+//! `severity`. It runs in a read-only transaction of its own, with nothing but `pg_catalog` in its search
+//! path, so that names come out qualified and nobody's operators or functions are called.
+
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use super::{Finding, Severity};
+use crate::directory::{ContextMode, GuardLevel, Tenancy};
+
+/// What the queries begin with.
+const PRELUDE: &str = include_str!("prelude.sql");
+
+/// Findings told of one check; the rest is a number.
+const MAX_FINDINGS: usize = 100;
+
+/// In front of every query. Nothing that a role stored for itself may change what a check sees.
+const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL search_path = pg_catalog; SET LOCAL statement_timeout = '10s'; \
+     SET LOCAL lock_timeout = '2s'; SET LOCAL standard_conforming_strings = on";
+
+/// One check.
+#[derive(Debug)]
+pub(super) struct Check {
+    /// Its number, for ever.
+    pub(super) id: &'static str,
+    /// How much a finding weighs.
+    pub(super) rank: Rank,
+    /// What is wrong, in a few words.
+    pub(super) name: &'static str,
+    /// Why that matters.
+    pub(super) why: &'static str,
+    /// The first version of PostgreSQL that has what is asked for.
+    pub(super) since: i32,
+    /// The query.
+    pub(super) query: &'static str,
+}
+
+/// How much a finding weighs, unless its row says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rank {
+    /// The same always.
+    Always(Severity),
+    /// What the sealed context rests on: critical with it, advice without.
+    Sealed,
+    /// What the strict guard refuses: advice with it, a warning without.
+    BehindGuard,
+}
+
+/// What the checks are asked about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question<'q> {
+    pub(super) role: &'q str,
+    pub(super) tenancy: &'q Tenancy,
+}
+
+impl Question<'_> {
+    const fn sealed(self) -> bool {
+        matches!(self.tenancy.context, ContextMode::Sealed(_))
+    }
+
+    const fn strict(self) -> bool {
+        matches!(self.tenancy.guard, GuardLevel::Strict)
+    }
+
+    fn severity(self, rank: Rank) -> Severity {
+        match rank {
+            Rank::Always(severity) => severity,
+            Rank::Sealed if self.sealed() => Severity::Critical,
+            Rank::BehindGuard if !self.strict() => Severity::Warning,
+            Rank::Sealed | Rank::BehindGuard => Severity::Advice,
+        }
+    }
+}
+
+impl Check {
+    /// A check that every supported version can be asked.
+    pub(super) const fn new(
+        (id, rank): (&'static str, Rank),
+        name: &'static str,
+        why: &'static str,
+        query: &'static str,
+    ) -> Self {
+        Self { id, rank, name, why, since: 0, query }
+    }
+
+    /// A check that an older version cannot be asked.
+    pub(super) const fn since(mut self, version: i32) -> Self {
+        self.since = version;
+        self
+    }
+
+    /// Asks; a question that PostgreSQL does not answer is a finding too.
+    pub(super) async fn run(&self, client: &Client, question: Question<'_>) -> Vec<Finding> {
+        match self.ask(client, question).await {
+            Ok(rows) => self.findings(&rows, question),
+            Err(error) => vec![self.unanswered(&error)],
+        }
+    }
+
+    async fn ask(&self, client: &Client, question: Question<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let sql = format!(
+            "{PRELUDE} SELECT q.*, count(*) OVER () AS total FROM ({}) q ORDER BY 1, 2 LIMIT {MAX_FINDINGS}",
+            self.query
+        );
+        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&question.role, Type::TEXT),
+            (&question.tenancy.setting, Type::TEXT),
+            (&question.sealed(), Type::BOOL),
+            (&question.strict(), Type::BOOL),
+        ];
+        client.batch_execute(BEGIN).await?;
+        let rows = client.query_typed(&sql, &parameters).await;
+        client.batch_execute("ROLLBACK").await?;
+        rows
+    }
+
+    fn findings(&self, rows: &[Row], question: Question<'_>) -> Vec<Finding> {
+        let usual = question.severity(self.rank);
+        let text = |row: &Row, column: &str| row.try_get::<_, String>(column).unwrap_or_default();
+        let mut findings: Vec<Finding> = rows
+            .iter()
+            .map(|row| {
+                let severity = Severity::parse(&text(row, "severity")).unwrap_or(usual);
+                self.finding(severity, text(row, "object"), text(row, "message"), text(row, "fix"))
+            })
+            .collect();
+        let total: i64 = rows.first().map_or(0, |row| row.try_get("total").unwrap_or(0));
+        let told = i64::try_from(findings.len()).unwrap_or(i64::MAX);
+        if total > told {
+            // They may weigh as much as the heaviest that was told.
+            let severity = findings.iter().map(|finding| finding.severity).min().unwrap_or(usual);
+            let message = format!("{} more of this kind are not listed", total - told);
+            findings.push(self.finding(severity, "…".to_owned(), message, String::new()));
+        }
+        findings
+    }
+
+    fn unanswered(&self, error: &tokio_postgres::Error) -> Finding {
+        let reason = error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned());
+        let message = format!("could not be checked: {reason}");
+        self.finding(Severity::Warning, self.name.to_owned(), message, String::new())
+    }
+
+    fn finding(&self, severity: Severity, object: String, message: String, fix: String) -> Finding {
+        Finding { id: self.id, severity, name: self.name, object, message, why: self.why, fix }
+    }
+}

@@ -1,0 +1,123 @@
+//! Policies: whether they speak of the tenant, and whether a client can talk them into another one.
+
+use super::super::Severity::{Advice, Critical};
+use super::super::check::{Check, Rank};
+
+pub(super) const CHECKS: &[Check] = &[
+    Check::new(
+        ("D06", Rank::Always(Advice)),
+        "row-level security without a policy for a granted command",
+        "The command is granted and finds no row, which looks like lost data.",
+        r"SELECT c.oid::regclass::text AS object, format('no policy lets the granted %s see or make a row', string_agg(k.command, ', ' ORDER BY k.command)) AS message,
+       format('CREATE POLICY … ON %s …; -- or REVOKE', c.oid::regclass) AS fix
+FROM rel c JOIN reach ON reach.relid = c.oid CROSS JOIN me CROSS JOIN (VALUES ('r', 'SELECT'), ('a', 'INSERT'), ('w', 'UPDATE'), ('d', 'DELETE')) k(code, command)
+WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND NOT me.rolsuper AND has_table_privilege(me.oid, c.oid, k.command)
+  AND NOT EXISTS (SELECT FROM policy p WHERE p.relid = c.oid AND p.polpermissive AND p.applies AND p.polcmd::text IN ('*', k.code))
+GROUP BY c.oid",
+    ),
+    Check::new(
+        ("D07", Rank::Sealed),
+        "permissive policies that do not ask for the sealed tenant",
+        "A policy that reads a plain setting believes whoever set it last.",
+        r"SELECT c.oid::regclass::text AS object, format('%s: not tied to pgtenant.current_tenant()', string_agg(quote_ident(p.polname), ', ' ORDER BY p.polname)) AS message,
+       format('pgtenant protect --table %s --apply', c.oid::regclass) AS fix
+FROM tenant_table c JOIN reach ON reach.relid = c.oid JOIN policy p ON p.relid = c.oid
+WHERE c.relrowsecurity AND p.polpermissive AND p.applies AND c.oid NOT IN (SELECT relid FROM pinned)
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+      AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = to_regprocedure('pgtenant.current_tenant()'))
+GROUP BY c.oid",
+    ),
+    Check::new(
+        ("D08", Rank::Sealed),
+        "policies that read settings or role names",
+        "A session can change a setting, and all tenants share one role.",
+        r"SELECT c.oid::regclass::text AS object, format('policy %I reads %s', p.polname, f.what) AS message,
+       format('pgtenant protect --table %s --apply', c.oid::regclass) AS fix
+FROM tenant_table c JOIN reach ON reach.relid = c.oid JOIN policy p ON p.relid = c.oid CROSS JOIN source s CROSS JOIN mode
+CROSS JOIN LATERAL (SELECT lower(substring(p.qual || ' ; ' || p.checked FROM '(?i)(current_setting\([^)]*|current_user|session_user|current_role|user)')) AS found) m
+CROSS JOIN LATERAL (SELECT CASE WHEN m.found ~ '^current_setting' THEN 'a setting' ELSE m.found END AS what) f
+WHERE c.relrowsecurity AND p.applies AND c.oid NOT IN (SELECT relid FROM pinned)
+  AND p.qual || ' ; ' || p.checked ~* '(current_setting\(|\mcurrent_user\M|\msession_user\M|\mcurrent_role\M)'
+  -- Without the seal, reading the tenant's own setting is how it works.
+  AND (mode.sealed OR p.qual || ' ; ' || p.checked !~* s.pattern)",
+    ),
+    Check::new(
+        ("D09", Rank::Always(Critical)),
+        "a permissive policy that does not mention the tenant column",
+        "Permissive policies add up: one that does not speak of the tenant opens the table to all of them.",
+        r"SELECT c.oid::regclass::text AS object, format('policy %I does not mention the tenant column: %s', p.polname,
+           left(concat_ws(' ', 'USING ' || NULLIF(p.qual, ''), 'WITH CHECK ' || NULLIF(p.checked, '')), 200)) AS message,
+       format('DROP POLICY %I ON %s;', p.polname, c.oid::regclass) AS fix
+FROM tenant_table c JOIN reach ON reach.relid = c.oid JOIN policy p ON p.relid = c.oid
+CROSS JOIN LATERAL (SELECT '(^|[^a-zA-Z0-9_])(' || string_agg(regexp_replace(t.attname, '([^[:alnum:]_])', '\\\1', 'g'), '|') || ')($|[^a-zA-Z0-9_])' AS word
+    FROM tenant_column t WHERE t.relid = c.oid) w
+WHERE c.relrowsecurity AND p.polpermissive AND p.applies AND lower(p.qual) <> 'false'
+  AND ((p.qual <> '' AND p.qual !~ w.word) OR (p.checked <> '' AND p.checked !~ w.word AND lower(p.checked) <> 'false'))
+  AND c.oid NOT IN (SELECT relid FROM guarded) AND c.oid NOT IN (SELECT relid FROM pinned)",
+    ),
+    Check::new(
+        ("D10", Rank::Sealed),
+        "no restrictive pin policy",
+        "A policy written as a bare equality can be merged by the planner with a client's own condition, so the tenant check uses a form that is not merged.",
+        r"SELECT c.oid::regclass::text AS object, 'has no restrictive policy that pins its rows to pgtenant.current_tenant()' AS message,
+       format('pgtenant protect --table %s --apply', c.oid::regclass) AS fix
+FROM tenant_table c JOIN reach ON reach.relid = c.oid WHERE c.relrowsecurity AND c.oid NOT IN (SELECT relid FROM pinned)",
+    ),
+    Check::new(
+        ("D11", Rank::Sealed),
+        "functions that policies rest on",
+        "A policy is as good as the functions it calls: wrongly immutable ones are answered from an old plan, and a definer's without a search path can be given other functions to call.",
+        r"SELECT format('function %s', f.oid::regprocedure) AS object, format('is used by policies and is %s', x.fault) AS message, format('ALTER FUNCTION %s %s;', f.oid::regprocedure, x.mend) AS fix,
+       CASE WHEN x.fault = 'owned by the login role' THEN 'critical' END AS severity
+FROM (SELECT DISTINCT d.refobjid FROM pg_depend d JOIN pg_policy p ON p.oid = d.objid WHERE d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_proc'::regclass) used
+JOIN pg_proc f ON f.oid = used.refobjid
+CROSS JOIN LATERAL (VALUES (f.provolatile = 'i', 'marked IMMUTABLE', 'STABLE'),
+    (f.prosecdef AND NOT coalesce(f.proconfig::text, '') ~ 'search_path=', 'SECURITY DEFINER without a search_path', 'SET search_path = pg_catalog, pg_temp'),
+    (f.proowner IN (SELECT roleid FROM hat), 'owned by the login role', 'OWNER TO …')) x(holds, fault, mend)
+WHERE x.holds
+UNION ALL
+SELECT p.relid::regclass::text, format('policy %I calls pgtenant.current_tenant() for every row', p.polname),
+       'write (SELECT pgtenant.current_tenant()), which is called once per statement', 'advice'
+FROM policy p WHERE p.qual || ' ; ' || p.checked ~ '(?<!SELECT )(?<!SELECT \()pgtenant\.current_tenant\(\)'",
+    ),
+    Check::new(
+        ("D24", Rank::Always(Advice)),
+        "policies that read the setting in a way that fails",
+        "A setting that was never set raises an error, and one that was set before is the empty string, which no cast takes.",
+        r"SELECT p.relid::regclass::text AS object, format('policy %I: %s', p.polname, x.fault) AS message,
+       format('use NULLIF(current_setting(%L, true), '''')', $2) AS fix
+FROM policy p CROSS JOIN source s
+CROSS JOIN LATERAL (VALUES
+    ('(?i)current_setting\(''' || replace($2, '.', '\.') || '''(::text)?\)', 'current_setting without its second argument raises an error where nothing is set'),
+    ('(?i)(?<!NULLIF\()current_setting\(''' || replace($2, '.', '\.') || '''(::text)?, true\)\)::', 'the empty string is cast')) x(pattern, fault)
+WHERE p.qual || ' ; ' || p.checked ~ x.pattern",
+    ),
+    Check::new(
+        ("D41", Rank::Always(Critical)),
+        "a policy that does not read the tenant's setting",
+        "It cannot know for which tenant a statement runs; if it reads another setting, clients can set that one.",
+        r"SELECT c.oid::regclass::text AS object, format('policy %I reads neither %s nor the sealed tenant: %s', p.polname, $2, left(coalesce(NULLIF(p.qual, ''), p.checked), 200)) AS message,
+       format('DROP POLICY %I ON %s; -- and one that reads %s', p.polname, c.oid::regclass, $2) AS fix,
+       CASE WHEN f.any THEN 'warning' ELSE 'critical' END AS severity
+FROM tenant_table c JOIN reach ON reach.relid = c.oid JOIN policy p ON p.relid = c.oid CROSS JOIN source s
+CROSS JOIN LATERAL (SELECT '(^|[^a-zA-Z0-9_])(' || string_agg(regexp_replace(t.attname, '([^[:alnum:]_])', '\\\1', 'g'), '|') || ')($|[^a-zA-Z0-9_])' AS word
+    FROM tenant_column t WHERE t.relid = c.oid) w
+CROSS JOIN LATERAL (SELECT count(*) > 0 AS any, coalesce(bool_or(q.prosrc ~* replace($2, '.', '\.') OR q.prosrc ~ 'pgtenant\.current_tenant'
+        OR coalesce(pg_get_function_sqlbody(q.oid), '') ~* replace($2, '.', '\.')), false) AS reads
+    FROM pg_depend d JOIN pg_proc q ON q.oid = d.refobjid
+    WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_proc'::regclass) f
+WHERE c.relrowsecurity AND p.polpermissive AND p.applies AND p.qual || ' ; ' || p.checked ~ w.word
+  AND p.qual || ' ; ' || p.checked !~* s.pattern AND NOT f.reads
+  AND c.oid NOT IN (SELECT relid FROM guarded) AND c.oid NOT IN (SELECT relid FROM pinned)",
+    ),
+    Check::new(
+        ("D44", Rank::Sealed),
+        "the sealed context is not installed",
+        "Without its functions no transaction can begin.",
+        r"SELECT f.name AS object, CASE WHEN to_regprocedure(f.name) IS NULL THEN 'does not exist' ELSE 'may not be called by the login role' END AS message,
+       'pgtenant protect --apply' AS fix
+FROM (VALUES ('pgtenant.enter(text,text)'), ('pgtenant.current_tenant()')) f(name) CROSS JOIN me CROSS JOIN mode
+WHERE mode.sealed AND (to_regprocedure(f.name) IS NULL OR NOT has_function_privilege(me.oid, to_regprocedure(f.name)::oid, 'EXECUTE')
+    OR NOT has_schema_privilege(me.oid, 'pgtenant', 'USAGE'))",
+    ),
+];

@@ -1,0 +1,159 @@
+//! The doctor: whether a database really isolates tenants, asked of its catalogs as the pool's login role.
+//! Promise: every finding has a number, an object, a reason and what mends it; no catalog, however odd, makes
+//! it fail; it changes nothing and takes a bounded time. docs/doctor.md explains each check.
+
+mod check;
+mod checks;
+mod live;
+mod report;
+mod watch;
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::control;
+use crate::directory::Tenancy;
+use crate::upstream::settings::UpstreamSettings;
+use check::Question;
+pub use report::{as_json, as_text};
+pub use watch::{Unsafe, Watch};
+
+/// All checks of one upstream together may take this long.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How much a finding weighs; the heaviest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Tenants are not isolated.
+    Critical,
+    /// They are, and something can be seen or disturbed.
+    Warning,
+    /// It could be better.
+    Advice,
+}
+
+impl Severity {
+    /// All of them, the heaviest first.
+    pub const ALL: [Self; 3] = [Self::Critical, Self::Warning, Self::Advice];
+
+    /// The word in reports, logs and metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+            Self::Advice => "advice",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|severity| severity.word() == word)
+    }
+}
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The check's number.
+    pub id: &'static str,
+    /// How much it weighs.
+    pub severity: Severity,
+    /// The check in a few words.
+    pub name: &'static str,
+    /// What it is about, as SQL would name it.
+    pub object: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// Why that matters.
+    pub why: &'static str,
+    /// The SQL that mends it, or what to do; may be empty.
+    pub fix: String,
+}
+
+/// Whether an upstream could be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// Its catalogs were read.
+    Examined,
+    /// It could not be reached, or not in time.
+    Unreachable,
+}
+
+/// What was found at one upstream, the heaviest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examination {
+    /// The upstream's name.
+    pub upstream: String,
+    /// Whether it could be looked at.
+    pub reached: Reached,
+    /// What was found.
+    pub findings: Vec<Finding>,
+}
+
+impl Examination {
+    /// How many findings weigh this much.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
+    }
+}
+
+/// Looks at one upstream. Never fails: what could not be looked at is a finding.
+pub async fn examine(settings: &UpstreamSettings, tenancy: &Tenancy) -> Examination {
+    let mut findings = live::configuration(tenancy);
+    let looked = timeout(LIMIT, look(settings, tenancy)).await;
+    let reached = match looked {
+        Ok(Ok(found)) => {
+            findings.extend(found);
+            Reached::Examined
+        }
+        Ok(Err(error)) => {
+            findings.push(live::unreachable(&error.to_string()));
+            Reached::Unreachable
+        }
+        Err(_) => {
+            findings.push(live::unreachable("the checks took longer than a minute"));
+            Reached::Unreachable
+        }
+    };
+    findings.sort_by(|a, b| (a.severity, a.id, &a.object).cmp(&(b.severity, b.id, &b.object)));
+    Examination { upstream: settings.name.as_str().to_owned(), reached, findings }
+}
+
+async fn look(
+    settings: &UpstreamSettings,
+    tenancy: &Tenancy,
+) -> Result<Vec<Finding>, crate::upstream::ConnectError> {
+    let client = control::connect(settings, &settings.user, settings.password.as_ref()).await?;
+    let question = Question { role: &settings.user, tenancy };
+    let version = live::version(&client).await;
+    let mut findings = live::outdated(version);
+    findings.extend(live::pooler(settings, &client).await);
+    for check in checks::all().filter(|check| version >= check.since) {
+        findings.extend(check.run(&client, question).await);
+    }
+    findings.extend(live::self_test(&client, tenancy).await);
+    Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_check_has_a_number_of_its_own_and_a_row_in_the_documentation() {
+        let documented = include_str!("../../docs/doctor.md");
+        let mut ids = BTreeSet::new();
+        let known = checks::all().map(|check| (check.id, check.name)).chain(live::NAMES.iter().copied());
+        for (id, name) in known {
+            assert!(ids.insert(id), "{id} is there twice");
+            let row = format!("| {id} | ");
+            let row = documented.lines().find(|line| line.starts_with(&row));
+            let row = row.unwrap_or_else(|| panic!("docs/doctor.md lacks {id}"));
+            assert!(row.contains(name), "docs/doctor.md calls {id} otherwise: {row}, not {name}");
+        }
+        let rows = documented.lines().filter(|line| line.starts_with("| D")).count();
+        assert_eq!(rows, ids.len(), "docs/doctor.md has rows that no check has");
+    }
+}
