@@ -13,6 +13,7 @@ mod cancel;
 mod chaos;
 mod copy;
 mod departures;
+mod doctor;
 mod isolation;
 mod operations;
 mod protocol;

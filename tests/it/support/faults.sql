@@ -33,9 +33,9 @@ BEGIN
 END $$;
 REVOKE EXECUTE ON FUNCTION make(text[]) FROM PUBLIC;
 
-SELECT make('good_table', 'd04_bare', 'd05_unforced', 'd06_silent', 'd09_open', 'd09_write', 'd11_function', 'd17_truncate',
+SELECT make('good_table', 'd04_bare', 'd05_unforced', 'd06_silent', 'd09_open', 'd09_write', 'good_calls', 'd17_truncate',
     'd20_unique', 'd24_setting', 'd41_other', 'd30_trigger', 'd08_role', 'd20_target', 'unreachable');
-SELECT shield('good_table', 'd05_unforced', 'd09_open', 'd09_write', 'd11_function', 'd17_truncate', 'd20_unique', 'd30_trigger', 'd20_target', 'unreachable');
+SELECT shield('good_table', 'd05_unforced', 'd09_open', 'd09_write', 'good_calls', 'd17_truncate', 'd20_unique', 'd30_trigger', 'd20_target', 'unreachable');
 REVOKE ALL ON unreachable FROM app;
 
 -- Other shapes of a good table: a uuid, another column's name, the setting on the left, a restrictive policy
@@ -51,6 +51,11 @@ ALTER TABLE good_guarded ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY everything ON good_guarded USING (true);
 CREATE POLICY tenant ON good_guarded AS RESTRICTIVE USING (tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')));
 GRANT SELECT, INSERT, UPDATE, DELETE ON good_uuid, good_tenants TO app;
+-- Names that nobody should choose.
+CREATE TABLE "good_ odd"" (*[na%me" ("te(n*an.t" text NOT NULL DEFAULT NULLIF(current_setting('app.tenant_id', true), ''), id int NOT NULL, PRIMARY KEY ("te(n*an.t", id));
+ALTER TABLE "good_ odd"" (*[na%me" ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY "te""n(%s" ON "good_ odd"" (*[na%me" USING ("te(n*an.t" = (SELECT NULLIF(current_setting('app.tenant_id', true), '')));
+GRANT SELECT, INSERT ON "good_ odd"" (*[na%me" TO app;
 -- Known by the name of its column alone, which another table's policy told.
 CREATE TABLE d04_by_name (org uuid NOT NULL, note text);
 GRANT SELECT ON d04_by_name TO app;
@@ -72,7 +77,7 @@ CREATE TABLE d03_owned (note text);
 ALTER TABLE d03_owned OWNER TO app;
 
 CREATE FUNCTION d11_constant() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT pg_catalog.current_setting('app.tenant_id', true) $$;
-CREATE POLICY more ON d11_function USING (tenant_id = d11_constant());
+CREATE POLICY more ON good_calls USING (tenant_id = d11_constant());
 
 CREATE FUNCTION d12_escapes() RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ SELECT count(*) FROM faults.good_table $$;
 ALTER FUNCTION d12_escapes() OWNER TO boss;

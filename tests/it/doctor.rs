@@ -1,0 +1,337 @@
+//! The doctor finds each kind of fault and names nothing that is good; `serve` asks it before it lets
+//! anybody in.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::config::Config;
+use crate::support::proxy::{binary, run};
+use crate::support::{Cluster, Proxy, within};
+
+const FAULTS: &str = include_str!("support/faults.sql");
+
+/// Faults that have no object of their own name: the check and what its object begins with.
+const UNNAMED: [(&str, &str); 12] = [
+    ("D01", "role app"),
+    ("D18", "database app"),
+    ("D18", "language sql"),
+    ("D25", "pg_catalog"),
+    ("D27", "track_activities"),
+    ("D28", "role app"),
+    ("D30", "faults.d16_written"),
+    ("D31", "user mapping for public"),
+    ("D32", "large objects"),
+    ("D33", "pg_stat_activity"),
+    ("D35", "role helper"),
+    ("D43", "configuration"),
+];
+
+/// The configuration of a cluster's proxy as a file.
+fn file(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> (TempDir, String) {
+    let mut config = Config::new(cluster);
+    change(&mut config);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pgtenant.toml");
+    fs::write(&path, config.text()).unwrap();
+    let path = path.display().to_string();
+    (directory, path)
+}
+
+/// What the doctor says as text: exit code and report.
+fn text(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> (i32, String) {
+    let (_directory, path) = file(cluster, change);
+    run(&["doctor", "--config", &path])
+}
+
+/// What the doctor says as JSON: exit code and findings.
+fn findings(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> (i32, Vec<Finding>) {
+    let (_directory, path) = file(cluster, change);
+    let (code, report) = run(&["doctor", "--config", &path, "--json"]);
+    let rows: Vec<Value> = serde_json::from_str(&report).unwrap_or_else(|error| panic!("{error}: {report}"));
+    let field =
+        |row: &Value, key: &str| row[key].as_str().unwrap_or_else(|| panic!("{key}: {row}")).to_owned();
+    let finding = |row: &Value| {
+        assert_eq!(field(row, "upstream"), "main");
+        assert!(!field(row, "why").is_empty(), "{row}");
+        Finding {
+            id: field(row, "id"),
+            severity: field(row, "severity"),
+            object: field(row, "object"),
+            message: field(row, "message"),
+            fix: field(row, "fix"),
+        }
+    };
+    (code, rows.iter().map(finding).collect())
+}
+
+#[derive(Debug)]
+struct Finding {
+    id: String,
+    severity: String,
+    object: String,
+    message: String,
+    fix: String,
+}
+
+impl Finding {
+    fn names(&self, object: &str) -> bool {
+        self.object.contains(object) || self.message.contains(object)
+    }
+}
+
+/// The names in the schema of faults that begin with a check's number: `d04_bare`.
+fn named_faults() -> BTreeSet<&'static str> {
+    let words = FAULTS.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words
+        .filter(|word| word.starts_with('d') && word[1..].starts_with(|c: char| c.is_ascii_digit()))
+        .collect()
+}
+
+fn assert_each_fault_is_found(found: &[Finding]) {
+    for name in named_faults() {
+        let id = name[..3].to_uppercase();
+        assert!(
+            found.iter().any(|one| one.id == id && one.names(name)),
+            "{id} did not find {name}: {found:#?}"
+        );
+    }
+    for (id, object) in UNNAMED {
+        let is_there = found.iter().any(|one| one.id == id && one.object.starts_with(object));
+        assert!(is_there, "{id} did not find {object}: {found:#?}");
+    }
+    let unasked: Vec<_> = found.iter().filter(|one| one.message.contains("could not be checked")).collect();
+    assert!(unasked.is_empty(), "{unasked:?}");
+}
+
+async fn every_kind_of_fault_on(cluster: &Cluster) {
+    cluster.execute(FAULTS).await;
+    let (code, found) = findings(cluster, |_| {});
+    assert_eq!(code, 1);
+    assert_each_fault_is_found(&found);
+    // With a plain context, what the seal rests on is advice for all tables.
+    let of_seal = |one: &Finding| ["D07", "D10"].contains(&&*one.id) && one.severity == "advice";
+    let wrong: Vec<_> = found.iter().filter(|one| one.object.contains("good_") && !of_seal(one)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for id in ["D04", "D09", "D12", "D13", "D14", "D15", "D17", "D41"] {
+        assert!(found.iter().any(|one| one.id == id && one.severity == "critical"), "{id}");
+    }
+    // A table without the privilege to reach it is nobody's fault.
+    assert!(!found.iter().any(|one| one.object == "faults.unreachable"));
+}
+
+async fn what_the_seal_rests_on_is_critical_on(cluster: &Cluster) {
+    let sealed = |config: &mut Config| {
+        config.set("tenancy.context", "sealed");
+        config.set("tenancy.seal_key", "0123456789abcdef".repeat(4));
+    };
+    let (_, found) = findings(cluster, sealed);
+    let wrong: Vec<_> = found.iter().filter(|one| one.object.contains("good_pinned")).collect();
+    assert!(wrong.is_empty(), "a pinned table is reported: {wrong:#?}");
+    for (id, object) in
+        [("D07", "good_table"), ("D08", "good_table"), ("D10", "d10_equality"), ("D11", "d11_constant")]
+    {
+        let is_critical =
+            |one: &&Finding| one.id == id && one.object.contains(object) && one.severity == "critical";
+        assert!(found.iter().any(|one| is_critical(&one)), "{id} {object}: {found:#?}");
+    }
+    assert!(!found.iter().any(|one| one.id == "D44"), "the functions are there");
+    cluster.execute("REVOKE EXECUTE ON FUNCTION pgtenant.enter(text, text) FROM PUBLIC").await;
+    let (_, found) = findings(cluster, sealed);
+    assert!(found.iter().any(|one| one.id == "D44" && one.object.contains("enter")), "{found:#?}");
+}
+
+#[tokio::test]
+async fn one_fault_of_each_kind_is_found_and_nothing_good_is_named() {
+    let cluster = Cluster::start().await;
+    every_kind_of_fault_on(&cluster).await;
+    cluster.execute("GRANT SET ON PARAMETER log_statement TO app").await;
+    let (_, found) = findings(&cluster, |_| {});
+    assert!(found.iter().any(|one| one.id == "D29" && one.object == "parameter log_statement"), "{found:#?}");
+    what_the_seal_rests_on_is_critical_on(&cluster).await;
+}
+
+#[tokio::test]
+async fn the_same_holds_on_the_newest_postgresql() {
+    let cluster = Cluster::postgres18().await;
+    every_kind_of_fault_on(&cluster).await;
+    cluster.execute("GRANT MAINTAIN ON faults.good_table TO app").await;
+    let (_, found) = findings(&cluster, |_| {});
+    assert!(found.iter().any(|one| one.id == "D42" && one.object == "faults.good_table"), "{found:#?}");
+    what_the_seal_rests_on_is_critical_on(&cluster).await;
+}
+
+/// Nothing is wrong with it but that a table is shared.
+async fn sound_cluster() -> Cluster {
+    let cluster = Cluster::start().await;
+    cluster.execute("REVOKE ALL ON imports FROM app").await;
+    cluster.execute("CHECKPOINT").await;
+    cluster
+}
+
+#[tokio::test]
+async fn the_exit_code_says_whether_there_is_more_than_advice() {
+    let cluster = sound_cluster().await;
+    let (code, report) = text(&cluster, |_| {});
+    assert_eq!(code, 0, "{report}");
+    assert!(report.contains("0 critical, 0 warnings") && report.contains("ADVICE"), "{report}");
+    cluster.execute("CREATE TABLE open (tenant_id text); GRANT SELECT ON open TO app").await;
+    let (code, report) = text(&cluster, |_| {});
+    assert_eq!(code, 1, "{report}");
+    for wanted in ["CRITICAL (1)", "D04", "public.open", "ALTER TABLE public.open ENABLE ROW LEVEL SECURITY;"]
+    {
+        assert!(report.contains(wanted), "{wanted}: {report}");
+    }
+    assert_eq!(run(&["doctor", "--config", "/nonexistent"]).0, 2);
+    assert_eq!(run(&["doctor"]).0, 2);
+}
+
+#[tokio::test]
+async fn the_sql_that_mends_a_table_mends_it() {
+    let cluster = sound_cluster().await;
+    cluster
+        .execute(
+            "CREATE TABLE open (tenant_id uuid, id int); GRANT SELECT ON open TO app;
+             ALTER ROLE app CREATEROLE; GRANT TRUNCATE ON notes TO app; ALTER TABLE notes NO FORCE ROW LEVEL SECURITY;
+             CREATE VIEW seen AS SELECT * FROM notes; GRANT SELECT ON seen TO app;
+             CREATE POLICY everything ON notes USING (true)",
+        )
+        .await;
+    let (code, found) = findings(&cluster, |_| {});
+    assert_eq!(code, 1);
+    for fault in found.iter().filter(|one| one.severity == "critical" || one.id == "D05") {
+        cluster.execute(&fault.fix).await;
+    }
+    let (_, left) = findings(&cluster, |_| {});
+    let left: Vec<_> = left.iter().filter(|one| one.severity == "critical" || one.id == "D05").collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+#[tokio::test]
+async fn a_superuser_and_a_configuration_without_guard_are_critical() {
+    let cluster = sound_cluster().await;
+    let (code, found) = findings(&cluster, |config| config.set("tenancy.guard", "off"));
+    let critical: Vec<_> =
+        found.iter().filter(|one| one.severity == "critical").map(|one| &*one.id).collect();
+    assert_eq!((code, critical), (1, vec!["D43"]));
+    cluster.execute("ALTER ROLE app SUPERUSER").await;
+    let (_, found) = findings(&cluster, |_| {});
+    let critical: BTreeSet<_> =
+        found.iter().filter(|one| one.severity == "critical").map(|one| &*one.id).collect();
+    assert_eq!(critical, BTreeSet::from(["D01"]));
+}
+
+#[tokio::test]
+async fn many_findings_of_one_check_are_bounded_and_counted() {
+    let cluster = sound_cluster().await;
+    cluster
+        .execute(
+            "DO $$ BEGIN FOR n IN 1..130 LOOP
+                 EXECUTE format('CREATE TABLE open_%s (tenant_id text)', n);
+                 EXECUTE format('GRANT SELECT ON open_%s TO app', n);
+             END LOOP; END $$",
+        )
+        .await;
+    let (_, found) = findings(&cluster, |_| {});
+    let open: Vec<_> = found.iter().filter(|one| one.id == "D04").collect();
+    assert_eq!(open.len(), 101);
+    let rest = open.iter().find(|one| one.message.contains("more of this kind")).unwrap();
+    assert_eq!((&*rest.message, &*rest.severity), ("30 more of this kind are not listed", "critical"));
+}
+
+#[tokio::test]
+async fn an_upstream_that_cannot_be_reached_is_told_and_no_success() {
+    let mut cluster = Cluster::start().await;
+    cluster.crash();
+    let (code, found) = findings(&cluster, |_| {});
+    assert_eq!(code, 1);
+    assert!(found.iter().any(|one| one.id == "D00"), "{found:#?}");
+}
+
+#[tokio::test]
+async fn a_pooler_in_between_is_seen() {
+    let cluster = sound_cluster().await;
+    let (_, direct) = findings(&cluster, |_| {});
+    assert!(!direct.iter().any(|one| one.id == "D39"), "{direct:#?}");
+    let pooler = Proxy::start(&cluster, |_| {}).await;
+    let (code, found) = findings(&cluster, |config| {
+        config.set("upstream.main.hosts", vec![format!("127.0.0.1:{}", pooler.port())]);
+        config.set("upstream.main.user", "acme_app");
+        config.set("upstream.main.password", "acme_app-secret");
+    });
+    assert_eq!(code, 1);
+    assert!(found.iter().any(|one| one.id == "D39" && one.severity == "critical"), "{found:#?}");
+}
+
+/// Runs `serve` to its end.
+async fn serve(path: &str) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::new(binary());
+    command.args(["serve", "--config", path]).kill_on_drop(true);
+    let output = within("pgtenant to refuse", command.output()).await.unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A configuration with free ports.
+fn with_ports(config: &mut Config) {
+    config.set("listen.address", "127.0.0.1:0");
+    config.set("metrics.address", "127.0.0.1:0");
+}
+
+#[tokio::test]
+async fn serve_refuses_what_does_not_isolate_unless_it_is_told_otherwise() {
+    let cluster = sound_cluster().await;
+    cluster.execute("ALTER ROLE app BYPASSRLS").await;
+    let (_directory, path) = file(&cluster, with_ports);
+    let (code, log) = serve(&path).await;
+    assert_eq!(code, Some(1), "{log}");
+    for wanted in ["D01", "role app", "BYPASSRLS", "tenancy.allow_unsafe = true"] {
+        assert!(log.contains(wanted), "{wanted}: {log}");
+    }
+    let proxy = Proxy::start(&cluster, |config| config.set("tenancy.allow_unsafe", true)).await;
+    assert!(proxy.log().contains("serving although"), "{}", proxy.log());
+    proxy.link("acme_app").await.query("SELECT 1").await;
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("pgtenant_isolation_findings", &[("severity", "critical")]), 1.0);
+    assert!(metrics.sum("pgtenant_isolation_findings", &[("severity", "advice")]) > 1.0);
+}
+
+#[tokio::test]
+async fn what_comes_up_later_is_counted_and_serving_goes_on() {
+    let cluster = sound_cluster().await;
+    let proxy = Proxy::start(&cluster, |config| config.set("tenancy.doctor_interval", "200ms")).await;
+    let critical = [("severity", "critical")];
+    assert_eq!(proxy.metrics().await.sum("pgtenant_isolation_findings", &critical), 0.0);
+    cluster.execute("CREATE TABLE open (tenant_id text); GRANT SELECT ON open TO app").await;
+    proxy.measures("pgtenant_isolation_findings", &critical, 1.0).await;
+    proxy.logged("does not isolate tenants any more").await;
+    proxy.link("acme_app").await.query("SELECT 1").await;
+    cluster.execute("DROP TABLE open").await;
+    proxy.measures("pgtenant_isolation_findings", &critical, 0.0).await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_comes_late_is_examined_then() {
+    let mut cluster = sound_cluster().await;
+    cluster.crash();
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    let warning = [("severity", "warning")];
+    proxy.measures("pgtenant_isolation_findings", &warning, 1.0).await;
+    cluster.boot().await;
+    proxy.measures("pgtenant_isolation_findings", &warning, 0.0).await;
+    proxy.link("acme_app").await.query("SELECT 1").await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_comes_late_and_does_not_isolate_ends_serving() {
+    let mut cluster = sound_cluster().await;
+    cluster.execute("ALTER ROLE app BYPASSRLS").await;
+    // Commits are not waited for here, so that a crash would undo this one.
+    cluster.execute("CHECKPOINT").await;
+    cluster.crash();
+    let mut proxy = Proxy::start(&cluster, |_| {}).await;
+    cluster.boot().await;
+    assert_eq!(proxy.exits().await.code(), Some(1));
+    assert!(proxy.log().contains("tenancy.allow_unsafe = true"), "{}", proxy.log());
+}
