@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
+use crate::canary::Probes;
 use crate::clients::Order;
 use crate::config::{self, Config, Problems};
 use crate::directory::User;
@@ -82,6 +83,7 @@ struct App {
     config: Config,
     shared: Arc<Shared>,
     mock_key: [u8; 32],
+    probes: Option<Arc<Probes>>,
 }
 
 impl App {
@@ -92,17 +94,19 @@ impl App {
             max_message_bytes: config.listen.max_message_bytes,
             switches: ContextSwitches::default(),
         };
+        let probes = config.canary.clone().and_then(Probes::new).map(Arc::new);
         let shared = Shared {
-            live: ArcSwap::from_pointee(live(&config, mock_key)?),
+            live: ArcSwap::from_pointee(live(&config, mock_key, probes.as_deref())?),
             clients: Arc::default(),
             contexts: Contexts::new(&config.directory.tenancy.setting, &config.directory.tenancy.context),
             upstreams: Upstreams::new(config.upstreams.values().cloned()),
             relay: Arc::new(relay),
             labels: TenantLabels::new(config.metrics.max_tenants),
+            breaker: Arc::default(),
             seats: Arc::new(Semaphore::new(config.listen.max_clients)),
             login_timeout: config.listen.login_timeout,
         };
-        Ok(Self { path, config, shared: Arc::new(shared), mock_key })
+        Ok(Self { path, config, shared: Arc::new(shared), mock_key, probes })
     }
 
     /// Nobody is let in before the doctor has looked at every upstream that can be reached.
@@ -123,6 +127,11 @@ impl App {
         let mut terminate = signal(SignalKind::terminate()).map_err(AppError::start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::start)?;
         let mut upkeep = tokio::time::interval(UPKEEP);
+        let canary = self.probes.clone().map(|probes| {
+            let shared = Arc::clone(&self.shared);
+            let setting = self.config.directory.tenancy.setting.clone();
+            tokio::spawn(async move { probes.walk(&shared, &setting).await })
+        });
         let mut watch = std::pin::pin!(watch.run());
         let mut verdict = Ok(());
         ready.set();
@@ -145,6 +154,9 @@ impl App {
         }
         ready.clear();
         drop(listener);
+        if let Some(canary) = canary {
+            canary.abort();
+        }
         tracing::info!(clients = self.shared.clients.count(), "draining");
         self.shared.seats.close();
         // What is not isolated has no time to finish.
@@ -163,7 +175,7 @@ impl App {
                 return;
             }
         };
-        let live = match live(&config, self.mock_key) {
+        let live = match live(&config, self.mock_key, self.probes.as_deref()) {
             Ok(live) => live,
             Err(error) => {
                 tracing::error!(%error, "reload refused: the old configuration stays");
@@ -196,7 +208,7 @@ impl App {
     }
 }
 
-fn live(config: &Config, mock_key: [u8; 32]) -> Result<Live, TlsError> {
+fn live(config: &Config, mock_key: [u8; 32], probes: Option<&Probes>) -> Result<Live, TlsError> {
     let listen = &config.listen;
     let identity = match (&listen.certificate, &listen.private_key) {
         (Some(certificate), Some(key)) if listen.tls != crate::net::settings::ClientTls::Off => {
@@ -204,8 +216,12 @@ fn live(config: &Config, mock_key: [u8; 32]) -> Result<Live, TlsError> {
         }
         _ => None,
     };
+    let mut directory = config.directory.clone();
+    if let Some(probes) = probes {
+        probes.enlist(&mut directory);
+    }
     Ok(Live {
-        directory: config.directory.clone(),
+        directory,
         authenticator: Authenticator::new(identity.as_ref().map(|identity| &*identity.chain_pem), mock_key),
         negotiator: Negotiator {
             tls: listen.tls,

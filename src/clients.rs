@@ -129,6 +129,17 @@ impl Clients {
         chosen.len()
     }
 
+    /// Has every client look around itself; returns how many there are.
+    pub fn wake(&self) -> usize {
+        // Nothing is waked while the map is held.
+        let all: Vec<Arc<Client>> =
+            self.by_process_id.iter().map(|entry| Arc::clone(entry.value())).collect();
+        for client in &all {
+            client.waker.wake();
+        }
+        all.len()
+    }
+
     /// The limits of tenants changed; their clients see it at their next transaction.
     pub fn update_limits(&self, directory: &Directory) {
         for entry in &self.by_tenant {

@@ -59,6 +59,17 @@ pub enum GuardLevel {
     Strict,
 }
 
+/// `[canary]`: two tenants that nobody but the proxy uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Canary {
+    /// Their ids.
+    pub tenants: [TenantId; 2],
+    /// How often they walk.
+    pub interval: Duration,
+    /// What they read; its first column is the tenant's id.
+    pub query: Option<String>,
+}
+
 /// `[[tenant]]` with the defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {

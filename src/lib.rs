@@ -33,11 +33,13 @@ pub mod relay;
 pub mod clients;
 
 // those who run the stages
+pub mod breaker;
 pub mod session;
 pub mod serve;
 
 // the operator's side
 pub mod config;
+pub mod canary;
 pub mod doctor;
 pub mod demo;
 pub mod app;

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
 use crate::auth::{self, Authenticator, Identity};
+use crate::breaker::Breaker;
 use crate::clients::{Clients, Membership, Order, TenantSeat};
 use crate::directory::Directory;
 use crate::fault::{Fault, Report, sqlstate};
@@ -56,6 +57,8 @@ pub struct Shared {
     pub relay: Arc<Relay>,
     /// Series of tenants.
     pub labels: TenantLabels,
+    /// Whether anything of any tenant may run.
+    pub breaker: Arc<Breaker>,
     /// Seats for clients in all.
     pub seats: Arc<Semaphore>,
     /// From accept to the end of the login.
@@ -318,6 +321,7 @@ async fn welcome(
             seat: admission.tenant_seat,
             limits: admission.limits,
             greeting: admission.greeting,
+            breaker: Arc::clone(&shared.breaker),
             alarm: Alarm::default(),
             idle_since: Instant::now(),
         },

@@ -4,13 +4,13 @@
 use super::Config;
 use crate::net::settings::ListenSettings;
 use crate::observability::settings::{LogSettings, MetricsSettings};
-use crate::tenant::{ContextMode, Tenancy};
+use crate::tenant::{Canary, ContextMode, Tenancy};
 use crate::upstream::settings::UpstreamSettings;
 
 /// Names of changed settings that need a restart; `upstream` alone means that one came or went.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     // Live: the directory but for one setting of it.
-    let Config { listen, metrics, log, upstreams, directory } = old;
+    let Config { listen, metrics, log, upstreams, canary, directory } = old;
     let mut rows = Vec::new();
     rows.extend(listen_rows(listen, &new.listen));
     let MetricsSettings { address, max_tenants } = metrics;
@@ -23,6 +23,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     for (name, upstream) in upstreams {
         rows.extend(new.upstreams.get(name).into_iter().flat_map(|new| upstream_rows(upstream, new)));
     }
+    rows.extend(canary_rows(canary.as_ref(), new.canary.as_ref()));
     rows.extend(tenancy_rows(&directory.tenancy, &new.directory.tenancy));
 
     let mut names = Vec::new();
@@ -71,6 +72,20 @@ fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 5] {
         ("tenancy.guard", *guard != new.guard),
         ("tenancy.allow_unsafe", *allow_unsafe != new.allow_unsafe),
         ("tenancy.doctor_interval", *doctor_interval != new.doctor_interval),
+    ]
+}
+
+/// A canary that comes or goes changes all of its settings.
+fn canary_rows(old: Option<&Canary>, new: Option<&Canary>) -> [Row; 3] {
+    let (Some(old), Some(new)) = (old, new) else {
+        let changed = old.is_some() != new.is_some();
+        return ["canary.tenants", "canary.interval", "canary.query"].map(|name| (name, changed));
+    };
+    let Canary { tenants, interval, query } = old;
+    [
+        ("canary.tenants", *tenants != new.tenants),
+        ("canary.interval", *interval != new.interval),
+        ("canary.query", *query != new.query),
     ]
 }
 

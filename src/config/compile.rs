@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::Config;
+use super::canary::canary;
 use super::directory::{Known, directory};
 use super::file::Section;
 use super::keys;
@@ -55,7 +56,8 @@ pub(super) fn config(top: &Section<'_>) -> Option<Config> {
     let directory = directory(top, &listen_section, &known)?;
     let upstreams: Option<BTreeMap<_, _>> =
         upstreams.into_iter().map(|upstream| upstream.map(|one| (one.name.clone(), one))).collect();
-    Some(Config { listen, metrics, log, upstreams: upstreams?, directory })
+    let canary = canary(top, &directory);
+    Some(Config { listen, metrics, log, upstreams: upstreams?, canary, directory })
 }
 
 fn listen(section: &Section<'_>) -> ListenSettings {

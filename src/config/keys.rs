@@ -44,7 +44,7 @@ impl Keys {
 
 /// Every section that holds settings, in the order of the documentation.
 pub static SECTIONS: &[&Keys] =
-    &[&LISTEN, &METRICS, &LOG, &UPSTREAM, &TENANCY, &DEFAULTS, &TENANT, &USER, &MAINTENANCE];
+    &[&LISTEN, &METRICS, &LOG, &UPSTREAM, &TENANCY, &CANARY, &DEFAULTS, &TENANT, &USER, &MAINTENANCE];
 
 /// The sections themselves.
 pub(super) static TOP: Keys = Keys {
@@ -55,6 +55,7 @@ pub(super) static TOP: Keys = Keys {
         restart("log"),
         restart("upstream"),
         live("tenancy"),
+        restart("canary"),
         live("defaults"),
         live("tenant"),
         live("user"),
@@ -111,6 +112,9 @@ pub(super) static TENANCY: Keys = Keys {
         restart("doctor_interval"),
     ],
 };
+
+pub(super) static CANARY: Keys =
+    Keys { section: "canary", keys: &[restart("tenants"), restart("interval"), restart("query")] };
 
 pub(super) static DEFAULTS: Keys = Keys {
     section: "defaults",

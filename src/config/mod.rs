@@ -2,6 +2,7 @@
 //! Promise: a [`Config`] that exists can be served; nothing in it is checked again later.
 //! Steps: `file` reads what is written, `compile` and `directory` turn it into settings, `change` compares two.
 
+mod canary;
 mod change;
 mod compile;
 mod directory;
@@ -21,11 +22,12 @@ use std::path::Path;
 
 pub use change::needs_restart;
 pub use problem::{Problem, Problems};
+pub use verifier::verifier_of;
 
 use crate::names::UpstreamName;
 use crate::net::settings::ListenSettings;
 use crate::observability::settings::{LogSettings, MetricsSettings};
-use crate::tenant::Directory;
+use crate::tenant::{Canary, Directory};
 use crate::upstream::settings::UpstreamSettings;
 
 /// A whole configuration, valid.
@@ -39,6 +41,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Every `[upstream.NAME]`, at least one.
     pub upstreams: BTreeMap<UpstreamName, UpstreamSettings>,
+    /// `[canary]`, if there is one.
+    pub canary: Option<Canary>,
     /// `[tenancy]`, `[defaults]`, `[[tenant]]` and `[[user]]`.
     pub directory: Directory,
 }

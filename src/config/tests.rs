@@ -30,6 +30,9 @@ fn with(section: &str, line: &str) -> String {
     let (head, needs) = match section {
         "upstream.*" => ("[upstream.main]", "database = 'app'\nuser = 'app'\n"),
         "tenant" => ("[[tenant]]", "id = 'acme'\n"),
+        "canary" => {
+            ("[[tenant]]\nid = 'one'\n[[tenant]]\nid = 'two'\n[canary]", "tenants = ['one', 'two']\n")
+        }
         "user" => ("[[user]]", "name = 'ann'\npassword = 'V'\noperator = true\n"),
         "user.maintenance" => (
             "[[user]]\nname = 'ann'\npassword = 'V'\n[user.maintenance]",
@@ -254,6 +257,33 @@ fn words_names_and_addresses() {
         ("upstream.*", "database", &["'app'"], &["''", "\"a\\u0000\""]),
     ];
     check(table);
+}
+
+#[test]
+fn the_canary_needs_two_tenants_of_one_upstream() {
+    let table: &[(&str, &str, &[&str], &[&str])] = &[
+        (
+            "canary",
+            "tenants",
+            &["['one', 'two']"],
+            &["[]", "['one']", "['one', 'one']", "['one', 'x']", "['one', 'two', 'one']", "'one'"],
+        ),
+        ("canary", "interval", &["'100ms'", "'1day'"], &["'99ms'", "'2days'"]),
+        ("canary", "query", &["'SELECT 1'"], &["''", "' '", "\"\\u0000\""]),
+    ];
+    check(table);
+    let text = with("canary", "interval = '1s'");
+    let canary = |text: &str| read(text).unwrap().canary;
+    assert_eq!(canary(UPSTREAM), None);
+    assert_eq!(canary(&text).unwrap().query, None);
+    let sealed = format!("[tenancy]\ncontext = 'sealed'\nseal_key = '{}'\n{text}", "5a".repeat(32));
+    assert_eq!(canary(&sealed).unwrap().query.unwrap(), "SELECT tenant_id FROM pgtenant.canary");
+    let apart = text
+        .replace("id = 'two'", "id = 'two'\nupstream = 'other'")
+        .replace("id = 'one'", "id = 'one'\nupstream = 'main'")
+        + "[upstream.other]\ndatabase = 'app'\nuser = 'app'\n";
+    let found = problems(&apart);
+    assert!(found.len() == 1 && found[0].what.contains("one upstream"), "{found:?}");
 }
 
 #[test]
@@ -548,7 +578,7 @@ fn many_tenants_load_quickly_right_or_wrong() {
 }
 
 /// Changes of what decides about isolation.
-const OF_TENANCY: [(&str, &str); 4] = [
+const OF_TENANCY: [(&str, &str); 7] = [
     (
         "tenancy",
         "context = 'sealed'\nseal_key = '5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a'",
@@ -556,6 +586,9 @@ const OF_TENANCY: [(&str, &str); 4] = [
     ("tenancy", "guard = 'context'"),
     ("tenancy", "allow_unsafe = true"),
     ("tenancy", "doctor_interval = '1m'"),
+    ("canary", "tenants = ['two', 'one']"),
+    ("canary", "interval = '1s'"),
+    ("canary", "query = 'SELECT 1'"),
 ];
 
 #[test]

@@ -25,6 +25,11 @@ pub(super) enum PlainPasswords {
     Allowed,
 }
 
+/// The verifier of a password that is no part of a configuration.
+pub fn verifier_of(password: &str) -> Option<Verifier> {
+    verifier(password, PlainPasswords::Allowed).ok()
+}
+
 /// Reads a `user.password`.
 pub(super) fn verifier(password: &str, plain: PlainPasswords) -> Result<Verifier, Refusal> {
     if let Some(rest) = password.strip_prefix(SCHEME) {

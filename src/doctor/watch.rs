@@ -132,9 +132,15 @@ fn tell(examination: &Examination, known: &[Finding]) {
     for finding in findings.iter().filter(|finding| !known.contains(finding)) {
         let Finding { id, object, message, fix, .. } = finding;
         match finding.severity {
-            Severity::Critical => tracing::error!(upstream, id, object, finding = message, fix, "doctor: critical"),
-            Severity::Warning => tracing::warn!(upstream, id, object, finding = message, fix, "doctor: warning"),
-            Severity::Advice => tracing::debug!(upstream, id, object, finding = message, fix, "doctor: advice"),
+            Severity::Critical => {
+                tracing::error!(upstream, id, object, finding = message, fix, "doctor: critical");
+            }
+            Severity::Warning => {
+                tracing::warn!(upstream, id, object, finding = message, fix, "doctor: warning");
+            }
+            Severity::Advice => {
+                tracing::debug!(upstream, id, object, finding = message, fix, "doctor: advice");
+            }
         }
     }
     if findings != known && *reached == Reached::Examined {

@@ -34,5 +34,7 @@ pub const CONFIGURATION_LIMIT: SqlState = SqlState("53400");
 pub const PROGRAM_LIMIT: SqlState = SqlState("54000");
 /// Cancelled, by the client or by a time limit.
 pub const QUERY_CANCELED: SqlState = SqlState("57014");
+/// Not now: isolation is in doubt.
+pub const CANNOT_CONNECT_NOW: SqlState = SqlState("57P03");
 /// The proxy is shutting down.
 pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");

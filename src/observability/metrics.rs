@@ -74,6 +74,13 @@ pub const ALL: &[Description] = &[
         &["severity"],
         "What the doctor found at all upstreams: critical, warning, advice",
     ),
+    ("pgtenant_canary_up", Kind::Gauge, &[], "1 if both probes saw their own tenant at the last walk"),
+    (
+        "pgtenant_canary_trips_total",
+        Kind::Counter,
+        &[],
+        "Probes that saw another tenant; one stops all tenants",
+    ),
     ("pgtenant_build_info", Kind::Gauge, &["version"], "Always 1; the version is a label"),
 ];
 
@@ -296,6 +303,27 @@ pub fn isolation_findings(severity: &'static str, count: usize) {
     // More than fit into 32 bits are as bad as that many.
     gauge!("pgtenant_isolation_findings", "severity" => severity)
         .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+}
+
+/// Both probes of the canary saw what they should.
+pub fn canary_up() {
+    canary_walked(1.0);
+}
+
+/// They did not.
+pub fn canary_down() {
+    canary_walked(0.0);
+}
+
+fn canary_walked(up: f64) {
+    gauge!("pgtenant_canary_up").set(up);
+    // The series is there before it is needed, so that an alert on its increase works.
+    counter!("pgtenant_canary_trips_total").increment(0);
+}
+
+/// A probe of the canary saw another tenant.
+pub fn canary_tripped() {
+    counter!("pgtenant_canary_trips_total").increment(1);
 }
 
 /// A server changed hands and was reset.

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::breaker::in_doubt;
 use crate::clients::Order;
 use crate::fault::{Fault, Report, sqlstate};
 use crate::relay::{Absorbed, Pumped, RelayFault};
@@ -160,6 +161,9 @@ impl Session {
         if client.order() == Some(Order::LeaveNow) {
             return Poll::Ready(Event::Leave(self.told_or_torn(shutdown())));
         }
+        if self.is_in_doubt() {
+            return Poll::Ready(Event::Leave(self.told_or_torn(in_doubt())));
+        }
         if client.is_cancelled() {
             client.clear_cancel();
             if self.conversation.is_running() {
@@ -187,6 +191,7 @@ impl Session {
         self.alarm.clear();
         let waits = self.access.as_ref().is_none_or(crate::upstream::Access::has_waiters);
         !waits
+            && !self.is_in_doubt()
             && self.client.input.len() > crate::wire::frame::HEADER_BYTES
             && self.conversation.wants_server(&self.client)
     }

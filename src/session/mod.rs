@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use crate::breaker::{Breaker, in_doubt};
 use crate::clients::{Membership, TenantSeat};
 use crate::fault::{Fault, Report, sqlstate};
 use crate::net::Channel;
@@ -60,6 +61,8 @@ pub struct Session {
     pub limits: Limits,
     /// What it was told about its parameters at login.
     pub greeting: Greeting,
+    /// Whether anything of any tenant may run.
+    pub breaker: Arc<Breaker>,
     /// The one timer.
     pub alarm: Alarm,
     /// When the last segment in a transaction block was answered.
@@ -70,6 +73,7 @@ pub struct Session {
 enum Acquired {
     Server(TenantServer),
     Refused(UpstreamFault),
+    InDoubt,
     Cancelled,
     End(End),
 }
@@ -105,6 +109,10 @@ impl Session {
                     self.refuse_segment(&fault.report());
                     continue;
                 }
+                Acquired::InDoubt => {
+                    self.refuse_segment(&in_doubt());
+                    continue;
+                }
                 Acquired::Cancelled => {
                     self.refuse_segment(&cancelled());
                     continue;
@@ -120,6 +128,11 @@ impl Session {
                 return end;
             }
         }
+    }
+
+    /// Isolation is in doubt, and this client runs as a tenant.
+    fn is_in_doubt(&self) -> bool {
+        self.breaker.is_tripped() && self.access.as_ref().is_some_and(Access::enters_context)
     }
 
     fn look_up_limits(&mut self) {
@@ -139,17 +152,22 @@ impl Session {
         };
         let client = Arc::clone(self.membership.client());
         client.clear_cancel();
+        // Without a context there is no tenant whose isolation could be in doubt.
+        let stops = || access.enters_context() && self.breaker.is_tripped();
         let work = access.acquire(self.conversation.client, &self.conversation.parameters);
         let mut work = std::pin::pin!(work);
         let channel = &mut self.client;
         std::future::poll_fn(|cx| {
+            client.listen(cx);
+            if stops() {
+                return Poll::Ready(Acquired::InDoubt);
+            }
             if let Poll::Ready(result) = work.as_mut().poll(cx) {
                 return Poll::Ready(match result {
                     Ok(server) => Acquired::Server(server),
                     Err(fault) => Acquired::Refused(fault),
                 });
             }
-            client.listen(cx);
             if client.is_cancelled() {
                 client.clear_cancel();
                 return Poll::Ready(Acquired::Cancelled);

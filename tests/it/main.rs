@@ -9,6 +9,7 @@
 
 mod support;
 
+mod canary;
 mod cancel;
 mod chaos;
 mod copy;
