@@ -221,7 +221,12 @@ async fn the_application_name_is_seen_by_the_client_and_in_the_servers_activity(
 async fn role_authorization_and_tenant_never_pass_through_from_the_startup_packet() {
     let cluster = Cluster::start().await;
     cluster.execute("GRANT app_owner TO app").await;
-    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.one_server();
+        // The doctor would not have this membership.
+        config.set("tenancy.allow_unsafe", true);
+    })
+    .await;
     let cases = [
         ("role", "app_owner"),
         ("ROLE", "app_owner"),
