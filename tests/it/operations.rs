@@ -25,7 +25,7 @@ async fn every_metric_of_the_contract_is_there_under_its_name_and_labels() {
     link.query("SET app.tenant_id = 'globex'").await;
     drop(proxy.login_as("acme_app", "wrong", &[]).await);
     let metrics = proxy.metrics().await;
-    let wanted: [(&str, &[&str]); 15] = [
+    let wanted: [(&str, &[&str]); 16] = [
         ("pgtenant_query_duration_seconds_bucket", &["tenant=\"acme\"", "le=\"+Inf\""]),
         ("pgtenant_query_duration_seconds_sum", &["tenant=\"acme\""]),
         ("pgtenant_query_duration_seconds_count", &["tenant=\"acme\""]),
@@ -40,6 +40,7 @@ async fn every_metric_of_the_contract_is_there_under_its_name_and_labels() {
         ("pgtenant_logins_total", &["outcome=\""]),
         ("pgtenant_context_switches_total", &[]),
         ("pgtenant_build_info", &["version=\""]),
+        ("pgtenant_isolation_findings", &["severity=\"critical\""]),
         ("pgtenant_clients", &["tenant=\"acme\""]),
     ];
     for (name, labels) in wanted {
