@@ -32,11 +32,11 @@ GROUP BY c.oid",
         "policies that read settings or role names",
         "A session can change a setting, and all tenants share one role.",
         r"SELECT c.oid::regclass::text AS object, format('policy %I reads %s', p.polname,
-           CASE WHEN p.qual || p.checked ~* 'current_setting\(' THEN 'a setting' ELSE 'the name of a role' END) AS message,
+           CASE WHEN lower(p.qual || p.checked) LIKE '%current_setting(%' THEN 'a setting' ELSE 'the name of a role' END) AS message,
        format('pgtenant protect --table %s --apply', c.oid::regclass) AS fix
 FROM tenant_table c JOIN reach ON reach.relid = c.oid JOIN policy p ON p.relid = c.oid CROSS JOIN source s CROSS JOIN mode
 WHERE c.relrowsecurity AND p.applies AND c.oid NOT IN (SELECT relid FROM pinned)
-  AND p.qual || ' ; ' || p.checked ~* '(current_setting\(|\mcurrent_user\M|\msession_user\M|\mcurrent_role\M)'
+  AND lower(p.qual || ' ; ' || p.checked) LIKE ANY (ARRAY['%current_setting(%', '%current_user%', '%session_user%', '%current_role%'])
   -- Without the seal, reading the tenant's own setting is how it works.
   AND (mode.sealed OR p.qual || ' ; ' || p.checked !~* s.pattern)",
     ),
