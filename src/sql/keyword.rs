@@ -1,5 +1,7 @@
-//! The words that decide anything for the proxy, recognised without allocation: by length and first byte, then
-//! compared. Everything else is [`Keyword::Other`].
+//! The words that decide anything for the proxy, recognised without allocation. Everything else is
+//! [`Keyword::Other`].
+
+use super::words::{Words, folded};
 
 /// A word the proxy looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,6 +35,7 @@ pub enum Keyword {
     From,
     Function,
     Insert,
+    Into,
     Listen,
     Local,
     Lock,
@@ -75,34 +78,41 @@ pub enum Keyword {
     Other,
 }
 
+// === impl Keyword ===
+
 impl Keyword {
     /// The keyword that an unquoted word is.
+    #[inline]
     pub fn of(word: &[u8]) -> Self {
-        let Some(first) = word.first().map(u8::to_ascii_lowercase) else { return Self::Other };
-        let found = of_length(word.len()).iter().find(|(name, _)| {
-            name.as_bytes().first() == Some(&first) && word.eq_ignore_ascii_case(name.as_bytes())
-        });
-        match found {
+        match KEYWORDS.find(word) {
             Some((_, keyword)) => *keyword,
-            None if matches!(first, b'p' | b's') => Self::of_name(word),
-            None => Self::Other,
+            None if word.is_ascii() => Self::of_name(word),
+            None => Self::of_name(&folded(word)),
         }
     }
 
     /// The keyword that a name is, quoted or not. Capitals are not told apart: at worst a quoted name that
     /// `PostgreSQL` does not know counts as the one it knows.
+    #[inline]
     pub fn of_name(name: &[u8]) -> Self {
+        match name {
+            [b'p' | b'P', b'g' | b'G', b'_', ..] => Self::of_system_name(name),
+            [b's' | b'S', b'e' | b'E', b't' | b'T', ..] if name.eq_ignore_ascii_case(b"set_config") => {
+                Self::SetConfig
+            }
+            [b's' | b'S', b'e' | b'E', b't' | b'T', ..] if name.eq_ignore_ascii_case(b"setseed") => {
+                Self::Lingering
+            }
+            _ => Self::Other,
+        }
+    }
+
+    fn of_system_name(name: &[u8]) -> Self {
         let starts =
             |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|it| it.eq_ignore_ascii_case(prefix));
-        if starts(b"set_config") && name.len() == 10 {
-            Self::SetConfig
-        } else if starts(b"pg_settings") && name.len() == 11 {
+        if name.eq_ignore_ascii_case(b"pg_settings") {
             Self::PgSettings
-        } else if starts(b"pg_temp")
-            || starts(b"pg_advisory_lock")
-            || starts(b"pg_try_advisory_lock")
-            || (starts(b"setseed") && name.len() == 7)
-        {
+        } else if starts(b"pg_temp") || starts(b"pg_advisory_lock") || starts(b"pg_try_advisory_lock") {
             Self::Lingering
         } else {
             Self::Other
@@ -110,80 +120,70 @@ impl Keyword {
     }
 }
 
-fn of_length(length: usize) -> &'static [(&'static str, Keyword)] {
+static KEYWORDS: Words<Keyword, 512> = {
     use Keyword as K;
-    match length {
-        2 => &[("do", K::Do), ("or", K::Or), ("to", K::To)],
-        3 => &[("all", K::All), ("and", K::And), ("end", K::End), ("set", K::Set)],
-        4 => &[
-            ("from", K::From),
-            ("with", K::With),
-            ("show", K::Show),
-            ("copy", K::Copy),
-            ("move", K::Move),
-            ("lock", K::Lock),
-            ("call", K::Call),
-            ("drop", K::Drop),
-            ("then", K::Then),
-            ("else", K::Else),
-            ("loop", K::Loop),
-            ("temp", K::Lingering),
-        ],
-        5 => &[
-            ("begin", K::Begin),
-            ("start", K::Start),
-            ("abort", K::Abort),
-            ("merge", K::Merge),
-            ("table", K::Table),
-            ("fetch", K::Fetch),
-            ("close", K::Close),
-            ("reset", K::Reset),
-            ("alter", K::Alter),
-            ("chain", K::Chain),
-            ("local", K::Local),
-            ("stdin", K::Stdin),
-        ],
-        6 => &[
-            ("select", K::Select),
-            ("insert", K::Insert),
-            ("update", K::Update),
-            ("delete", K::Delete),
-            ("values", K::Values),
-            ("commit", K::Commit),
-            ("create", K::Create),
-            ("listen", K::Listen),
-            ("notify", K::Notify),
-            ("atomic", K::Atomic),
-            ("stdout", K::Stdout),
-        ],
-        _ => of_greater_length(length),
-    }
-}
-
-fn of_greater_length(length: usize) -> &'static [(&'static str, Keyword)] {
-    use Keyword as K;
-    match length {
-        7 => &[
-            ("explain", K::Explain),
-            ("prepare", K::Prepare),
-            ("execute", K::Execute),
-            ("declare", K::Declare),
-            ("release", K::Release),
-            ("replace", K::Replace),
-            ("discard", K::Discard),
-            ("default", K::Default),
-            ("session", K::Session),
-        ],
-        8 => &[
-            ("rollback", K::Rollback),
-            ("prepared", K::Prepared),
-            ("unlisten", K::Unlisten),
-            ("function", K::Function),
-        ],
-        9 => &[("savepoint", K::Savepoint), ("procedure", K::Procedure), ("temporary", K::Lingering)],
-        10 => &[("deallocate", K::Deallocate)],
-        11 => &[("transaction", K::Transaction)],
-        13 => &[("authorization", K::Authorization)],
-        _ => &[],
-    }
-}
+    Words::new(&[
+        ("abort", K::Abort),
+        ("all", K::All),
+        ("alter", K::Alter),
+        ("and", K::And),
+        ("atomic", K::Atomic),
+        ("authorization", K::Authorization),
+        ("begin", K::Begin),
+        ("call", K::Call),
+        ("chain", K::Chain),
+        ("close", K::Close),
+        ("commit", K::Commit),
+        ("copy", K::Copy),
+        ("create", K::Create),
+        ("deallocate", K::Deallocate),
+        ("declare", K::Declare),
+        ("default", K::Default),
+        ("delete", K::Delete),
+        ("discard", K::Discard),
+        ("do", K::Do),
+        ("drop", K::Drop),
+        ("else", K::Else),
+        ("end", K::End),
+        ("execute", K::Execute),
+        ("explain", K::Explain),
+        ("fetch", K::Fetch),
+        ("from", K::From),
+        ("function", K::Function),
+        ("insert", K::Insert),
+        ("into", K::Into),
+        ("listen", K::Listen),
+        ("local", K::Local),
+        ("lock", K::Lock),
+        ("loop", K::Loop),
+        ("merge", K::Merge),
+        ("move", K::Move),
+        ("notify", K::Notify),
+        ("or", K::Or),
+        ("prepare", K::Prepare),
+        ("prepared", K::Prepared),
+        ("procedure", K::Procedure),
+        ("release", K::Release),
+        ("replace", K::Replace),
+        ("reset", K::Reset),
+        ("rollback", K::Rollback),
+        ("savepoint", K::Savepoint),
+        ("select", K::Select),
+        ("session", K::Session),
+        ("set", K::Set),
+        ("show", K::Show),
+        ("start", K::Start),
+        ("stdin", K::Stdin),
+        ("stdout", K::Stdout),
+        ("table", K::Table),
+        ("temp", K::Lingering),
+        ("temporary", K::Lingering),
+        ("then", K::Then),
+        ("to", K::To),
+        ("transaction", K::Transaction),
+        ("unlisten", K::Unlisten),
+        ("update", K::Update),
+        ("values", K::Values),
+        ("with", K::With),
+    ])
+};

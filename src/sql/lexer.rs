@@ -83,10 +83,12 @@ impl<'a> Lexer<'a> {
         Self { text, position: 0 }
     }
 
+    #[inline]
     fn peek(&self, ahead: usize) -> Option<u8> {
         self.text.get(self.position.saturating_add(ahead)).copied()
     }
 
+    #[inline]
     fn token(&mut self, kind: TokenKind, end: usize) -> Token<'a> {
         let start = self.position;
         let end = end.min(self.text.len());
@@ -95,11 +97,13 @@ impl<'a> Lexer<'a> {
     }
 
     /// A token of so many bytes from here.
+    #[inline]
     fn short(&mut self, kind: TokenKind, length: usize) -> Token<'a> {
         self.token(kind, self.position.saturating_add(length))
     }
 
     /// A token that ends where a search says, or never does.
+    #[inline]
     fn quoted(&mut self, kind: TokenKind, end: Option<usize>) -> Token<'a> {
         match end {
             Some(end) => self.token(kind, end),
@@ -108,6 +112,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// A quoted text whose quote stands so many bytes from here.
+    #[inline]
     fn literal(&mut self, kind: TokenKind, quote: usize) -> Token<'a> {
         let inside = self.position.saturating_add(quote).saturating_add(1);
         let end = end_of_literal(self.text, inside, kind);
@@ -115,12 +120,14 @@ impl<'a> Lexer<'a> {
     }
 
     /// A quoted identifier whose quote stands so many bytes from here.
+    #[inline]
     fn quoted_word(&mut self, kind: TokenKind, quote: usize) -> Token<'a> {
         let inside = self.position.saturating_add(quote).saturating_add(1);
         let end = end_of_piece(self.text, inside, b'"');
         self.quoted(kind, end)
     }
 
+    #[inline]
     fn word_or_prefixed(&mut self, first: u8) -> Token<'a> {
         match (first, self.peek(1)) {
             (b'e' | b'E', Some(b'\'')) => self.literal(TokenKind::EscapeText, 1),
@@ -190,6 +197,7 @@ impl<'a> Lexer<'a> {
 impl<'a> Iterator for Lexer<'a> {
     type Item = Token<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Token<'a>> {
         match skip_blank(self.text, self.position) {
             Ok(next) => self.position = next,

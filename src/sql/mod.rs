@@ -10,6 +10,8 @@
 
 mod scan;
 
+pub(crate) mod words;
+
 pub mod lexer;
 
 pub mod keyword;

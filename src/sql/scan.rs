@@ -3,15 +3,19 @@
 
 use super::lexer::TokenKind;
 
+#[inline]
 pub(super) fn byte_at(text: &[u8], at: usize) -> Option<u8> {
     text.get(at).copied()
 }
 
 /// The end of the run of bytes of one sort that starts here.
+#[inline]
 pub(super) fn run(text: &[u8], from: usize, belongs: impl Fn(u8) -> bool) -> usize {
-    let rest = text.get(from..).unwrap_or_default();
-    let length = rest.iter().position(|byte| !belongs(*byte)).unwrap_or(rest.len());
-    from.saturating_add(length)
+    let mut at = from;
+    while text.get(at).is_some_and(|byte| belongs(*byte)) {
+        at = at.saturating_add(1);
+    }
+    at
 }
 
 pub(super) fn find(text: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
@@ -19,18 +23,52 @@ pub(super) fn find(text: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
     rest.windows(needle.len().max(1)).position(|window| window == needle).map(|at| from.saturating_add(at))
 }
 
+const WORD: u8 = 1;
+const OPERATOR: u8 = 2;
+const SPACE: u8 = 4;
+
+/// To which sorts each byte belongs.
+static SORTS: [u8; 256] = {
+    let mut sorts = [0; 256];
+    let mut byte: u8 = 0;
+    loop {
+        #[expect(clippy::as_conversions, clippy::indexing_slicing, reason = "the compiler runs it")]
+        let sort = &mut sorts[byte as usize];
+        *sort = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'$' | 0x80.. => WORD,
+            b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*' | b'/'
+            | b'%' | b'<' | b'>' | b'=' => OPERATOR,
+            // Vertical tab is white space from PostgreSQL 16 on. Before, it is a syntax error that sinks the
+            // whole text, so reading it as white space for every version hides nothing.
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => SPACE,
+            _ => 0,
+        };
+        match byte.checked_add(1) {
+            Some(next) => byte = next,
+            None => break,
+        }
+    }
+    sorts
+};
+
+#[inline]
+fn is_of(byte: u8, sort: u8) -> bool {
+    SORTS.get(usize::from(byte)).is_some_and(|sorts| sorts & sort != 0)
+}
+
+#[inline]
 pub(super) fn is_word_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte >= 0x80 || byte == b'_' || byte == b'$'
+    is_of(byte, WORD)
 }
 
+#[inline]
 pub(super) fn is_operator_byte(byte: u8) -> bool {
-    b"~!@#^&|`?+-*/%<>=".contains(&byte)
+    is_of(byte, OPERATOR)
 }
 
-/// Vertical tab is white space from `PostgreSQL` 16 on. Before, it is a syntax error that sinks the whole text, so
-/// reading it as white space for every version hides nothing.
+#[inline]
 fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+    is_of(byte, SPACE)
 }
 
 fn is_newline(byte: u8) -> bool {
@@ -38,7 +76,16 @@ fn is_newline(byte: u8) -> bool {
 }
 
 /// The first byte from here that is neither white space nor comment; or where an endless comment starts.
+#[inline]
 pub(super) fn skip_blank(text: &[u8], from: usize) -> Result<usize, usize> {
+    let at = run(text, from, is_space);
+    match byte_at(text, at) {
+        Some(b'-' | b'/') => skip_comments(text, at),
+        _ => Ok(at),
+    }
+}
+
+fn skip_comments(text: &[u8], from: usize) -> Result<usize, usize> {
     let mut at = from;
     loop {
         match (byte_at(text, at), byte_at(text, at.saturating_add(1))) {

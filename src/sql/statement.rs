@@ -83,6 +83,7 @@ impl Default for Surveyor {
 
 impl Surveyor {
     /// Takes the next token; says which keyword it is and where it stood.
+    #[inline]
     pub(crate) fn feed(&mut self, token: &Token<'_>) -> (Keyword, Place) {
         let place = std::mem::replace(&mut self.place, Place::Within);
         let keyword = match token.kind {
@@ -113,11 +114,13 @@ impl Surveyor {
 
     /// Whether the statement is one in which a SET clause outside parentheses sets a setting: any ALTER, and
     /// CREATE of a function or procedure.
+    #[inline]
     pub(crate) fn takes_set_clause(&self) -> bool {
         self.depth == 0 && (matches!(self.words, [Keyword::Alter, ..]) || self.creates_routine())
     }
 
     /// Whether the statement's literals may hold code.
+    #[inline]
     pub(crate) fn holds_code(&self) -> bool {
         matches!(self.words, [Keyword::Do, ..]) || self.creates_routine()
     }
@@ -143,6 +146,7 @@ impl Surveyor {
         )
     }
 
+    #[inline]
     fn open(&mut self) -> Keyword {
         self.depth = self.depth.saturating_add(1);
         // `(SELECT ...)` is a SELECT.
@@ -169,6 +173,7 @@ impl Surveyor {
         Keyword::Other
     }
 
+    #[inline]
     fn note(&mut self, keyword: Keyword) {
         if let Some(word) = self.words.get_mut(self.count) {
             *word = keyword;
