@@ -13,6 +13,7 @@ use crate::auth::Authenticator;
 use crate::canary::Probes;
 use crate::clients::Order;
 use crate::config::{self, Config, Problems};
+use crate::directory::GuardLevel;
 use crate::directory::User;
 use crate::doctor::{self, Watch};
 use crate::guard::Rules;
@@ -89,7 +90,7 @@ struct App {
 impl App {
     fn new(path: PathBuf, config: Config, mock_key: [u8; 32]) -> Result<Self, AppError> {
         let relay = Relay {
-            rules: Rules::new(&config.directory.tenancy.setting),
+            rules: Rules::new(&config.directory.tenancy.setting, GuardLevel::Context, &[]),
             interner: Arc::default(),
             max_message_bytes: config.listen.max_message_bytes,
             switches: ContextSwitches::default(),

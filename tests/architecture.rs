@@ -17,7 +17,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("wire", &["fault"]),
     ("sql", &[]),
     ("net", &["fault", "observability"]),
-    ("guard", &["sql"]),
+    ("guard", &["sql", "directory"]),
 ];
 
 /// Where a package may be named, besides tests.

@@ -3,6 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use pgtenant::directory::GuardLevel;
 use pgtenant::guard::{Rules, Verdict, inspect};
 use pgtenant::sql::lexer::{Lexer, content};
 use pgtenant::sql::survey;
@@ -18,8 +19,16 @@ fuzz_target!(|text: &[u8]| {
         let _ = content(&token);
     }
     check_gap(&text[end..]);
-    if let Verdict::Pass(passed) = inspect(text, &Rules::new("app.tenant_id")) {
-        assert_eq!(passed, survey(text));
+    for level in [GuardLevel::Off, GuardLevel::Context, GuardLevel::Strict] {
+        match inspect(text, &Rules::new("app.tenant_id", level, &[])) {
+            Verdict::Pass(passed) => assert_eq!(passed, survey(text)),
+            Verdict::Tenant(passed, change) => {
+                assert_eq!(passed, survey(text));
+                assert!(text.get(change.local_argument.clone()).is_some());
+                let _ = change.made_local(text);
+            }
+            Verdict::Refuse(refusal) => assert!(level != GuardLevel::Off && !refusal.hint.is_empty()),
+        }
     }
 });
 

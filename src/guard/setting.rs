@@ -1,9 +1,10 @@
 //! Reads which setting a command names, and to what it sets it, as `PostgreSQL` would; and knows which values
 //! leave the guard able to read. Decides nothing.
 
-use super::MAX_ECHO_BYTES;
+use super::rule::echo;
 use crate::sql::keyword::Keyword;
 use crate::sql::lexer::{Lexer, Token, TokenKind, content};
+use crate::sql::words::folded;
 
 /// `PostgreSQL` cuts identifiers after so many bytes.
 const MAX_IDENTIFIER_BYTES: usize = 63;
@@ -110,7 +111,17 @@ impl Setting {
             }
             *lexer = ahead;
         }
-        let mut name = part(&first)?;
+        Self::read_parts(&first, lexer)
+    }
+
+    /// Reads a name, dots and all.
+    pub(super) fn read_name(lexer: &mut Lexer<'_>) -> Option<Self> {
+        let first = lexer.next()?;
+        Self::read_parts(&first, lexer)
+    }
+
+    fn read_parts(first: &Token<'_>, lexer: &mut Lexer<'_>) -> Option<Self> {
+        let mut name = part(first)?;
         loop {
             let mut ahead = lexer.clone();
             let dot = ahead.next().filter(|token| token.kind == TokenKind::Dot);
@@ -135,10 +146,9 @@ impl Setting {
         self.is("client_encoding") || self.is("names") || self.is("standard_conforming_strings")
     }
 
-    /// The name for a message: bounded, and free of control characters.
+    /// The name for a message.
     pub(super) fn echo(&self) -> String {
-        let shown = self.0.get(..MAX_ECHO_BYTES).unwrap_or(&self.0);
-        String::from_utf8_lossy(shown).chars().map(|it| if it.is_control() { '?' } else { it }).collect()
+        echo(&self.0)
     }
 }
 
@@ -194,6 +204,19 @@ pub(super) fn plain_literal(token: &Token<'_>) -> Option<Vec<u8>> {
     plain.then(|| content(token))
 }
 
+/// Whether the values up to the end of the command name a schema of the proxy's own; unquoted and quoted names are
+/// seen wherever they stand, so this is about literals.
+pub(super) fn names_own_schema(lexer: Lexer<'_>) -> bool {
+    let mut values = lexer.take_while(|token| token.kind != TokenKind::Semicolon);
+    values.any(|token| {
+        let text = content(&token).to_ascii_lowercase();
+        text.windows(OWN_SCHEMA.len()).any(|window| window == OWN_SCHEMA)
+    })
+}
+
+/// The schema that holds the proxy's own objects.
+pub(super) const OWN_SCHEMA: &[u8] = b"pgtenant";
+
 /// Whether the view `pg_settings` stands here, as the table of an UPDATE.
 pub(super) fn is_settings_view(lexer: &Lexer<'_>) -> bool {
     let is_lead = |token: &Token<'_>| {
@@ -219,7 +242,7 @@ fn keyword(token: &Token<'_>) -> Keyword {
 /// One part of a dotted name, cut where `PostgreSQL` cuts it.
 fn part(token: &Token<'_>) -> Option<Vec<u8>> {
     let mut name = match token.kind {
-        TokenKind::Word => token.bytes.to_vec(),
+        TokenKind::Word => folded(token.bytes).into_owned(),
         TokenKind::QuotedWord => content(token),
         _ => return None,
     };

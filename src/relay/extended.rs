@@ -22,6 +22,12 @@ impl Conversation {
     pub(super) fn parse(&mut self, mut parse: frontend::Parse<'_>, whole: &[u8], server: &mut TenantServer) {
         let survey = match guard::inspect(parse.text, &self.relay.rules) {
             Verdict::Pass(survey) => survey,
+            Verdict::Tenant(_, change) => {
+                let refused = self.relay.rules.refuse_change(&change);
+                self.metrics.refusal(refused.rule);
+                self.refuse_message(refusal(refused), server);
+                return;
+            }
             Verdict::Refuse(refused) => {
                 self.metrics.refusal(refused.rule);
                 self.refuse_message(refusal(refused), server);

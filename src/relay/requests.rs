@@ -183,6 +183,12 @@ impl Conversation {
     fn query(&mut self, text: &[u8], server: &mut TenantServer) {
         let survey = match guard::inspect(text, &self.relay.rules) {
             Verdict::Pass(survey) => survey,
+            Verdict::Tenant(_, change) => {
+                let refused = self.relay.rules.refuse_change(&change);
+                self.metrics.refusal(refused.rule);
+                self.refuse_query(refusal(refused), server);
+                return;
+            }
             Verdict::Refuse(refused) => {
                 self.metrics.refusal(refused.rule);
                 self.refuse_query(refusal(refused), server);

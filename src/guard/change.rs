@@ -1,0 +1,274 @@
+//! Recognises a text that is nothing but a change of the tenant, so that the proxy can check it against the
+//! user's grant and carry it out. Only forms whose meaning is in plain sight; everything else stays refused.
+
+use std::ops::Range;
+
+use super::setting::{Setting, plain_literal};
+use crate::sql::keyword::Keyword;
+use crate::sql::lexer::{Lexer, Token, TokenKind, content};
+use crate::sql::words::folded;
+
+/// A statement that sets the tenant setting, and does nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantChange {
+    /// The command.
+    pub form: Form,
+    /// For how long.
+    pub scope: Scope,
+    /// To what.
+    pub target: Target,
+    /// Where `set_config`'s last argument, with its cast, lies in the text; empty for the other forms.
+    pub local_argument: Range<usize>,
+}
+
+/// The command that sets a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// `SET … TO value`, `SET … TO DEFAULT`
+    Set,
+    /// `RESET …`
+    Reset,
+    /// `SELECT set_config(…)`
+    SetConfig,
+}
+
+/// For how long a setting is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// For the session.
+    Session,
+    /// For the transaction.
+    Local,
+    /// As the parameter of this number says, a boolean.
+    Parameter(u16),
+}
+
+/// To what a setting is set.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// To this.
+    Value(String),
+    /// To the parameter of this number, a text; NULL is the default.
+    Parameter(u16),
+    /// To its default.
+    Default,
+}
+
+/// PostgreSQL cuts identifiers, but not literals, after so many bytes.
+const MAX_IDENTIFIER_BYTES: usize = 63;
+
+// === impl TenantChange ===
+
+impl TenantChange {
+    /// Reads a whole text.
+    pub(super) fn read(text: &[u8], setting: &str) -> Option<Self> {
+        let mut reader = Reader(Lexer::new(text));
+        while reader.takes(TokenKind::Semicolon) {}
+        let change = match reader.keyword()? {
+            Keyword::Set => reader.set(setting),
+            Keyword::Reset => reader.reset(setting),
+            Keyword::Select => reader.set_config(setting),
+            _ => None,
+        }?;
+        while reader.takes(TokenKind::Semicolon) {}
+        reader.0.next().is_none().then_some(change)
+    }
+
+    /// The text of a `set_config` with its last argument so that the change is for the transaction, whatever the
+    /// client asked for. A parameter stays in the text, so that the client's Bind still fits.
+    pub fn made_local(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let before = text.get(..self.local_argument.start)?;
+        let after = text.get(self.local_argument.end..)?;
+        let argument = match (self.form, self.scope) {
+            (Form::Set | Form::Reset, _) => return None,
+            (Form::SetConfig, Scope::Session | Scope::Local) => "true".to_owned(),
+            (Form::SetConfig, Scope::Parameter(number)) => {
+                format!("((${number})::pg_catalog.bool IS NULL OR true)")
+            }
+        };
+        Some([before, argument.as_bytes(), after].concat())
+    }
+}
+
+/// Takes what it expects, token by token; what it does not take stays.
+struct Reader<'a>(Lexer<'a>);
+
+// === impl Reader ===
+
+impl<'a> Reader<'a> {
+    fn set(&mut self, setting: &str) -> Option<TenantChange> {
+        let scope = self.set_scope();
+        let name = Setting::read_name(&mut self.0)?;
+        let assigns = match self.0.next()? {
+            token if token.bytes == b"=" => true,
+            token => is_word(&token, "to"),
+        };
+        if !name.is(setting) || !assigns {
+            return None;
+        }
+        Some(TenantChange { form: Form::Set, scope, target: self.assigned()?, local_argument: 0..0 })
+    }
+
+    fn reset(&mut self, setting: &str) -> Option<TenantChange> {
+        let name = Setting::read_name(&mut self.0)?;
+        name.is(setting).then_some(TenantChange {
+            form: Form::Reset,
+            scope: Scope::Session,
+            target: Target::Default,
+            local_argument: 0..0,
+        })
+    }
+
+    /// SESSION and LOCAL may also be the first part of the setting's name.
+    fn set_scope(&mut self) -> Scope {
+        let mut ahead = self.0.clone();
+        let scope = match ahead.next() {
+            Some(token) if is_word(&token, "session") => Scope::Session,
+            Some(token) if is_word(&token, "local") => Scope::Local,
+            _ => return Scope::Session,
+        };
+        let names = |token: &Token<'_>| matches!(token.kind, TokenKind::Word | TokenKind::QuotedWord);
+        if ahead.clone().next().as_ref().is_some_and(names) {
+            self.0 = ahead;
+            return scope;
+        }
+        Scope::Session
+    }
+
+    /// A value as SET takes it.
+    fn assigned(&mut self) -> Option<Target> {
+        let token = self.0.next()?;
+        match token.kind {
+            TokenKind::Word if is_word(&token, "default") => Some(Target::Default),
+            TokenKind::Word if token.bytes.is_ascii() => identifier(folded(token.bytes).to_vec()),
+            TokenKind::QuotedWord => identifier(content(&token)),
+            TokenKind::Number => Some(Target::Value(number(&token)?)),
+            TokenKind::Operator if matches!(token.bytes, b"-" | b"+") => {
+                let number = number(&self.0.next().filter(|next| next.kind == TokenKind::Number)?)?;
+                let sign = if token.bytes == b"-" { "-" } else { "" };
+                Some(Target::Value(format!("{sign}{number}")))
+            }
+            _ => literal(&token),
+        }
+    }
+
+    fn set_config(&mut self, setting: &str) -> Option<TenantChange> {
+        let mut name = self.0.next()?;
+        if is_name(&name, b"pg_catalog") {
+            self.takes(TokenKind::Dot).then_some(())?;
+            name = self.0.next()?;
+        }
+        (is_name(&name, b"set_config") && self.takes(TokenKind::Open)).then_some(())?;
+        let named = plain_literal(&self.0.next()?)?;
+        (Setting::named(&named).is(setting) && self.takes(TokenKind::Comma)).then_some(())?;
+        let target = self.argument(&["text", "varchar"], value)?.0;
+        self.takes(TokenKind::Comma).then_some(())?;
+        let (scope, local_argument) = self.argument(&["bool", "boolean"], locality)?;
+        self.takes(TokenKind::Close).then_some(())?;
+        if self.take_if(|token| is_word(token, "as")).is_some() {
+            let alias = self.0.next()?;
+            matches!(alias.kind, TokenKind::Word | TokenKind::QuotedWord).then_some(())?;
+        }
+        Some(TenantChange { form: Form::SetConfig, scope, target, local_argument })
+    }
+
+    /// An argument with or without a cast to one of these types, and where it lies.
+    fn argument<T>(
+        &mut self,
+        types: &[&str],
+        read: impl Fn(&Token<'_>) -> Option<T>,
+    ) -> Option<(T, Range<usize>)> {
+        let token = self.0.next()?;
+        let argument = read(&token)?;
+        let mut range = token.range();
+        // The lexer gives the two colons one by one.
+        if let Some(colon) = self.take_if(|token| token.bytes == b":") {
+            self.take_if(|next| next.bytes == b":" && next.start == colon.range().end)?;
+            let cast = self.0.next()?;
+            types.iter().any(|name| is_word(&cast, name)).then_some(())?;
+            range.end = cast.range().end;
+        }
+        Some((argument, range))
+    }
+
+    fn keyword(&mut self) -> Option<Keyword> {
+        let token = self.0.next()?;
+        (token.kind == TokenKind::Word).then(|| Keyword::of(token.bytes))
+    }
+
+    fn takes(&mut self, kind: TokenKind) -> bool {
+        self.take_if(|token| token.kind == kind).is_some()
+    }
+
+    fn take_if(&mut self, fits: impl Fn(&Token<'a>) -> bool) -> Option<Token<'a>> {
+        let mut ahead = self.0.clone();
+        let token = ahead.next().filter(fits)?;
+        self.0 = ahead;
+        Some(token)
+    }
+}
+
+fn is_word(token: &Token<'_>, word: &str) -> bool {
+    token.kind == TokenKind::Word && token.bytes.eq_ignore_ascii_case(word.as_bytes())
+}
+
+/// Quoted capitals are other letters to PostgreSQL, and then it knows no such function.
+fn is_name(token: &Token<'_>, name: &[u8]) -> bool {
+    match token.kind {
+        TokenKind::Word => token.bytes.eq_ignore_ascii_case(name),
+        TokenKind::QuotedWord => content(token) == name,
+        _ => false,
+    }
+}
+
+fn identifier(name: Vec<u8>) -> Option<Target> {
+    (name.len() <= MAX_IDENTIFIER_BYTES).then_some(())?;
+    String::from_utf8(name).ok().map(Target::Value)
+}
+
+fn literal(token: &Token<'_>) -> Option<Target> {
+    String::from_utf8(plain_literal(token)?).ok().map(Target::Value)
+}
+
+/// Whole numbers that fit an `int` lose their leading zeros; all others stay as written.
+fn number(token: &Token<'_>) -> Option<String> {
+    let written = String::from_utf8(token.bytes.to_vec()).ok()?;
+    Some(written.parse::<i32>().map_or(written, |number| number.to_string()))
+}
+
+fn value(token: &Token<'_>) -> Option<Target> {
+    match token.kind {
+        TokenKind::Parameter => parameter(token).map(Target::Parameter),
+        TokenKind::Word if is_word(token, "null") => Some(Target::Default),
+        _ => literal(token),
+    }
+}
+
+fn locality(token: &Token<'_>) -> Option<Scope> {
+    let is_local = match token.kind {
+        TokenKind::Parameter => return parameter(token).map(Scope::Parameter),
+        TokenKind::Word if is_word(token, "true") => true,
+        TokenKind::Word if is_word(token, "false") => false,
+        _ => truth(&plain_literal(token)?)?,
+    };
+    Some(if is_local { Scope::Local } else { Scope::Session })
+}
+
+/// A boolean as PostgreSQL reads it from a text (`parse_bool_with_len`).
+fn truth(text: &[u8]) -> Option<bool> {
+    let text = text.trim_ascii().to_ascii_lowercase();
+    let begins = |word: &str, shortest: usize| text.len() >= shortest && word.as_bytes().starts_with(&text);
+    match () {
+        () if begins("true", 1) || begins("yes", 1) || begins("on", 2) || text == b"1" => Some(true),
+        () if begins("false", 1) || begins("no", 1) || begins("off", 2) || text == b"0" => Some(false),
+        () => None,
+    }
+}
+
+fn parameter(token: &Token<'_>) -> Option<u16> {
+    let number = token.bytes.get(1..).and_then(|digits| std::str::from_utf8(digits).ok())?.parse().ok()?;
+    (number > 0).then_some(number)
+}
+
+#[cfg(test)]
+mod tests;
