@@ -31,7 +31,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokio_postgres", &["control", "protect", "doctor", "canary", "demo"]),
     ("postgres_protocol", &["upstream", "config", "demo", "cli"]),
     ("rustls", &["net", "startup", "upstream"]),
-    ("dashmap", &["upstream", "relay", "clients"]),
+    ("dashmap", &["upstream", "relay", "clients", "guard"]),
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

@@ -8,10 +8,13 @@ mod names;
 mod rule;
 mod strict;
 
+pub mod cache;
+
 pub mod change;
 
 pub mod setting;
 
+pub use cache::Verdicts;
 pub use change::TenantChange;
 pub use rule::{FIXED, GRANTABLE, Refusal};
 
