@@ -13,10 +13,9 @@ use crate::auth::Authenticator;
 use crate::canary::Probes;
 use crate::clients::Order;
 use crate::config::{self, Config, Problems};
-use crate::directory::GuardLevel;
 use crate::directory::User;
 use crate::doctor::{self, Watch};
-use crate::guard::Rules;
+use crate::guard::Verdicts;
 use crate::names::{TenantId, UserName};
 use crate::net::listener::Listener;
 use crate::net::tls::{TlsError, load_identity};
@@ -28,6 +27,8 @@ use crate::serve::{Live, Shared, connection, drain};
 use crate::startup::Negotiator;
 use crate::upstream::{Contexts, Upstreams};
 
+/// What the guard may remember of texts that come again, in bytes.
+const VERDICT_BYTES: usize = 16 * 1024 * 1024;
 /// How often recorded samples are folded into buckets.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -90,7 +91,7 @@ struct App {
 impl App {
     fn new(path: PathBuf, config: Config, mock_key: [u8; 32]) -> Result<Self, AppError> {
         let relay = Relay {
-            rules: Rules::new(&config.directory.tenancy.setting, GuardLevel::Context, &[]),
+            verdicts: Verdicts::new(VERDICT_BYTES),
             interner: Arc::default(),
             max_message_bytes: config.listen.max_message_bytes,
             switches: ContextSwitches::default(),
@@ -190,8 +191,13 @@ impl App {
         self.shared.live.store(Arc::new(live));
         self.shared.clients.update_limits(&config.directory);
         let gone = |name: &UserName, tenant: Option<&TenantId>| {
-            let grant =
-                |config: &Config| config.directory.users.get(name).map(|user: &Arc<User>| user.grant.clone());
+            let grant = |config: &Config| {
+                config
+                    .directory
+                    .users
+                    .get(name)
+                    .map(|user: &Arc<User>| (user.grant.clone(), user.allow.clone()))
+            };
             // A tenant that moved is gone from where its clients are.
             let place =
                 |config: &Config, tenant| config.directory.tenants.get(tenant).map(|t| t.upstream.clone());

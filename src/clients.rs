@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::task::Context;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use atomic_waker::AtomicWaker;
 use dashmap::DashMap;
 use rand::Rng as _;
@@ -39,7 +39,7 @@ pub struct Client {
     process_id: u32,
     key: Vec<u8>,
     user: UserName,
-    tenant: Option<TenantId>,
+    tenant: ArcSwapOption<TenantId>,
     flags: AtomicU8,
     waker: AtomicWaker,
 }
@@ -71,7 +71,7 @@ impl Clients {
                     process_id,
                     key,
                     user,
-                    tenant,
+                    tenant: ArcSwapOption::from_pointee(tenant),
                     flags: AtomicU8::new(0),
                     waker: AtomicWaker::new(),
                 });
@@ -120,7 +120,7 @@ impl Clients {
         let chosen: Vec<Arc<Client>> = self
             .by_process_id
             .iter()
-            .filter(|entry| whom(&entry.value().user, entry.value().tenant.as_ref()))
+            .filter(|entry| whom(&entry.value().user, entry.value().tenant.load().as_deref()))
             .map(|entry| Arc::clone(entry.value()))
             .collect();
         for client in &chosen {
@@ -159,6 +159,13 @@ impl Client {
     /// The process id that the client was given.
     pub const fn process_id(&self) -> u32 {
         self.process_id
+    }
+
+    /// The tenant that it acts for from here on.
+    pub fn acts_for(&self, tenant: Option<&TenantId>) {
+        if self.tenant.load().as_deref() != tenant {
+            self.tenant.store(tenant.cloned().map(Arc::new));
+        }
     }
 
     /// The key that it was given.

@@ -29,8 +29,8 @@ pub mod tenant;
 pub mod guard;
 pub mod upstream;
 pub mod control;
-pub mod relay;
 pub mod clients;
+pub mod relay;
 
 // those who run the stages
 pub mod breaker;

@@ -6,6 +6,8 @@
 //!            clients::cancel
 //! ```
 
+mod acting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,18 +19,20 @@ use tracing::Instrument as _;
 
 use crate::auth::{self, Authenticator, Identity};
 use crate::breaker::Breaker;
-use crate::clients::{Clients, Membership, Order, TenantSeat};
+use crate::clients::{Clients, Membership, Order};
 use crate::directory::Directory;
 use crate::fault::{Fault, Report, sqlstate};
+use crate::guard::Rules;
 use crate::names::UserName;
 use crate::net::Channel;
 use crate::net::stream::Stream;
 use crate::observability::metrics::{LoginOutcome, TenantLabels, early_error, login};
+use crate::relay::choice::{Acting, Chooser};
 use crate::relay::{Conversation, Relay};
 use crate::session::{Alarm, End, Session, shutdown};
 use crate::startup::{Claim, Negotiator, Opening, StartupFault};
-use crate::tenant::{Limits, Standing, resolve};
-use crate::upstream::{Access, Context, Contexts, Greeting, Role, SessionParameters, Share, Upstreams};
+use crate::tenant::{Standing, resolve};
+use crate::upstream::{Contexts, Greeting, SessionParameters, Share, Upstreams};
 use crate::wire::encode::{self, Severity};
 
 /// What a reload replaces as a whole.
@@ -72,7 +76,6 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 struct Admitted {
     user: UserName,
     session: Session,
-    _gauge: crate::observability::metrics::ClientGauge,
 }
 
 /// Why a connection did not become a session.
@@ -123,7 +126,7 @@ async fn run(mut admitted: Box<Admitted>, seat: OwnedSemaphorePermit) {
     let span = tracing::info_span!(
         "client",
         process_id = admitted.session.membership.client().process_id(),
-        tenant = admitted.session.access.as_ref().and_then(Access::tenant).map(tracing::field::display),
+        tenant = admitted.session.conversation.session_acting().tenant().map(tracing::field::display),
         user = %admitted.user,
     );
     async {
@@ -190,22 +193,13 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Option<Box<Admit
 
 /// What a proven identity gets.
 struct Admission {
-    tenant_seat: Option<TenantSeat>,
     membership: Membership,
-    access: Option<Access>,
-    limits: Limits,
+    acting: Arc<Acting>,
+    chooser: Option<Arc<dyn Chooser>>,
+    rules: Arc<Rules>,
     parameters: SessionParameters,
     greeting: Greeting,
 }
-
-/// No limits: maintenance users, and gateway users who can do nothing yet.
-const UNLIMITED: Limits = Limits {
-    max_clients: usize::MAX,
-    max_servers: usize::MAX,
-    queue_timeout: Duration::from_secs(60),
-    statement_timeout: Duration::ZERO,
-    idle_transaction_timeout: Duration::ZERO,
-};
 
 async fn admit(
     shared: &Arc<Shared>,
@@ -224,60 +218,22 @@ async fn admit(
         return Err(shutdown());
     }
     let parameters = SessionParameters::new(claim.parameters.drain(..));
-    let undecided = matches!(standing, Standing::Undecided) && live.directory.tenancy.require_tenant;
-    let (access, limits, tenant_seat) = grant(shared, identity, standing)?;
+    let acting = acting::act(shared, &identity.user().name, standing)?;
     let client = u64::from(membership.client().process_id());
-    let greeting = access.greeting(client, &parameters).await.map_err(|fault| {
+    let share = Share::of(&acting.limits());
+    let greeting = acting.access.greeting(client, &parameters, share).await.map_err(|fault| {
         tracing::warn!(%fault, "a login could not be greeted");
         fault.report()
     })?;
-    let access = (!undecided).then_some(access);
-    Ok(Admission { tenant_seat, membership, access, limits, parameters, greeting })
+    let chooser = acting::chooser(shared, identity.user());
+    let rules = acting::rules(live, identity.user());
+    Ok(Admission { membership, acting, chooser, rules, parameters, greeting })
 }
 
 fn still_stands(directory: &Directory, identity: &Identity, standing: &Standing) -> bool {
     let user = directory.users.get(&identity.user().name);
     user.is_some_and(|user| user.grant == identity.user().grant)
         && standing.tenant().is_none_or(|tenant| directory.tenants.contains_key(tenant))
-}
-
-/// The way to servers that a standing gives, with its limits.
-fn grant(
-    shared: &Arc<Shared>,
-    identity: &Identity,
-    standing: Standing,
-) -> Result<(Access, Limits, Option<TenantSeat>), Report> {
-    let told = |fault: crate::upstream::UpstreamFault| fault.report();
-    match standing {
-        Standing::Tenant(tenant) => {
-            let seat = shared.clients.join_tenant(&tenant).ok_or_else(|| {
-                Report::new(sqlstate::TOO_MANY_CONNECTIONS, "too many clients of this tenant")
-                    .hint("Close connections, or raise the tenant's max_clients.")
-            })?;
-            let context = shared.contexts.tenant(&tenant.id);
-            let share = Share::of(&tenant.limits);
-            let access = shared.upstreams.access(&tenant.upstream, None, context, share).map_err(told)?;
-            Ok((access, tenant.limits, Some(seat)))
-        }
-        Standing::Undecided => {
-            let upstream = shared
-                .upstreams
-                .first()
-                .ok_or_else(|| Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen"))?;
-            let context = shared.contexts.nobody();
-            let access =
-                shared.upstreams.access(upstream, None, context, Share::of(&UNLIMITED)).map_err(told)?;
-            Ok((access, UNLIMITED, None))
-        }
-        Standing::Maintenance(maintenance) => {
-            let (user, role) = (&identity.user().name, &maintenance.server_user);
-            tracing::warn!(%user, role, "maintenance login: no tenant context");
-            let role = Role { user: maintenance.server_user, password: maintenance.server_password };
-            let share = Share::of(&UNLIMITED);
-            let access = shared.upstreams.access(&maintenance.upstream, Some(role), Context::none(), share);
-            Ok((access.map_err(told)?, UNLIMITED, None))
-        }
-    }
 }
 
 /// The login's last messages, and the session that begins with them.
@@ -301,25 +257,22 @@ async fn welcome(
     encode::backend_key_data(out, client.process_id(), client.key());
     encode::ready_for_query(out, b'I');
     channel.flush().await?;
-    let tenant = admission.access.as_ref().and_then(Access::tenant);
-    let metrics = shared.labels.of(tenant);
     let client_key = u64::from(client.process_id());
+    let limits = admission.acting.limits();
     tracing::debug!(user = %identity.user().name, "login accepted");
     Ok(Admitted {
         user: identity.user().name.clone(),
-        _gauge: metrics.client(),
         session: Session {
             client: channel,
             conversation: Conversation::new(
                 Arc::clone(&shared.relay),
-                metrics,
+                admission.rules,
+                (admission.acting, admission.chooser),
                 client_key,
                 admission.parameters,
             ),
             membership: admission.membership,
-            access: admission.access,
-            seat: admission.tenant_seat,
-            limits: admission.limits,
+            limits,
             greeting: admission.greeting,
             breaker: Arc::clone(&shared.breaker),
             alarm: Alarm::default(),

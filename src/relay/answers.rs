@@ -2,7 +2,9 @@
 
 use crate::net::Channel;
 use crate::relay::ledger::{Owed, Shown};
-use crate::relay::{Absorbed, Conversation, CopyIn, Discard, Gate, HeldSync, RelayFault, Standing, Stream};
+use crate::relay::{
+    Absorbed, Conversation, CopyIn, Discard, Gate, HeldSync, Outcome, RelayFault, Standing, Stream,
+};
 use crate::sql::StatementKind;
 use crate::upstream::{Server, TenantServer};
 use crate::wire::backend::{self, Status};
@@ -177,6 +179,7 @@ impl Conversation {
         if matches!(field(b'V'), "FATAL" | "PANIC") {
             return Err(RelayFault::Ended(format!("{sqlstate}: {}", field(b'M'))));
         }
+        self.outcome = Outcome::RolledBack;
         match self.ledger.front() {
             None => Err(RelayFault::Doubt("an error that nobody caused")),
             // Its ReadyForQuery follows, and then entering the context fails for want of the nonce.
@@ -243,7 +246,11 @@ impl Conversation {
                 self.bound = StatementKind::Nothing;
                 if status == Status::Idle {
                     self.standing = Standing::Sure;
+                    if self.outcome == Outcome::RolledBack {
+                        self.choice.roll_back();
+                    }
                 }
+                self.outcome = Outcome::Open;
                 client.input.forget();
                 if let Some(started) = self.started.take() {
                     self.metrics.query(started.elapsed());
@@ -292,6 +299,11 @@ impl Conversation {
             }
             Some(Owed::Query) => {}
             _ => return Err(RelayFault::Doubt("a completion that nobody waits for")),
+        }
+        match backend::command_tag(body) {
+            b"COMMIT" => self.choice.commit(),
+            b"ROLLBACK" => self.outcome = Outcome::RolledBack,
+            _ => {}
         }
         if tag == b'C' && matches!(backend::command_tag(body), b"DEALLOCATE ALL" | b"DISCARD ALL") {
             self.statements.clear();

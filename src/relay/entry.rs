@@ -55,7 +55,12 @@ impl Conversation {
             if server.enters_context() {
                 self.open(lead, server);
             }
-        } else if self.standing == Standing::Awaited && lead == Lead::Other && server.enters_context() {
+        } else if self.standing == Standing::Awaited
+            && lead == Lead::Other
+            && server.enters_context()
+            // Whose context that would be is known only once the transaction in front has ended.
+            && !self.has_chosen()
+        {
             self.enter(Place::InFront, server);
         }
     }
@@ -83,7 +88,7 @@ impl Conversation {
         }
     }
 
-    fn enter(&mut self, place: Place, server: &mut TenantServer) {
+    pub(super) fn enter(&mut self, place: Place, server: &mut TenantServer) {
         server.enter(place);
         self.ledger.push(Owed::Enter);
         self.standing = Standing::Sure;
@@ -106,6 +111,7 @@ impl Conversation {
 
     /// What a statement may do to its session and to the context, as far as its text tells.
     pub(super) fn note_effects(&mut self, survey: Survey, server: &mut TenantServer) {
+        self.note_for_choice(survey);
         if survey.session_state == SessionState::Maybe {
             server.server().wear = Wear::Dirty;
         }

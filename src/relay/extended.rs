@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use crate::fault::{Report, sqlstate};
-use crate::guard::{self, Verdict};
+use crate::relay::Conversation;
 use crate::relay::entry::Lead;
 use crate::relay::ledger::{Owed, Shown, Undo};
-use crate::relay::prepared::{MAX_NAMED, Statement};
+use crate::relay::prepared::{MAX_NAMED, Reading, Statement};
 use crate::relay::requests::REFUSED;
-use crate::relay::{Conversation, refusal};
-use crate::sql::{StatementKind, Survey};
+use crate::sql::StatementKind;
 use crate::upstream::{TenantServer, prepared_name};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frontend};
@@ -20,20 +19,14 @@ const DISCARD_STAND_IN: &[u8] = b"DISCARD TEMP";
 
 impl Conversation {
     pub(super) fn parse(&mut self, mut parse: frontend::Parse<'_>, whole: &[u8], server: &mut TenantServer) {
-        let survey = match guard::inspect(parse.text, &self.relay.rules) {
-            Verdict::Pass(survey) => survey,
-            Verdict::Tenant(_, change) => {
-                let refused = self.relay.rules.refuse_change(&change);
-                self.metrics.refusal(refused.rule);
-                self.refuse_message(refusal(refused), server);
-                return;
-            }
-            Verdict::Refuse(refused) => {
-                self.metrics.refusal(refused.rule);
-                self.refuse_message(refusal(refused), server);
-                return;
-            }
+        let reading = match self.inspect(parse.text) {
+            Ok(reading) => reading,
+            Err(report) => return self.refuse_message(report, server),
         };
+        let survey = reading.survey;
+        if let Some(report) = reading.unfit(parse.types).or_else(|| self.lack_of_tenant_for(&reading)) {
+            return self.refuse_message(report, server);
+        }
         self.begin(Lead::of(survey), server);
         // It cannot run behind the context, so a harmless part of it stands in for it.
         let discards = survey.first == StatementKind::DiscardAll && self.status == Status::Idle;
@@ -48,21 +41,23 @@ impl Conversation {
             return;
         }
         if parse.name.is_empty() {
-            let statement = self.relay.interner.single(parse.text, parse.types, survey);
+            let changes = reading.change.is_some();
+            let statement = self.relay.interner.single(parse.text, parse.types, reading);
             server.server().unnamed = Some(statement.id);
-            self.statements.unnamed = Some(statement);
-            if discards {
-                encode::parse(server.server().channel.output.space(), "", parse.text, parse.types);
+            if discards || changes {
+                encode::parse(server.server().channel.output.space(), "", statement.sent(), parse.types);
+                self.statements.unnamed = Some(statement);
                 self.ledger.push(Owed::Parse(Shown::Client, Undo::Unnamed));
             } else {
+                self.statements.unnamed = Some(statement);
                 self.send(whole, Owed::Parse(Shown::Client, Undo::Unnamed), server);
             }
             return;
         }
-        self.parse_named(parse, survey, server);
+        self.parse_named(parse, reading, server);
     }
 
-    fn parse_named(&mut self, parse: frontend::Parse<'_>, survey: Survey, server: &mut TenantServer) {
+    fn parse_named(&mut self, parse: frontend::Parse<'_>, reading: Reading, server: &mut TenantServer) {
         let name = String::from_utf8_lossy(parse.name);
         if self.statements.named.contains_key(parse.name) {
             let message = format!("prepared statement \"{name}\" already exists");
@@ -75,7 +70,7 @@ impl Conversation {
             self.refuse_message(report.hint("Close prepared statements that are not needed."), server);
             return;
         }
-        let named = self.relay.interner.intern(parse.text, parse.types, survey);
+        let named = self.relay.interner.intern(parse.text, parse.types, reading);
         let statement = Arc::clone(named.statement());
         let key: Box<[u8]> = parse.name.into();
         self.statements.named.insert(key.clone(), named);
@@ -95,7 +90,7 @@ impl Conversation {
             encode::close(out, b'S', &prepared_name(evicted));
             self.ledger.push(Owed::Evict(evicted));
         }
-        encode::parse(out, &prepared_name(statement.id), &statement.text, &statement.types);
+        encode::parse(out, &prepared_name(statement.id), statement.sent(), &statement.types);
         self.ledger.push(Owed::Parse(shown, undo));
     }
 
@@ -104,7 +99,7 @@ impl Conversation {
         if name.is_empty() {
             if server.server().unnamed != Some(statement.id) {
                 server.server().unnamed = Some(statement.id);
-                encode::parse(server.server().channel.output.space(), "", &statement.text, &statement.types);
+                encode::parse(server.server().channel.output.space(), "", statement.sent(), &statement.types);
                 self.ledger.push(Owed::Parse(Shown::Nobody, Undo::OnServer(statement.id)));
             }
         } else if !server.server().has_prepared(statement.id) {
@@ -117,11 +112,19 @@ impl Conversation {
             self.refuse_message(no_statement(bind.statement), server);
             return;
         };
-        self.begin(Lead::of(statement.survey), server);
+        if let Some(report) = self.lack_of_tenant_for(&statement.reading) {
+            return self.refuse_message(report, server);
+        }
+        self.begin(Lead::of(statement.survey()), server);
+        if let Some(change) = &statement.reading.change
+            && let Err(report) = self.choose(change, Some(bind.rest), server)
+        {
+            return self.refuse_message(report, server);
+        }
         self.provide(bind.statement, &statement, server);
-        self.bound = statement.survey.first;
-        self.note_effects(statement.survey, server);
-        self.may_copy |= statement.survey.first == StatementKind::CopyFromStdin;
+        self.bound = statement.survey().first;
+        self.note_effects(statement.survey(), server);
+        self.may_copy |= statement.survey().first == StatementKind::CopyFromStdin;
         if bind.statement.is_empty() {
             self.send(whole, Owed::Bind(Shown::Client), server);
         } else {

@@ -13,6 +13,7 @@
 //! time: where the next one begins, the transaction status is known, and so is whether a context is needed.
 
 mod answers;
+pub mod choice;
 mod entry;
 pub mod error;
 mod extended;
@@ -26,8 +27,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::fault::Report;
-use crate::guard::Rules;
+use crate::guard::{Rules, Verdicts};
 use crate::observability::metrics::{ContextSwitches, TenantMetrics};
+use crate::relay::choice::{Acting, Choice, Chooser};
 use crate::relay::ledger::{Ledger, Owed, Undo};
 use crate::relay::prepared::{Interner, Statements};
 use crate::sql::StatementKind;
@@ -38,8 +40,8 @@ pub use error::RelayFault;
 /// What all conversations share.
 #[derive(Debug)]
 pub struct Relay {
-    /// What a client must not say.
-    pub rules: Rules,
+    /// What the guard said about texts that come again.
+    pub verdicts: Verdicts,
     /// Shared statement texts.
     pub interner: Arc<Interner>,
     /// Largest message that is collected, in bytes.
@@ -104,6 +106,14 @@ enum Standing {
     Awaited,
 }
 
+/// What became of the segment, as far as it was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Open,
+    /// A statement failed, or the client rolled back.
+    RolledBack,
+}
+
 /// A frame that is passed on in pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stream {
@@ -119,6 +129,10 @@ enum Stream {
 #[derive(Debug)]
 pub struct Conversation {
     relay: Arc<Relay>,
+    /// What it must not say.
+    rules: Arc<Rules>,
+    /// The tenant that it chose.
+    choice: Choice,
     /// The series of its tenant.
     pub metrics: Arc<TenantMetrics>,
     /// Who it is to servers.
@@ -144,6 +158,8 @@ pub struct Conversation {
     from_server: Stream,
     from_client: Stream,
     started: Option<Instant>,
+    /// Whether anything of the segment was taken back.
+    outcome: Outcome,
     /// What the next request is answered with: its server was lost while the client was silent.
     owed_error: Option<Box<Report>>,
     /// Bytes that the next client frame has in all, if it is not there yet.
@@ -172,13 +188,16 @@ impl Conversation {
     /// A conversation that has not begun.
     pub fn new(
         relay: Arc<Relay>,
-        metrics: Arc<TenantMetrics>,
+        rules: Arc<Rules>,
+        (acting, chooser): (Arc<Acting>, Option<Arc<dyn Chooser>>),
         client: ClientKey,
         parameters: SessionParameters,
     ) -> Self {
         Self {
             relay,
-            metrics,
+            rules,
+            metrics: Arc::clone(&acting.metrics),
+            choice: Choice::new(chooser, acting),
             client,
             startup: parameters.clone(),
             parameters,
@@ -195,6 +214,7 @@ impl Conversation {
             from_server: Stream::No,
             from_client: Stream::No,
             started: None,
+            outcome: Outcome::Open,
             owed_error: None,
             wanted: 0,
         }
@@ -250,6 +270,7 @@ impl Conversation {
         self.statements.clear();
         self.client += 1 << 32;
         self.parameters = self.startup.clone();
+        self.choice.forget();
     }
 
     /// What the client asked for at startup.
@@ -270,6 +291,9 @@ impl Conversation {
         self.may_copy = false;
         self.from_server = Stream::No;
         self.started = None;
+        self.outcome = Outcome::Open;
+        self.choice.abandon();
+        self.metrics = Arc::clone(&self.choice.acting().metrics);
     }
 
     fn undo(&mut self, skipped: Vec<Owed>, mut server: Option<&mut Server>) {

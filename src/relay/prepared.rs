@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 
+use crate::guard::TenantChange;
 use crate::sql::Survey;
 use crate::upstream::StatementId;
 
@@ -20,7 +21,30 @@ pub struct Statement {
     /// Parameter types as they stood in `Parse`: count and OIDs.
     pub types: Box<[u8]>,
     /// What its text tells about running it.
+    pub reading: Reading,
+    /// What is sent in the place of a text that must not run as it stands.
+    stand_in: Option<Vec<u8>>,
+}
+
+/// What was read in a text.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Its statements.
     pub survey: Survey,
+    /// The change of tenant that it is, for the proxy to carry out.
+    pub change: Option<Arc<TenantChange>>,
+}
+
+impl Statement {
+    /// What its text tells about running it.
+    pub fn survey(&self) -> Survey {
+        self.reading.survey
+    }
+
+    /// The text for servers.
+    pub fn sent(&self) -> &[u8] {
+        self.stand_in.as_deref().unwrap_or(&self.text)
+    }
 }
 
 /// One id for each text with its types, process-wide. It holds a text as long as a client does.
@@ -34,19 +58,20 @@ type Key = (Box<[u8]>, Box<[u8]>);
 
 impl Interner {
     /// A statement that is not shared: the unnamed one.
-    pub fn single(&self, text: &[u8], types: &[u8], survey: Survey) -> Arc<Statement> {
+    pub fn single(&self, text: &[u8], types: &[u8], reading: Reading) -> Arc<Statement> {
         Arc::new(Statement {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             text: text.into(),
             types: types.into(),
-            survey,
+            stand_in: reading.change.as_ref().map(|change| change.stand_in(text)),
+            reading,
         })
     }
 
     /// The statement of this text, shared by all clients that prepare it.
-    pub fn intern(self: &Arc<Self>, text: &[u8], types: &[u8], survey: Survey) -> Named {
+    pub fn intern(self: &Arc<Self>, text: &[u8], types: &[u8], reading: Reading) -> Named {
         let entry = self.known.entry((text.into(), types.into()));
-        let statement = Arc::clone(&entry.or_insert_with(|| self.single(text, types, survey)));
+        let statement = Arc::clone(&entry.or_insert_with(|| self.single(text, types, reading)));
         Named { statement, interner: Arc::clone(self) }
     }
 }
@@ -108,13 +133,13 @@ mod tests {
     #[test]
     fn one_text_has_one_id_as_long_as_somebody_holds_it() {
         let interner = Arc::new(Interner::default());
-        let survey = survey(b"SELECT 1");
-        let first = interner.intern(b"SELECT 1", b"\0\0", survey);
-        let second = interner.intern(b"SELECT 1", b"\0\0", survey);
+        let reading = || Reading { survey: survey(b"SELECT 1"), change: None };
+        let first = interner.intern(b"SELECT 1", b"\0\0", reading());
+        let second = interner.intern(b"SELECT 1", b"\0\0", reading());
         assert_eq!(first.statement().id, second.statement().id);
         assert_ne!(
             first.statement().id,
-            interner.intern(b"SELECT 1", b"\0\x01\0\0\0\x17", survey).statement().id
+            interner.intern(b"SELECT 1", b"\0\x01\0\0\0\x17", reading()).statement().id
         );
         drop((first, second));
         assert!(interner.known.is_empty());

@@ -1,11 +1,14 @@
 //! From the client to the server: `pump`, and the messages that stand for themselves.
 
+use std::sync::Arc;
+
 use crate::fault::{Report, sqlstate};
-use crate::guard::{self, Verdict};
+use crate::guard::{TenantChange, Verdict};
 use crate::net::Channel;
 use crate::net::buffer::ReadBuffer;
 use crate::relay::entry::Lead;
 use crate::relay::ledger::{Owed, Shown, Undo};
+use crate::relay::prepared::Reading;
 use crate::relay::{Conversation, CopyIn, Discard, Gate, HeldSync, Pumped, RelayFault, Stream, refusal};
 use crate::sql::{Count, StatementKind, Survey, mentions_reset_all, reset_setting};
 use crate::upstream::{SessionParameters, TenantServer};
@@ -180,21 +183,35 @@ impl Conversation {
         self.ledger.push(owed);
     }
 
-    fn query(&mut self, text: &[u8], server: &mut TenantServer) {
-        let survey = match guard::inspect(text, &self.relay.rules) {
-            Verdict::Pass(survey) => survey,
-            Verdict::Tenant(_, change) => {
-                let refused = self.relay.rules.refuse_change(&change);
-                self.metrics.refusal(refused.rule);
-                self.refuse_query(refusal(refused), server);
-                return;
+    /// What the guard says; of a change of tenant, only where somebody decides about it.
+    pub(super) fn inspect(&mut self, text: &[u8]) -> Result<Reading, Report> {
+        match self.relay.verdicts.inspect(text, &self.rules) {
+            Verdict::Pass(survey) => Ok(Reading { survey, change: None }),
+            Verdict::Tenant(survey, change) => {
+                let change = self.has_chooser().then(|| Arc::new(change));
+                Ok(Reading { survey, change })
             }
             Verdict::Refuse(refused) => {
                 self.metrics.refusal(refused.rule);
-                self.refuse_query(refusal(refused), server);
-                return;
+                Err(refusal(refused))
             }
+        }
+    }
+
+    fn query(&mut self, text: &[u8], server: &mut TenantServer) {
+        let Reading { survey, change } = match self.inspect(text) {
+            Ok(reading) => reading,
+            Err(report) => return self.refuse_query(report, server),
         };
+        if let Some(change) = change {
+            return self.query_choice(text, survey, &change, server);
+        }
+        if let Some(report) = self.lack_of_tenant(survey) {
+            return self.refuse_query(report, server);
+        }
+        if survey.statements == Count::Many && mentions_reset_all(text) {
+            self.choose_login();
+        }
         self.begin(Lead::of(survey), server);
         self.note_effects(survey, server);
         self.statements.unnamed = None;
@@ -220,6 +237,25 @@ impl Conversation {
             encode::query(server.server().channel.output.space(), text);
             self.ledger.push(Owed::Query);
         }
+        self.gate = Gate::Closed;
+    }
+
+    /// A change of tenant as a simple query.
+    fn query_choice(
+        &mut self,
+        text: &[u8],
+        survey: Survey,
+        change: &TenantChange,
+        server: &mut TenantServer,
+    ) {
+        self.begin(Lead::Control, server);
+        if let Err(report) = self.choose(change, None, server) {
+            return self.refuse_query(report, server);
+        }
+        self.note_effects(survey, server);
+        self.statements.unnamed = None;
+        server.server().unnamed = None;
+        self.send_converted(&change.stand_in(text), survey, &SessionParameters::default(), server);
         self.gate = Gate::Closed;
     }
 
@@ -255,7 +291,7 @@ impl Conversation {
     }
 
     /// Lets the server fail in the client's place, so that its transaction ends as it would.
-    fn refuse_query(&mut self, report: Report, server: &mut TenantServer) {
+    pub(super) fn refuse_query(&mut self, report: Report, server: &mut TenantServer) {
         self.begin(Lead::Other, server);
         let out = server.server().channel.output.space();
         encode::parse(out, "", REFUSED, &[0, 0]);

@@ -45,7 +45,9 @@ impl Session {
                         return Ok(());
                     }
                     replays = 0;
-                    if self.order().is_some() || !self.goes_on() {
+                    // A server that changed tenants in its transaction goes back to be reset.
+                    let changed = self.conversation.end_transaction();
+                    if changed || self.order().is_some() || !self.goes_on() {
                         server.release();
                         return Ok(());
                     }
@@ -189,7 +191,7 @@ impl Session {
     /// Whether the same server may be used for the client's next transaction right away.
     fn goes_on(&mut self) -> bool {
         self.alarm.clear();
-        let waits = self.access.as_ref().is_none_or(crate::upstream::Access::has_waiters);
+        let waits = self.conversation.session_acting().access.has_waiters();
         !waits
             && !self.is_in_doubt()
             && self.client.input.len() > crate::wire::frame::HEADER_BYTES

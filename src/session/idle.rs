@@ -133,12 +133,6 @@ impl Session {
             self.refuse_segment(&report);
             return Next::Done;
         }
-        if self.access.is_none() {
-            let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen")
-                .hint("Name the tenant at login: user name user.tenant, or the tenant setting in the startup options.");
-            self.refuse_segment(&report);
-            return Next::Done;
-        }
         let discards = header.tag == b'Q'
             && frontend::query(frame::body(message)).is_some_and(|text| {
                 text.len() < 64
@@ -150,7 +144,22 @@ impl Session {
             self.discard_all();
             return Next::Done;
         }
-        Next::Server
+        let chosen = match header.tag {
+            b'Q' => {
+                frontend::query(frame::body(message)).and_then(|text| self.conversation.choose_between(text))
+            }
+            _ => None,
+        };
+        match chosen {
+            None => return Next::Server,
+            Some(Err(report)) => self.refuse_segment(&report),
+            Some(Ok(tag)) => {
+                self.client.input.consume(header.total);
+                encode::command_complete(self.client.output.space(), tag);
+                self.tell_ready(Status::Idle);
+            }
+        }
+        Next::Done
     }
 
     /// DISCARD ALL ends the client's own state; no server is needed for it.

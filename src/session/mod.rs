@@ -22,12 +22,12 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::breaker::{Breaker, in_doubt};
-use crate::clients::{Membership, TenantSeat};
+use crate::clients::Membership;
 use crate::fault::{Fault, Report, sqlstate};
 use crate::net::Channel;
 use crate::relay::Conversation;
 use crate::tenant::Limits;
-use crate::upstream::{Access, Greeting, Share, TenantServer, UpstreamFault};
+use crate::upstream::{Greeting, Share, TenantServer, UpstreamFault};
 use crate::wire::backend::Status;
 use crate::wire::encode::{self, Severity};
 
@@ -53,10 +53,6 @@ pub struct Session {
     pub membership: Membership,
     /// What is under way between it and its server.
     pub conversation: Conversation,
-    /// Its way to servers; none: a gateway user without a tenant.
-    pub access: Option<Access>,
-    /// Its seat among its tenant's clients, through which changed limits are seen.
-    pub seat: Option<TenantSeat>,
     /// Its limits, looked up anew for each transaction.
     pub limits: Limits,
     /// What it was told about its parameters at login.
@@ -132,29 +128,25 @@ impl Session {
 
     /// Isolation is in doubt, and this client runs as a tenant.
     fn is_in_doubt(&self) -> bool {
-        self.breaker.is_tripped() && self.access.as_ref().is_some_and(Access::enters_context)
+        self.breaker.is_tripped() && self.conversation.session_acting().access.enters_context()
     }
 
+    /// A client may have chosen another tenant, and limits may have changed.
     fn look_up_limits(&mut self) {
-        if let (Some(seat), Some(access)) = (&self.seat, &mut self.access) {
-            self.limits = seat.limits();
-            access.set_share(Share::of(&self.limits));
-        }
+        let acting = self.conversation.session_acting();
+        self.membership.client().acts_for(acting.tenant());
+        self.limits = acting.limits();
     }
 
     /// Takes a server; meanwhile the client may leave or cancel.
     async fn acquire(&mut self) -> Acquired {
-        let Some(access) = &self.access else {
-            return Acquired::End(End::Told(Report::new(
-                sqlstate::INVALID_AUTHORIZATION,
-                "no tenant was chosen",
-            )));
-        };
+        let access = &self.conversation.session_acting().access;
         let client = Arc::clone(self.membership.client());
         client.clear_cancel();
         // Without a context there is no tenant whose isolation could be in doubt.
         let stops = || access.enters_context() && self.breaker.is_tripped();
-        let work = access.acquire(self.conversation.client, &self.conversation.parameters);
+        let work =
+            access.acquire(self.conversation.client, &self.conversation.parameters, Share::of(&self.limits));
         let mut work = std::pin::pin!(work);
         let channel = &mut self.client;
         std::future::poll_fn(|cx| {

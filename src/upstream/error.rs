@@ -29,6 +29,9 @@ pub enum UpstreamFault {
         /// As the server gave it.
         message: String,
     },
+    /// The tenant is on another upstream than the open transaction.
+    #[error("the tenant's rows are on another upstream")]
+    Elsewhere,
     /// The tenant's context could not be entered; nothing of the client ran.
     #[error("the tenant context could not be entered: {0}")]
     Context(String),
@@ -72,7 +75,7 @@ impl Fault for UpstreamFault {
     fn kind(&self) -> Kind {
         match self {
             Self::QueueTimeout => Kind::Limit,
-            Self::Parameters { .. } => Kind::Client,
+            Self::Parameters { .. } | Self::Elsewhere => Kind::Client,
             Self::Connect(_) | Self::Lost(_) | Self::Doubt(_) | Self::Context(_) => Kind::Upstream,
         }
     }
@@ -93,6 +96,8 @@ impl Fault for UpstreamFault {
                         "Nothing is known about the outcome of the running statement; the next one can work.",
                     )
             }
+            Self::Elsewhere => Report::new(sqlstate::FEATURE_NOT_SUPPORTED, self.to_string())
+                .hint("Choose the tenant by a simple SET before the transaction, or at login."),
             Self::Parameters { message, .. } => {
                 Report::new(sqlstate::INVALID_PARAMETER_VALUE, message.clone())
             }

@@ -98,7 +98,6 @@ impl Upstreams {
         upstream: &UpstreamName,
         role: Option<Role>,
         context: Context,
-        share: Share,
     ) -> Result<Access, UpstreamFault> {
         let key = PoolKey { upstream: upstream.clone(), role: role.as_ref().map(|role| role.user.clone()) };
         let shared = match self.pools.entry(key) {
@@ -115,7 +114,7 @@ impl Upstreams {
                 Arc::clone(&place.insert(Arc::new(shared)))
             }
         };
-        Ok(Access { shared, context, share })
+        Ok(Access { shared, context })
     }
 }
 
@@ -124,7 +123,6 @@ impl Upstreams {
 pub struct Access {
     shared: Arc<Shared>,
     context: Context,
-    share: Share,
 }
 
 impl Access {
@@ -138,11 +136,6 @@ impl Access {
         self.context.enters()
     }
 
-    /// The limits changed.
-    pub const fn set_share(&mut self, share: Share) {
-        self.share = share;
-    }
-
     /// Whether somebody waits for a server of this pool.
     pub fn has_waiters(&self) -> bool {
         self.shared.pool.has_waiters()
@@ -153,8 +146,9 @@ impl Access {
         &self,
         client: ClientKey,
         parameters: &SessionParameters,
+        share: Share,
     ) -> Result<TenantServer, UpstreamFault> {
-        let lease = self.checkout(client).await?;
+        let lease = self.checkout(client, share).await?;
         let mut server = TenantServer { lease, context: self.context.clone() };
         // Without a context there is nothing that would fail if the reset did, so its answer is waited for.
         if !self.context.enters() {
@@ -163,12 +157,26 @@ impl Access {
         Ok(server)
     }
 
-    async fn checkout(&self, client: ClientKey) -> Result<Lease, UpstreamFault> {
+    /// Takes over a server in the middle of its transaction: from here on it is booked for this tenant, runs under
+    /// its context, and is reset before anybody else has it.
+    pub fn adopt(&self, server: &mut TenantServer, share: Share) -> Result<(), UpstreamFault> {
+        if !Arc::ptr_eq(server.lease.pool(), &self.shared.pool) {
+            return Err(UpstreamFault::Elsewhere);
+        }
+        if !server.lease.rebook(self.context.tenant_id(), share.max_servers) {
+            return Err(UpstreamFault::QueueTimeout);
+        }
+        server.context = self.context.clone();
+        server.lease.server().stamp = None;
+        Ok(())
+    }
+
+    async fn checkout(&self, client: ClientKey, share: Share) -> Result<Lease, UpstreamFault> {
         let asker = Asker {
             tenant: self.context.tenant_id(),
             client,
-            max_servers: self.share.max_servers,
-            queue_timeout: self.share.queue_timeout,
+            max_servers: share.max_servers,
+            queue_timeout: share.queue_timeout,
         };
         self.shared.pool.checkout(asker).await
     }
@@ -179,6 +187,7 @@ impl Access {
         &self,
         client: ClientKey,
         parameters: &SessionParameters,
+        share: Share,
     ) -> Result<Greeting, UpstreamFault> {
         let known = self.greetings().get(&parameters.fingerprint()).cloned();
         if let Some((same, greeting)) = known
@@ -186,7 +195,7 @@ impl Access {
         {
             return Ok(greeting);
         }
-        let lease = self.checkout(client).await?;
+        let lease = self.checkout(client, share).await?;
         let mut server = TenantServer { lease, context: self.context.clone() };
         let outcome = server.reset_if_needed(client, parameters).await;
         if let Err(UpstreamFault::Parameters { .. }) = &outcome {

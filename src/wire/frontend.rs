@@ -52,6 +52,33 @@ pub fn bind(body: &[u8]) -> Option<Bind<'_>> {
     Some(Bind { portal, statement, rest })
 }
 
+/// The value of the parameter `$number` in what follows the names in a `Bind`; `Some(None)` is NULL, none that there
+/// is no such parameter.
+pub fn parameter(rest: &[u8], number: u16) -> Option<Option<&[u8]>> {
+    let (formats, rest) = rest.split_first_chunk::<2>()?;
+    let formats = usize::from(u16::from_be_bytes(*formats)).checked_mul(2)?;
+    let (count, mut values) = rest.get(formats..)?.split_first_chunk::<2>()?;
+    if number == 0 || number > u16::from_be_bytes(*count) {
+        return None;
+    }
+    for before in 1..=number {
+        let (length, after) = values.split_first_chunk::<4>()?;
+        let length = i32::from_be_bytes(*length);
+        let (value, after) = after.split_at_checked(usize::try_from(length).unwrap_or(0))?;
+        if before == number {
+            return Some((length >= 0).then_some(value));
+        }
+        values = after;
+    }
+    None
+}
+
+/// The type that a `Parse` declares for the parameter `$number`, zero if it leaves that open.
+pub fn parameter_type(types: &[u8], number: u16) -> Option<u32> {
+    let place = usize::from(number).checked_sub(1)?.checked_mul(4)?.checked_add(2)?;
+    types.get(place..)?.first_chunk::<4>().map(|oid| u32::from_be_bytes(*oid))
+}
+
 /// Reads a `Describe` or `Close` body.
 pub fn target(body: &[u8]) -> Option<Target<'_>> {
     let (&kind, rest) = body.split_first()?;
@@ -80,6 +107,12 @@ mod tests {
         );
         assert_eq!(parse(b"s\0SELECT $1\0\0\x02\0\0\0\x17"), None);
         assert_eq!(bind(b"\0s\0rest"), Some(Bind { portal: b"", statement: b"s", rest: b"rest" }));
+        let two = b"\0\x01\0\0\0\x02\0\0\0\x01x\xff\xff\xff\xff\0\0";
+        assert_eq!(parameter(two, 1), Some(Some(&b"x"[..])));
+        assert_eq!(parameter(two, 2), Some(None));
+        assert_eq!((parameter(two, 0), parameter(two, 3), parameter(&two[..8], 1)), (None, None, None));
+        assert_eq!(parameter_type(b"\0\x01\0\0\0\x17", 1), Some(23));
+        assert_eq!((parameter_type(b"\0\x01\0\0\0\x17", 2), parameter_type(b"\0\0", 0)), (None, None));
         assert_eq!(target(b"Ss\0"), Some(Target { kind: b'S', name: b"s" }));
         assert_eq!(target(b"Xs\0"), None);
         assert_eq!(target(b"Ss\0x"), None);

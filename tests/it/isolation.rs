@@ -13,6 +13,17 @@ async fn one_server() -> (Cluster, Proxy) {
     (cluster, proxy)
 }
 
+/// The reset is proven by what the strict guard would not let through.
+async fn one_lenient_server() -> (Cluster, Proxy) {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.one_server();
+        config.lenient();
+    })
+    .await;
+    (cluster, proxy)
+}
+
 // === whose rows ===
 
 /// What one client does in the crowd, by turns: messages, and how many ReadyForQuery they bring.
@@ -269,7 +280,7 @@ async fn probe(link: &mut Link, sql: &str) -> String {
 
 #[tokio::test]
 async fn nothing_that_a_tenant_does_to_its_session_reaches_the_next() {
-    let (cluster, proxy) = one_server().await;
+    let (cluster, proxy) = one_lenient_server().await;
     let mut globex = proxy.link("globex_app").await;
     for (what, statements, question, clean) in TRACES {
         let mut acme = proxy.link("acme_app").await;
@@ -332,15 +343,12 @@ async fn a_notification_of_another_tenant_is_not_delivered_to_who_listened_befor
 
 // === the direct routes ===
 
-const REFUSED: [&str; 38] = [
+const REFUSED: [&str; 33] = [
     "SET app.tenant_id = 'globex'",
     "SET app.tenant_id TO globex",
     "set APP.Tenant_Id = 'globex'",
     "SET SESSION app.tenant_id = 'globex'",
     "SET LOCAL app.tenant_id = 'globex'",
-    "SET app.tenant_id TO DEFAULT",
-    "RESET app.tenant_id",
-    "reset APP.TENANT_ID",
     "SET \"app\".\"tenant_id\" = 'globex'",
     "SET \"app.tenant_id\" = 'globex'",
     "SET app . tenant_id = 'globex'",
@@ -365,11 +373,9 @@ const REFUSED: [&str; 38] = [
     "SET SESSION ROLE app_owner",
     "SET role = 'app_owner'",
     "SET \"role\" TO app_owner",
-    "RESET ROLE",
     "SET SESSION AUTHORIZATION app_owner",
     "SET LOCAL SESSION AUTHORIZATION app_owner",
     "SET session_authorization = 'app_owner'",
-    "RESET SESSION AUTHORIZATION",
     "SELECT set_config('role', 'app_owner', false)",
 ];
 
@@ -392,12 +398,14 @@ async fn no_plain_statement_changes_tenant_role_or_authorization() {
         if !several {
             let batch =
                 [message::unnamed(sql, &[]), message::unnamed("SELECT 1", &[]), message::sync()].concat();
-            assert_eq!(link.ask(batch).await, "E(42501) Z(I)", "extended: {sql}");
+            let answer = link.ask(batch).await;
+            assert_eq!(answer.code().as_deref(), Some("42501"), "extended: {sql}: {answer}");
+            assert!(!answer.to_string().contains("C("), "extended: {sql}: {answer}");
             assert_eq!(link.query(STATE).await.value(), "app/app/acme/acme", "after extended {sql}");
         }
     }
     let counted = proxy.metrics().await.sum("pgtenant_guard_refusals_total", &[("tenant", "acme")]);
-    assert!(counted >= 38.0, "{counted}");
+    assert!(counted >= 33.0, "{counted}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ const ONE: &str = "T(?column?) D(1) C(SELECT 1) Z(I)";
 
 async fn started() -> (Cluster, Proxy) {
     let cluster = Cluster::start().await;
-    let proxy = Proxy::start(&cluster, |_| {}).await;
+    let proxy = Proxy::start(&cluster, |config| config.lenient()).await;
     (cluster, proxy)
 }
 

@@ -205,7 +205,11 @@ async fn the_login_reports_parameters_as_postgresql_would() {
 #[tokio::test]
 async fn the_application_name_is_seen_by_the_client_and_in_the_servers_activity() {
     let cluster = Cluster::start().await;
-    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.one_server();
+        config.lenient();
+    })
+    .await;
     let mut link = proxy.link_with("acme_app", &[("application_name", "billing")]).await;
     let mut other = proxy.link_with("globex_app", &[("application_name", "search")]).await;
     let own = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()";
@@ -267,4 +271,106 @@ async fn discard_all_returns_to_what_this_client_asked_for_at_startup() {
         assert_eq!(link.query("SELECT body FROM notes").await.value(), "from the shelf", "{reset}");
         assert_eq!(link.query("SELECT current_setting('app.tenant_id')").await.value(), "acme", "{reset}");
     }
+}
+
+#[tokio::test]
+async fn a_gateway_user_chooses_its_tenant_by_set_as_far_as_it_is_granted() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let mut link = proxy.link("api").await;
+    assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"));
+    for (set, answer, who) in [
+        ("SET app.tenant_id = 'acme'", "C(SET) Z(I)", "acme"),
+        ("set session App.Tenant_Id to globex", "C(SET) Z(I)", "globex"),
+        (
+            "SELECT set_config('app.tenant_id', 'acme', false)",
+            "T(set_config) D(acme) C(SELECT 1) Z(I)",
+            "acme",
+        ),
+        ("SET app.tenant_id = 'initech'", "E(28000) Z(I)", "acme"),
+        ("SET app.tenant_id = 'no such'", "E(28000) Z(I)", "acme"),
+        ("SELECT set_config('app.tenant_id', 'initech', false)", "E(28000) Z(I)", "acme"),
+    ] {
+        assert_eq!(link.query(set).await, answer, "{set}");
+        assert_eq!(link.query(WHO).await.value(), who, "{set}");
+    }
+    assert_eq!(link.query("RESET app.tenant_id").await, "C(RESET) Z(I)");
+    assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"));
+}
+
+#[tokio::test]
+async fn a_tenant_chosen_in_a_transaction_ends_as_postgresql_would_end_it() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let mut link = proxy.link("api").await;
+    let mut other = proxy.link("globex_app").await;
+    let local = ["BEGIN", "SET LOCAL app.tenant_id = 'acme'", WHO];
+    let session = ["BEGIN", "SET app.tenant_id = 'acme'", WHO];
+    let bound = ["BEGIN", "SELECT set_config('app.tenant_id', 'acme', true)", WHO];
+    for (statements, end, after) in [
+        (local, "COMMIT", None),
+        (local, "ROLLBACK", None),
+        (bound, "COMMIT", None),
+        (session, "ROLLBACK", None),
+        (session, "SELECT 1/0; COMMIT", None),
+        (session, "COMMIT", Some("acme")),
+        (["BEGIN", "SET LOCAL app.tenant_id = 'globex'", "SELECT 1"], "COMMIT", Some("acme")),
+    ] {
+        let mut last = String::new();
+        for sql in statements {
+            last = link.query(sql).await.to_string();
+        }
+        assert!(last.contains("D(acme)") || last.contains("D(1)"), "{statements:?}: {last}");
+        link.query(end).await;
+        link.query("ROLLBACK").await;
+        let answer = link.query(WHO).await;
+        match after {
+            None => assert_eq!(answer.code().as_deref(), Some("28000"), "{statements:?} {end}"),
+            Some(tenant) => assert_eq!(answer.value(), tenant, "{statements:?} {end}"),
+        }
+        assert_eq!(other.query(WHO).await.value(), "globex");
+    }
+    assert_eq!(link.query("DISCARD ALL").await, "C(DISCARD ALL) Z(I)");
+    assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"), "as at login");
+}
+
+#[tokio::test]
+async fn a_bound_parameter_chooses_the_tenant_too_and_only_as_a_text() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let mut link = proxy.link("api").await;
+    let choose = "SELECT set_config('app.tenant_id', $1, true)";
+    for (tenant, seen) in [("acme", Some("acme")), ("globex", Some("globex")), ("initech", None)] {
+        let batch = [
+            message::unnamed("BEGIN", &[]),
+            message::unnamed(choose, &[tenant]),
+            message::unnamed(WHO, &[]),
+            message::unnamed("COMMIT", &[]),
+            message::sync(),
+        ];
+        let answer = link.ask(batch.concat()).await;
+        match seen {
+            Some(tenant) => assert_eq!(answer.column().last().map(String::as_str), Some(tenant), "{answer}"),
+            None => assert_eq!(answer.code().as_deref(), Some("28000"), "{answer}"),
+        }
+        link.query("ROLLBACK").await;
+    }
+}
+
+#[tokio::test]
+async fn a_bound_users_change_to_its_own_tenant_is_a_harmless_yes() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let mut link = proxy.link("acme_app").await;
+    for sql in [
+        "SET app.tenant_id = 'acme'",
+        "SET app.tenant_id TO DEFAULT",
+        "RESET app.tenant_id",
+        "SELECT set_config('app.tenant_id', 'acme', false)",
+        "RESET ALL",
+    ] {
+        assert_eq!(link.query(sql).await.code(), None, "{sql}");
+        assert_eq!(link.query(WHO).await.value(), "acme", "{sql}");
+    }
+    assert_eq!(link.query("SET app.tenant_id = 'globex'").await.code().as_deref(), Some("42501"));
 }

@@ -74,6 +74,7 @@ async fn the_proxy_uses_tls_as_strictly_as_told() {
         ("verify-full", None, "localhost", None),
     ] {
         let proxy = Proxy::start(&cluster, |config| {
+            config.lenient();
             host(config, &cluster, name);
             config.set("upstream.main.tls", mode);
             if let Some(ca) = ca {

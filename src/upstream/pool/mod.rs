@@ -207,6 +207,18 @@ impl Lease {
         });
     }
 
+    /// Counts the slot as another tenant's; false if that tenant may have no more.
+    pub(super) fn rebook(&mut self, tenant: Option<&TenantId>, limit: usize) -> bool {
+        let tenant = tenant.cloned();
+        let mut moved = false;
+        // Whoever waits for the tenant that gives the slot up may be served now.
+        self.pool.settle(|slots| moved = slots.rebook(&self.tenant, &tenant, limit));
+        if moved {
+            self.tenant = tenant;
+        }
+        moved
+    }
+
     /// Closes the server but keeps the slot for a new one.
     pub(super) async fn replace(&mut self) -> Result<(), UpstreamFault> {
         self.server = None;

@@ -133,6 +133,18 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
         self.idle.push(server);
     }
 
+    /// A used slot is another tenant's from now on; false if that would be one too many for it.
+    pub(crate) fn rebook(&mut self, from: &T, to: &T, limit: usize) -> bool {
+        if from != to {
+            if self.used_by(to) >= limit {
+                return false;
+            }
+            self.free_slot(from);
+            self.use_slot(to);
+        }
+        true
+    }
+
     /// A used slot is free: its server is closed or was never opened.
     pub(crate) fn close(&mut self, tenant: &T) {
         self.free_slot(tenant);

@@ -1,0 +1,117 @@
+//! From a standing to the one a client acts for: its way to servers, its limits, its seat. Used at login, and
+//! again for each tenant that a client chooses by SET, which is checked against the grant as it is then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::directory::{Grant, GuardLevel, User};
+use crate::fault::{Fault as _, Report, sqlstate};
+use crate::guard::Rules;
+use crate::names::{TenantId, UserName};
+use crate::relay::choice::{Acting, Chooser, no_tenant};
+use crate::serve::{Live, Shared};
+use crate::tenant::{Limits, Standing, Tenant};
+use crate::upstream::{Access, Context, Role};
+
+/// No limits: maintenance users, and gateway users who can do nothing yet.
+const UNLIMITED: Limits = Limits {
+    max_clients: usize::MAX,
+    max_servers: usize::MAX,
+    queue_timeout: Duration::from_secs(60),
+    statement_timeout: Duration::ZERO,
+    idle_transaction_timeout: Duration::ZERO,
+};
+
+/// What a standing gives.
+pub(super) fn act(shared: &Shared, user: &UserName, standing: Standing) -> Result<Arc<Acting>, Report> {
+    match standing {
+        Standing::Tenant(tenant) => for_tenant(shared, &tenant),
+        Standing::Undecided => {
+            let upstream = shared.upstreams.first().ok_or_else(no_tenant)?;
+            let access = shared.upstreams.access(upstream, None, shared.contexts.nobody());
+            Ok(unseated(shared, access.map_err(|fault| fault.report())?))
+        }
+        Standing::Maintenance(maintenance) => {
+            tracing::warn!(%user, role = maintenance.server_user, "maintenance login: no tenant context");
+            let role = Role { user: maintenance.server_user, password: maintenance.server_password };
+            let access = shared.upstreams.access(&maintenance.upstream, Some(role), Context::none());
+            Ok(unseated(shared, access.map_err(|fault| fault.report())?))
+        }
+    }
+}
+
+fn for_tenant(shared: &Shared, tenant: &Tenant) -> Result<Arc<Acting>, Report> {
+    let seat = shared.clients.join_tenant(tenant).ok_or_else(|| {
+        Report::new(sqlstate::TOO_MANY_CONNECTIONS, "too many clients of this tenant")
+            .hint("Close connections, or raise the tenant's max_clients.")
+    })?;
+    let context = shared.contexts.tenant(&tenant.id);
+    let access = shared.upstreams.access(&tenant.upstream, None, context).map_err(|fault| fault.report())?;
+    let metrics = shared.labels.of(Some(&tenant.id));
+    let gauge = metrics.client();
+    Ok(Arc::new(Acting { access, unseated: tenant.limits, seat: Some(seat), metrics, gauge }))
+}
+
+fn unseated(shared: &Shared, access: Access) -> Arc<Acting> {
+    let metrics = shared.labels.of(None);
+    let gauge = metrics.client();
+    Arc::new(Acting { access, unseated: UNLIMITED, seat: None, metrics, gauge })
+}
+
+/// What a user may say. Those without a context have nothing to be guarded.
+pub(super) fn rules(live: &Live, user: &User) -> Arc<Rules> {
+    let tenancy = &live.directory.tenancy;
+    let level = match user.grant {
+        Grant::Maintenance(_) => GuardLevel::Off,
+        Grant::Tenant(_) | Grant::Tenants(_) | Grant::AnyTenant | Grant::Operator => tenancy.guard,
+    };
+    Arc::new(Rules::new(&tenancy.setting, level, &user.allow))
+}
+
+/// Who decides about the tenants that a user names by SET; nobody for maintenance users, who have none.
+pub(super) fn chooser(shared: &Arc<Shared>, user: &User) -> Option<Arc<dyn Chooser>> {
+    match user.grant {
+        Grant::Maintenance(_) | Grant::Operator => None,
+        Grant::Tenant(_) | Grant::Tenants(_) | Grant::AnyTenant => {
+            Some(Arc::new(Granted { shared: Arc::clone(shared), user: user.name.clone() }))
+        }
+    }
+}
+
+/// One user's grant, looked up anew each time.
+struct Granted {
+    shared: Arc<Shared>,
+    user: UserName,
+}
+
+impl std::fmt::Debug for Granted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Granted({})", self.user)
+    }
+}
+
+impl Chooser for Granted {
+    fn choose(&self, tenant: &str) -> Result<Arc<Acting>, Report> {
+        let live = self.shared.live.load();
+        let grant = live.directory.users.get(&self.user).map(|user| &user.grant);
+        let known = TenantId::parse(tenant).ok().and_then(|id| live.directory.tenants.get(&id));
+        match (grant, known) {
+            (Some(Grant::AnyTenant), Some(known)) => for_tenant(&self.shared, known),
+            (Some(Grant::Tenants(granted)), Some(known)) if granted.contains(&known.id) => {
+                for_tenant(&self.shared, known)
+            }
+            (Some(Grant::Tenants(_) | Grant::AnyTenant), _) => {
+                let message = format!("user \"{}\" may not act for this tenant", self.user);
+                Err(Report::new(sqlstate::INVALID_AUTHORIZATION, message)
+                    .hint("Name a tenant that is granted to this user."))
+            }
+            _ => Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "statement refused by the proxy")
+                .detail("rule \"context-change\": the tenant of this user is fixed".to_owned())
+                .hint("The proxy sets the tenant by the login; leave the setting alone.")),
+        }
+    }
+
+    fn requires_tenant(&self) -> bool {
+        self.shared.live.load().directory.tenancy.require_tenant
+    }
+}
