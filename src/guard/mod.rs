@@ -60,9 +60,6 @@ pub fn inspect(text: &[u8], rules: &Rules) -> Verdict {
     if rules.level == GuardLevel::Off {
         return rules.recognise(text);
     }
-    if rules.is_strict() && std::str::from_utf8(text).is_err() {
-        return Verdict::Refuse(refusal(rule::UNREADABLE, "a text that is not UTF-8"));
-    }
     let mut surveyor = Surveyor::default();
     let mut lexer = Lexer::new(text);
     let mut previous = lexer.clone();
@@ -262,6 +259,10 @@ impl Rules {
     fn check_set(&self, verb: Keyword, mut lexer: Lexer<'_>) -> Result<(), Refusal> {
         let Some(setting) = Setting::read(&mut lexer) else { return Ok(()) };
         let verb_name = if verb == Keyword::Reset { "RESET" } else { "SET" };
+        if verb == Keyword::Reset && setting.is_of_role() {
+            // Drivers send it; it leads back to the role that nothing else could have changed.
+            return Ok(());
+        }
         self.check_name(verb_name, &setting)?;
         if setting.is("search_path") && setting::names_own_schema(lexer.clone()) {
             return Err(own_objects());
@@ -296,7 +297,7 @@ impl Rules {
     }
 
     fn check_name(&self, verb: &str, setting: &Setting) -> Result<(), Refusal> {
-        let rule = if setting.is("role") || setting.is("session_authorization") {
+        let rule = if setting.is_of_role() {
             rule::ROLE_CHANGE
         } else if setting.is(&self.setting) || setting.starts_with("pgtenant.") {
             rule::CONTEXT_CHANGE

@@ -105,7 +105,7 @@ fn hint(rule: &'static str) -> &'static str {
         STRING_SYNTAX => "Write E'...' where a literal needs backslash escapes.",
         TRUNCATE => "It would take all tenants' rows; use DELETE.",
         UNICODE_ESCAPE => "Write the identifier itself.",
-        UNREADABLE => "Send complete SQL in UTF-8.",
+        UNREADABLE => "Send complete SQL.",
         _ => "Statements that reach beyond a tenant's rows and its own session need a maintenance user.",
     }
 }

@@ -141,6 +141,11 @@ impl Setting {
         self.0.starts_with(prefix.as_bytes())
     }
 
+    /// Whether it says as whom the session runs.
+    pub(super) fn is_of_role(&self) -> bool {
+        self.is("role") || self.is("session_authorization")
+    }
+
     /// Whether the guard's own reading of texts depends on it.
     pub(super) fn is_read_by_guard(&self) -> bool {
         self.is("client_encoding") || self.is("names") || self.is("standard_conforming_strings")
