@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::setting::{Setting, plain_literal};
 use crate::sql::keyword::Keyword;
 use crate::sql::lexer::{Lexer, Token, TokenKind, content};
-use crate::sql::words::folded;
+use crate::sql::words::{Words, folded};
 
 /// A statement that sets the tenant setting, and does nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,85 @@ pub enum Target {
 
 /// PostgreSQL cuts identifiers, but not literals, after so many bytes.
 const MAX_IDENTIFIER_BYTES: usize = 63;
+
+/// Words that PostgreSQL takes for a value only in quotes (the reserved ones of any version, but for those that
+/// SET has a use for: DEFAULT, TRUE, FALSE, ON).
+static RESERVED: Words<(), 256> = Words::new(&[
+    ("all", ()),
+    ("analyse", ()),
+    ("analyze", ()),
+    ("and", ()),
+    ("any", ()),
+    ("array", ()),
+    ("as", ()),
+    ("asc", ()),
+    ("asymmetric", ()),
+    ("both", ()),
+    ("case", ()),
+    ("cast", ()),
+    ("check", ()),
+    ("collate", ()),
+    ("column", ()),
+    ("constraint", ()),
+    ("create", ()),
+    ("current_catalog", ()),
+    ("current_date", ()),
+    ("current_role", ()),
+    ("current_time", ()),
+    ("current_timestamp", ()),
+    ("current_user", ()),
+    ("deferrable", ()),
+    ("desc", ()),
+    ("distinct", ()),
+    ("do", ()),
+    ("else", ()),
+    ("end", ()),
+    ("except", ()),
+    ("fetch", ()),
+    ("for", ()),
+    ("foreign", ()),
+    ("from", ()),
+    ("grant", ()),
+    ("group", ()),
+    ("having", ()),
+    ("in", ()),
+    ("initially", ()),
+    ("intersect", ()),
+    ("into", ()),
+    ("lateral", ()),
+    ("leading", ()),
+    ("limit", ()),
+    ("localtime", ()),
+    ("localtimestamp", ()),
+    ("not", ()),
+    ("null", ()),
+    ("offset", ()),
+    ("only", ()),
+    ("or", ()),
+    ("order", ()),
+    ("placing", ()),
+    ("primary", ()),
+    ("references", ()),
+    ("returning", ()),
+    ("select", ()),
+    ("session_user", ()),
+    ("some", ()),
+    ("symmetric", ()),
+    ("system_user", ()),
+    ("table", ()),
+    ("then", ()),
+    ("to", ()),
+    ("trailing", ()),
+    ("union", ()),
+    ("unique", ()),
+    ("user", ()),
+    ("using", ()),
+    ("variadic", ()),
+    ("when", ()),
+    ("where", ()),
+    ("window", ()),
+    ("with", ()),
+]);
 
 // === impl TenantChange ===
 
@@ -140,6 +219,7 @@ impl<'a> Reader<'a> {
         let token = self.0.next()?;
         match token.kind {
             TokenKind::Word if is_word(&token, "default") => Some(Target::Default),
+            TokenKind::Word if RESERVED.find(token.bytes).is_some() => None,
             TokenKind::Word if token.bytes.is_ascii() => identifier(folded(token.bytes).to_vec()),
             TokenKind::QuotedWord => identifier(content(&token)),
             TokenKind::Number => Some(Target::Value(number(&token)?)),

@@ -166,6 +166,10 @@ impl Rules {
             Keyword::Set | Keyword::Reset if step.place == Place::Start || surveyor.takes_set_clause() => {
                 self.check_set(step.keyword, step.lexer.clone())
             }
+            // An UPDATE of a view of that view is one of the view itself.
+            Keyword::PgSettings if surveyor.creates() => {
+                Err(refusal(rule::OPAQUE_NAME, "an object made of pg_settings"))
+            }
             keyword => self.check_anywhere(keyword, step.lexer),
         }
     }

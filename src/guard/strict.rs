@@ -2,7 +2,8 @@
 //! its tenant's rows and its own session has a rule against it, a statement of PostgreSQL's future included.
 //!
 //! CREATE INDEX, and ALTER, DROP and COMMENT of tables, views, indexes and sequences, pass whatever they name:
-//! PostgreSQL asks for the owner before it takes a lock, and the login role owns nothing that outlives a session.
+//! PostgreSQL refuses anybody but the owner before it waits for a lock that would stop others, and the login role
+//! owns nothing that outlives a session. Foreign keys and partitions are the exception, for the other table.
 
 use super::rule::{
     EXPLAIN, LARGE_OBJECT, LOCK_TABLE, NOTIFY, OPAQUE_CODE, OTHER_SESSION, PREPARED_TRANSACTION,
@@ -129,8 +130,8 @@ fn check_create(mut lexer: Lexer<'_>) -> Result<(), Objection> {
     }
     let Some(word) = token.as_ref().map(Word) else { return object(STATEMENT_KIND, "CREATE") };
     let is_relation = word.is("table") || word.is("view") || word.is("sequence");
-    if word.is("index") || (is_relation && (is_temporary || names_temporary(lexer))) {
-        return Ok(());
+    if word.is("index") || (is_relation && (is_temporary || names_temporary(lexer.clone()))) {
+        return check_other_table(lexer);
     }
     let rule = match () {
         () if word.is_any(&["role", "user", "group"]) => ROLE_SETTING,
@@ -170,11 +171,28 @@ fn names_temporary(lexer: Lexer<'_>) -> bool {
     schema.as_ref().is_some_and(is_temporary_schema) && dot.is_some_and(|it| it.kind == TokenKind::Dot)
 }
 
+/// A clause by which the command asks for a lock on another table that stops all who write to it, or read it, and
+/// waits for that lock before it asks whose the table is: REFERENCES, PARTITION OF, ATTACH and DETACH PARTITION.
+fn check_other_table(lexer: Lexer<'_>) -> Result<(), Objection> {
+    let mut before: Option<Token<'_>> = None;
+    for token in lexer.take_while(|token| token.kind != TokenKind::Semicolon) {
+        let word = Word(&token);
+        let (first, second) = before.as_ref().map_or((false, false), |before| {
+            (Word(before).is_any(&["attach", "detach"]), Word(before).is("partition"))
+        });
+        if word.is("references") || (first && word.is("partition")) || (second && word.is("of")) {
+            return object(LOCK_TABLE, "a foreign key to, or a partition of, another table");
+        }
+        before = Some(token);
+    }
+    Ok(())
+}
+
 fn check_alter(mut lexer: Lexer<'_>) -> Result<(), Objection> {
     let token = lexer.next();
     let Some(word) = token.as_ref().map(Word) else { return object(STATEMENT_KIND, "ALTER") };
     let rule = match () {
-        () if word.is_any(RELATIONS) => return Ok(()),
+        () if word.is_any(RELATIONS) => return check_other_table(lexer),
         () if word.is_any(&["role", "user", "group", "database", "system", "default"]) => ROLE_SETTING,
         () if word.is("large") => LARGE_OBJECT,
         () => STATEMENT_KIND,

@@ -170,6 +170,8 @@ fn set_config_needs_a_plain_name_that_is_not_protected() {
             "SELECT set_config(",
             "UPDATE pg_settings SET setting = 'b' WHERE name = 'role'",
             "UPDATE ONLY pg_catalog.\"pg_settings\" SET setting = 'b'",
+            "CREATE TEMP VIEW v AS SELECT * FROM pg_settings",
+            "CREATE OR REPLACE VIEW v AS (WITH x AS (SELECT 1) TABLE pg_catalog.\"pg_settings\")",
         ],
     );
 }
@@ -299,6 +301,7 @@ fn an_innocent_setting_passes() {
             "SELECT set_config(E'work_mem', '1MB', true)",
             "SELECT current_setting('app.tenant_id')",
             "SELECT * FROM pg_settings WHERE name = 'role' FOR UPDATE",
+            "CREATE TEMP TABLE t AS SELECT 1; SELECT name FROM pg_settings",
             "SHOW app.tenant_id",
             "SHOW role",
             "RESET ALL",

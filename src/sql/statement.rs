@@ -119,6 +119,11 @@ impl Surveyor {
         self.depth == 0 && (matches!(self.words, [Keyword::Alter, ..]) || self.creates_routine())
     }
 
+    /// Whether the statement is a CREATE.
+    pub(crate) fn creates(&self) -> bool {
+        matches!(self.words, [Keyword::Create, ..])
+    }
+
     /// Whether the statement's literals may hold code.
     #[inline]
     pub(crate) fn holds_code(&self) -> bool {

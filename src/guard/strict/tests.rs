@@ -136,7 +136,21 @@ fn roles_and_stored_settings_are_refused() {
 
 #[test]
 fn kinds_that_reach_all_tenants_are_refused() {
-    refused(LOCK_TABLE, &["LOCK TABLE t", "LOCK t IN ROW EXCLUSIVE MODE NOWAIT", "lock only (t)"]);
+    refused(
+        LOCK_TABLE,
+        &[
+            "LOCK TABLE t",
+            "LOCK t IN ROW EXCLUSIVE MODE NOWAIT",
+            "lock only (t)",
+            "CREATE TEMP TABLE t (a int REFERENCES orders)",
+            "CREATE TEMP TABLE t (a int, FOREIGN KEY (a) REFERENCES orders (id))",
+            "CREATE TABLE pg_temp.t PARTITION OF orders DEFAULT",
+            "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES orders",
+            "ALTER TABLE t ATTACH PARTITION orders DEFAULT",
+            "ALTER TABLE t DETACH /* x */ PARTITION orders",
+            "ALTER INDEX i ATTACH PARTITION j",
+        ],
+    );
     refused(TRUNCATE, &["TRUNCATE t", "truncate table only t restart identity cascade"]);
     refused(EXPLAIN, &["EXPLAIN SELECT 1", "explain (analyze) select 1", "EXPLAIN ANALYZE VERBOSE TABLE t"]);
     refused(NOTIFY, &["LISTEN a", "UNLISTEN a", "NOTIFY a", "notify a, 'x'", "SELECT pg_notify('a', 'b')"]);
@@ -399,6 +413,7 @@ fn what_cannot_be_read_is_refused() {
 fn the_context_rules_hold_in_the_strict_level_too() {
     refused("role-change", &["SET ROLE b", "SELECT set_config('role', 'b', false)"]);
     refused("opaque-name", &["SELECT set_config($1, $2, true)", "UPDATE pg_settings SET setting = 'x'"]);
+    refused("opaque-name", &["CREATE TEMP VIEW v AS TABLE pg_settings"]);
     refused("unicode-escape", &["SELECT U&\"pg\\005fnotify\"('a', 'b')"]);
     refused("client-encoding", &["SET client_encoding = 'SJIS'"]);
     refused("string-syntax", &["SET standard_conforming_strings = off"]);
@@ -488,6 +503,9 @@ fn the_sessions_own_objects_are_served() {
         "create global temporary table t ()",
         "CREATE TABLE pg_temp.t (a int)",
         "CREATE TABLE IF NOT EXISTS \"pg_temp\".t ()",
+        "CREATE TEMP TABLE t (partition int, attach int) PARTITION BY RANGE (partition)",
+        "CREATE TEMP TABLE t AS SELECT count(*) OVER (PARTITION BY a) FROM t",
+        "CREATE TEMP TABLE t (LIKE orders INCLUDING ALL)",
         "CREATE TEMP VIEW v AS SELECT 1",
         "CREATE OR REPLACE TEMP RECURSIVE VIEW v (a) AS SELECT 1",
         "CREATE TEMP SEQUENCE s",
