@@ -516,3 +516,26 @@ async fn where_the_context_cannot_be_entered_nothing_is_run() {
     assert_eq!(globex.query(WHO).await.value(), "globex");
     assert_eq!(acme.query(WHO).await.value(), "acme");
 }
+
+#[tokio::test]
+async fn where_the_reset_fails_nothing_of_the_next_tenant_is_run() {
+    let (cluster, proxy) = one_server().await;
+    let mut acme = proxy.link("acme_app").await;
+    let mut globex = proxy.link("globex_app").await;
+    assert_eq!(acme.query(WHO).await.value(), "acme");
+    cluster.execute("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_advisory_unlock_all() FROM PUBLIC").await;
+    for batch in [
+        message::query("INSERT INTO imports VALUES ('unwiped')"),
+        [message::unnamed("INSERT INTO imports VALUES ('unwiped')", &[]), message::sync()].concat(),
+        message::query("BEGIN; INSERT INTO imports VALUES ('unwiped'); COMMIT"),
+    ] {
+        // The server that cannot be wiped is closed; a new one needs no reset, so this may come to an answer.
+        acme.query("SELECT 1").await;
+        let answer = globex.ask(batch).await;
+        let written = cluster.value("SELECT count(*) FROM imports").await;
+        assert_eq!(answer.code().is_none(), written != "0", "{answer}");
+        assert_eq!(globex.query(WHO).await.value(), "globex");
+        cluster.execute("TRUNCATE imports").await;
+    }
+    assert!(proxy.log().contains("a server could not be reset"), "the fault was provoked");
+}
