@@ -4,7 +4,7 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench setup setup-test lint unit drivers demo-once docs
+.PHONY: demo test bench setup setup-test lint unit lexer drivers demo-once docs
 
 demo: setup
 	cargo build --release --locked
@@ -15,6 +15,7 @@ test: setup-test
 	$(MAKE) lint
 	$(MAKE) docs
 	$(MAKE) unit
+	$(MAKE) lexer
 	$(MAKE) drivers
 	$(MAKE) demo-once
 	@echo "all green"
@@ -41,6 +42,10 @@ unit:
 	scripts/run-tests
 
 # The parts below run the program that the tests were built for, so that only one profile is ever built.
+lexer:
+	cargo build --locked --example tokens
+	TOKENS=$(TARGET)/debug/examples/tokens tests/lexer/run
+
 drivers:
 	cargo build --locked
 	PGTENANT=$(TARGET)/debug/pgtenant tests/drivers/run
