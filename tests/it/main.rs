@@ -15,6 +15,7 @@ mod chaos;
 mod copy;
 mod departures;
 mod doctor;
+mod guard_fuzz;
 mod isolation;
 mod operations;
 mod protocol;
