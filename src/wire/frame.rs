@@ -79,27 +79,50 @@ mod tests {
 
         #[test]
         fn frames_are_the_same_in_any_chunking(
-            bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..8),
-            chunk in 1usize..17,
+            messages in proptest::collection::vec((any::<u8>(), proptest::collection::vec(any::<u8>(), 0..40)), 1..8),
+            cuts in proptest::collection::vec(1usize..17, 1..8),
+            rest in proptest::collection::vec(any::<u8>(), 0..HEADER_BYTES),
         ) {
             let mut stream = Vec::new();
-            for body in &bodies {
-                stream.push(b'd');
+            for (tag, body) in &messages {
+                stream.push(*tag);
                 stream.extend_from_slice(&u32::try_from(body.len() + 4).unwrap().to_be_bytes());
                 stream.extend_from_slice(body);
             }
-            let (mut seen, mut pending) = (Vec::new(), Vec::new());
-            for piece in stream.chunks(chunk) {
+            stream.extend_from_slice(&rest);
+            let (mut seen, mut pending, mut stream) = (Vec::new(), Vec::new(), &stream[..]);
+            let mut cuts = cuts.into_iter().cycle();
+            while !stream.is_empty() {
+                let (piece, after) = stream.split_at(cuts.next().unwrap().min(stream.len()));
+                stream = after;
                 pending.extend_from_slice(piece);
                 while let Some(header) = header(&pending).unwrap() {
                     if pending.len() < header.total {
                         break;
                     }
-                    seen.push(body(&pending[..header.total]).to_vec());
+                    seen.push((header.tag, body(&pending[..header.total]).to_vec()));
                     pending.drain(..header.total);
                 }
             }
-            prop_assert_eq!(seen, bodies);
+            prop_assert_eq!(seen, messages);
+            prop_assert_eq!(pending, rest);
+        }
+
+        #[test]
+        fn the_views_of_messages_are_total(body in proptest::collection::vec(any::<u8>(), 0..60)) {
+            use crate::wire::{backend, frontend};
+            let views = [
+                frontend::parse(&body).map(|parse| parse.name.len() + parse.text.len() + parse.types.len()),
+                frontend::bind(&body).map(|bind| bind.portal.len() + bind.statement.len() + bind.rest.len()),
+                frontend::target(&body).map(|target| target.name.len()),
+                frontend::query(&body).map(<[u8]>::len),
+                backend::parameter_status(&body).map(|(name, value)| name.len() + value.len()),
+                Some(backend::command_tag(&body).len()),
+                backend::error_field(&body, b'C').map(str::len),
+                backend::backend_key_data(&body).map(|(_, key)| key.len()),
+                backend::authentication(&body).map(|(_, data)| data.len()),
+            ];
+            prop_assert!(views.into_iter().flatten().all(|length| length <= body.len()));
         }
     }
 }

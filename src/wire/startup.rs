@@ -230,5 +230,19 @@ mod tests {
             drop(packet(PROTOCOL_3_0, &bytes));
             drop(options_parameters(&String::from_utf8_lossy(&bytes)));
         }
+
+        #[test]
+        fn a_packet_is_read_as_it_was_written(
+            minor in 0u32..0x1_0000,
+            parameters in proptest::collection::vec(("[a-z.]{1,9}", "[^\0]{0,9}"), 0..6),
+            unknown_options in proptest::collection::vec(r"_pq_\.[a-z]{0,5}", 0..3),
+        ) {
+            let known = parameters.iter().map(|(name, value)| format!("{name}\0{value}\0"));
+            let unknown = unknown_options.iter().map(|name| format!("{name}\0\0"));
+            let body: String = known.chain(unknown).collect();
+            let expected = Startup { minor, parameters, unknown_options };
+            let read = packet(PROTOCOL_3_0 | minor, format!("{body}\0").as_bytes());
+            prop_assert_eq!(read, Ok(Packet::Startup(expected)));
+        }
     }
 }
