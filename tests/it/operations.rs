@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::config::Config;
 use crate::support::proxy::run;
-use crate::support::{Cluster, Proxy, eventually, message};
+use crate::support::{Cluster, Link, Proxy, eventually, message};
 
 const ONE: &str = "T(?column?) D(1) C(SELECT 1) Z(I)";
 
@@ -188,16 +189,48 @@ async fn json_logs_are_one_object_a_line() {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_can_take_stops_no_connection() {
+async fn a_log_that_nobody_takes_stops_no_connection() {
+    // What fits into a pipe and into the queue behind it, and then some.
+    const LINES: usize = 18_000;
     let cluster = Cluster::start().await;
-    let proxy = Proxy::start(&cluster, |config| config.set("log.level", "trace")).await;
-    // Nothing is known from outside about the writer but this: a flood of lines costs no statement.
-    let mut link = proxy.link("acme_app").await;
-    let before = Instant::now();
-    for _ in 0..500 {
-        assert_eq!(link.query("SELECT 1").await, ONE);
+    let sockets = tempfile::tempdir().unwrap();
+    let (mut proxy, mut pipe) = Proxy::start_unheard(&cluster, |config| {
+        config.set("listen.socket_dir", sockets.path().display().to_string());
+    })
+    .await;
+    let socket = sockets.path().join(format!(".s.PGSQL.{}", proxy.port()));
+    eventually("the unix socket", || async { socket.exists().then_some(()) }).await;
+    let mut crowd = JoinSet::new();
+    for _ in 0..20 {
+        let socket = socket.clone();
+        crowd.spawn(async move {
+            for _ in 0..LINES / 20 {
+                let mut link = Link::unix(&socket).await;
+                link.send([0; 4]).await;
+                link.closes().await;
+            }
+        });
     }
-    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+    crowd.join_all().await;
+    assert_eq!(proxy.link("acme_app").await.query("SELECT 1").await, ONE);
+    proxy.terminate();
+    assert_eq!(proxy.exits().await.code(), Some(0));
+    let mut taken = vec![0; 60_000];
+    std::io::Read::read_exact(&mut pipe, &mut taken).unwrap();
+    assert!(String::from_utf8_lossy(&taken).matches("login refused").count() > 100, "the pipe was full");
+}
+
+#[tokio::test]
+async fn a_log_whose_reader_is_gone_stops_no_connection() {
+    let cluster = Cluster::start().await;
+    let (mut proxy, pipe) = Proxy::start_unheard(&cluster, |config| config.set("log.level", "debug")).await;
+    drop(pipe);
+    for _ in 0..5 {
+        assert_eq!(proxy.link("acme_app").await.query("SELECT 1").await, ONE);
+        assert_eq!(proxy.login_as("acme_app", "wrong", &[]).await.err().unwrap().code, "28P01");
+    }
+    proxy.terminate();
+    assert_eq!(proxy.exits().await.code(), Some(0));
 }
 
 // === reload ===

@@ -45,6 +45,12 @@ fn wrapped(program: &Path, as_user: Option<&str>, on_death: Option<&str>) -> Com
     command
 }
 
+/// Makes a pipe with a name, and holds both of its ends.
+pub(crate) fn pipe(path: &Path) -> File {
+    run(Path::new("mkfifo"), &[path.display().to_string()], None);
+    File::options().read(true).write(true).open(path).unwrap()
+}
+
 /// Sends a signal by name to one process.
 pub(crate) fn signal(process_id: u32, name: &str) {
     let status = Command::new("kill").args([format!("-{name}"), process_id.to_string()]).status().unwrap();

@@ -1,7 +1,7 @@
 //! One running `pgtenant`: started, reloaded, terminated and looked at from outside only.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
 use tempfile::TempDir;
@@ -32,6 +32,20 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts a proxy in front of the cluster, its configuration changed by `change`.
     pub(crate) async fn start(cluster: &Cluster, change: impl Fn(&mut Config)) -> Self {
+        Self::start_logging_to(cluster, change, |_| ()).await.0
+    }
+
+    /// The same, its log going into a pipe that nobody reads as long as the file that comes back is left alone, and
+    /// that has no other end once it is dropped.
+    pub(crate) async fn start_unheard(cluster: &Cluster, change: impl Fn(&mut Config)) -> (Self, fs::File) {
+        Self::start_logging_to(cluster, change, process::pipe).await
+    }
+
+    async fn start_logging_to<T>(
+        cluster: &Cluster,
+        change: impl Fn(&mut Config),
+        prepare: impl Fn(&Path) -> T,
+    ) -> (Self, T) {
         for _ in 0..5 {
             let mut config = Config::new(cluster);
             let (port, metrics_port) = (process::free_port(), process::free_port());
@@ -42,10 +56,11 @@ impl Proxy {
             let file = write(&directory, &config);
             let arguments = ["serve".to_owned(), "--config".to_owned(), file.display().to_string()];
             let log = directory.path().join("log");
+            let prepared = prepare(&log);
             let child = process::spawn(&binary(), &arguments, None, "KILL", &log);
             let mut proxy = Self { child, directory, port, metrics_port, config };
             if proxy.came_up().await {
-                return proxy;
+                return (proxy, prepared);
             }
             let log = proxy.log();
             assert!(log.to_lowercase().contains("in use"), "pgtenant does not start: {log}");
@@ -104,7 +119,9 @@ impl Proxy {
 
     /// Everything it has logged.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        let log = self.directory.path().join("log");
+        // Whoever reads a pipe waits for its end.
+        if log.is_file() { fs::read_to_string(log).unwrap_or_default() } else { String::new() }
     }
 
     /// Waits until the log holds a text.
