@@ -135,6 +135,15 @@ async fn tls_may_start_at_the_first_byte_if_the_client_names_the_protocol() {
 }
 
 #[tokio::test]
+async fn where_tls_is_off_it_is_off_in_either_way_even_with_a_certificate() {
+    let cluster = Cluster::start().await;
+    let (proxy, certificate, _files) = with_tls(&cluster, "off").await;
+    assert_eq!(proxy.raw().await.request(message::SSL_REQUEST).await, 'N');
+    assert!(proxy.raw().await.tls(certificate.client(&["postgresql"]), "localhost").await.is_err());
+    assert_eq!(proxy.link("acme_app").await.query("SELECT 1").await, ONE);
+}
+
+#[tokio::test]
 async fn bytes_stuffed_behind_a_request_for_tls_are_never_read_as_if_they_had_been_encrypted() {
     let cluster = Cluster::start().await;
     let (proxy, certificate, _files) = with_tls(&cluster, "prefer").await;
