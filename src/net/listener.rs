@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,18 +94,22 @@ pub fn prepare(tcp: TcpStream) -> io::Result<Stream> {
 impl UnixDoor {
     async fn bind(dir: &Path, port: u16) -> io::Result<Self> {
         let path = dir.join(format!(".s.PGSQL.{port}"));
-        match UnixListener::bind(&path) {
-            Ok(listener) => Ok(Self { listener, path }),
+        let listener = match UnixListener::bind(&path) {
+            Ok(listener) => listener,
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 // A socket file that nobody answers is what a killed process left behind.
                 if tokio::net::UnixStream::connect(&path).await.is_ok() {
                     return Err(error);
                 }
                 std::fs::remove_file(&path)?;
-                Ok(Self { listener: UnixListener::bind(&path)?, path })
+                UnixListener::bind(&path)?
             }
-            Err(error) => Err(error),
-        }
+            Err(error) => return Err(error),
+        };
+        // Whatever the umask: the password decides who comes in, as with PostgreSQL's own socket, and the
+        // directory's mode who may try.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))?;
+        Ok(Self { listener, path })
     }
 }
 

@@ -1,5 +1,6 @@
 //! It serves: every way in, every refusal at the door, and every limit on both its sides.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -169,6 +170,8 @@ async fn a_unix_socket_serves_too() {
     eventually("the unix socket", || async { socket.exists().then_some(()) }).await;
     let mut link = log_in(Link::unix(&socket).await).await.unwrap();
     assert_eq!(link.query("SELECT 1").await, ONE);
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o777, "as PostgreSQL's: the password decides, not the account");
 }
 
 // === refusals at the door ===
