@@ -384,6 +384,26 @@ async fn more_statements_than_a_server_keeps_all_go_on_working() {
 }
 
 #[tokio::test]
+async fn a_client_keeps_4096_named_statements_and_no_more() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    let mut link = proxy.link("acme_app").await;
+    let mut batch: Vec<u8> = (0..4096).flat_map(|number| parse(&format!("s{number}"), "SELECT 1")).collect();
+    batch.extend(sync());
+    let answer = link.ask(batch).await;
+    assert_eq!((answer.code(), answer.0.len()), (None, 4097), "{}", answer.0.last().unwrap());
+    let one_more = [parse("more", "SELECT 1"), sync()].concat();
+    assert_eq!(link.ask(one_more.clone()).await, "E(53400) Z(I)");
+    assert_eq!(
+        link.ask([rerun("s4095", &[]), sync()].concat()).await.value(),
+        "1",
+        "the others are still there"
+    );
+    assert_eq!(link.ask([close_statement("s7"), sync()].concat()).await, "3 Z(I)");
+    assert_eq!(link.ask(one_more).await, "1 Z(I)");
+}
+
+#[tokio::test]
 async fn deallocate_all_and_discard_all_forget_the_clients_statements() {
     let (_cluster, proxy) = started().await;
     for sql in ["DEALLOCATE ALL", "DISCARD ALL"] {

@@ -179,6 +179,29 @@ async fn startup_parameters_take_effect_for_this_client_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_startup_parameter_that_is_no_setting_is_refused_at_login_and_harms_nobody() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let cases = [
+        ("datestyle", "nonsense"),
+        ("work_mem", "-5"),
+        ("no_such_setting", "1"),
+        ("9lives; DROP", "1"),
+        ("a-b", "1"),
+    ];
+    for (name, value) in cases {
+        let refused = proxy.login("acme_app", &[(name, value)]).await.err();
+        let (code, severity) = refused.map(|fault| (fault.code, fault.severity)).unwrap_or_default();
+        assert_eq!((code.as_str(), severity.as_str()), ("22023", "FATAL"), "{name}={value}");
+        assert_eq!(proxy.link("globex_app").await.query(WHO).await.value(), "globex");
+    }
+    let many: Vec<(String, String)> = (0..65).map(|number| (format!("x.y{number}"), String::new())).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert!(proxy.login("acme_app", &many[..64]).await.is_ok());
+    assert_eq!(proxy.login("acme_app", &many).await.err().unwrap().code, "22023");
+}
+
+#[tokio::test]
 async fn the_login_reports_parameters_as_postgresql_would() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |_| {}).await;
