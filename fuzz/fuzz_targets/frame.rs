@@ -21,6 +21,7 @@ fuzz_target!(|input: (&[u8], Vec<u8>)| {
 fn view(body: &[u8]) {
     let _ = (frontend::parse(body), frontend::bind(body), frontend::target(body), frontend::query(body));
     let _ = (backend::ready_for_query(body), backend::parameter_status(body), backend::command_tag(body));
+    let _ = (backend::column(body, 0), backend::column(body, body.len()));
     let _ = (backend::backend_key_data(body), backend::authentication(body), backend::error_field(body, b'C'));
 }
 

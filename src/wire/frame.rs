@@ -119,6 +119,8 @@ mod tests {
                 backend::parameter_status(&body).map(|(name, value)| name.len() + value.len()),
                 Some(backend::command_tag(&body).len()),
                 backend::error_field(&body, b'C').map(str::len),
+                backend::column(&body, 0).map(str::len),
+                backend::column(&body, body.len()).map(str::len),
                 backend::backend_key_data(&body).map(|(_, key)| key.len()),
                 backend::authentication(&body).map(|(_, data)| data.len()),
             ];
