@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import pglast
-from pglast.parser import scan
+from pglast.parser import parse_sql_json, scan
 
 from fragments import random_text, mutated
 
@@ -88,7 +88,7 @@ def comparable(text, theirs):
         return False
     # Before 17 a vertical tab is no white space but a character that the grammar has no use for.
     if VERSION < 17 and any(kind == "Unknown" and text.encode()[start:end] == b"\v" for start, end, kind in theirs):
-        return False
+        return can_run(text)  # compared, to fail, if it could
     # Comments are tokens to libpg_query; before 18 they also end a literal there, which they do not in PostgreSQL.
     return not (VERSION < 18 and re.search(r"'[ \t\f\v\r\n]*--[^\n\r]*[\r\n](?:\s|--[^\n\r]*[\r\n])*'", text))
 
@@ -106,13 +106,21 @@ def difference(text, ours, theirs, names=None):
             return i, ours[i:i + 3], theirs[j:j + 3]
         names[name] += 1
         if used is CANNOT_RUN:
-            return None
+            return (i, name, "but it can run") if can_run(text) else None
         i, j = i + used[0], j + used[1]
     return None if i == len(ours) else (i, ours[i:i + 3], [])
 
 
-# The text is no SQL by PostgreSQL's grammar, so how the rest of it is split does not matter.
+# The text is no SQL by PostgreSQL's grammar, which is asked, so how the rest of it is split does not matter.
 CANNOT_RUN = ()
+
+
+def can_run(text):
+    try:
+        parse_sql_json(text)
+    except (pglast.parser.ParseError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def explained(text, ours, theirs):
