@@ -6,6 +6,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pgtenant::directory::GuardLevel;
 use pgtenant::guard::{Rules, Verdict, inspect};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -36,8 +37,8 @@ const OTHERS: &str = "SELECT pg_catalog.concat_ws('|', \
 #[tokio::test]
 async fn what_the_guard_lets_pass_leaves_the_context_and_the_other_tenants_alone() {
     let seconds = from_environment("PGTENANT_FUZZ_SECONDS").unwrap_or(4);
-    let rules = Rules::new("app.tenant_id");
-    let mut hunt = Hunt::start(SHAPES).await;
+    let rules = Rules::new("app.tenant_id", GuardLevel::Strict, &[]);
+    let mut hunt = Hunt::start(&[SHAPES, OPAQUE].concat()).await;
     let until = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < until {
         let breach = hunt.chain(|text| matches!(inspect(text, &rules), Verdict::Pass(_))).await;

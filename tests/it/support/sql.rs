@@ -290,7 +290,7 @@ pub(crate) const SHAPES: &[&str] = &[
     "MERGE INTO notes n USING t ON {call} = '' WHEN MATCHED THEN DELETE",
 ];
 
-/// What a reader of text cannot follow, or what only the kind of statement tells: for the strict level.
+/// What a reader of text cannot follow, or what only the kind of statement tells; the strict level's concern.
 pub(crate) const OPAQUE: &[&str] = &[
     "DO {code}",
     "DO{ }LANGUAGE plpgsql {code}",
