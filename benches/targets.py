@@ -136,7 +136,7 @@ log_disconnections = 0
 # === pgtenant ===
 
 
-def pgtenant(stage, database, binary, suffix=""):
+def pgtenant(stage, database, binary, suffix="", tenancy='context = "plain"', more=""):
     port, metrics = free_port(), free_port()
     parts = [f"""
 [listen]
@@ -153,11 +153,12 @@ password = "{PASSWORD}"
 tls = "off"
 pool_size = {POOL_SIZE}
 [tenancy]
-context = "plain"
+{tenancy}
 [defaults]
 max_clients = {MAX_CLIENTS}
 max_servers = {POOL_SIZE}
 queue_timeout = "30s"
+{more}
 """]
     for n in range(TENANTS):
         parts.append(f'[[tenant]]\nid = "tenant{n}"\nupstream = "main"\nisolation = "row"\n'
