@@ -22,6 +22,8 @@ pub const INVALID_STATEMENT_NAME: SqlState = SqlState("26000");
 pub const INVALID_AUTHORIZATION: SqlState = SqlState("28000");
 /// Wrong password, unknown user or unknown tenant.
 pub const INVALID_PASSWORD: SqlState = SqlState("28P01");
+/// The guard cannot read the statement.
+pub const SYNTAX_ERROR: SqlState = SqlState("42601");
 /// The guard's refusal.
 pub const INSUFFICIENT_PRIVILEGE: SqlState = SqlState("42501");
 /// A prepared statement's name is taken.

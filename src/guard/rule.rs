@@ -25,6 +25,7 @@ pub(super) const STATEMENT_KIND: &str = "statement-kind";
 pub(super) const STRING_SYNTAX: &str = "string-syntax";
 pub(super) const TRUNCATE: &str = "truncate";
 pub(super) const UNICODE_ESCAPE: &str = "unicode-escape";
+pub(super) const UNKNOWN_STATEMENT: &str = "unknown-statement";
 pub(super) const UNREADABLE: &str = "unreadable";
 
 /// Rules that can be granted to a user (`allow`), because what they close does not reach the context itself.
@@ -44,6 +45,7 @@ pub const GRANTABLE: &[&str] = &[
     SQL_IN_STRING,
     STATEMENT_KIND,
     TRUNCATE,
+    UNKNOWN_STATEMENT,
 ];
 
 /// The other rules: they hold for everybody.
@@ -67,6 +69,15 @@ pub struct Refusal {
     pub detail: String,
     /// What to do instead.
     pub hint: &'static str,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// Whether the text is no SQL that the guard knows: more likely a slip than an attempt.
+    pub fn is_about_syntax(&self) -> bool {
+        matches!(self.rule, UNKNOWN_STATEMENT | UNREADABLE)
+    }
 }
 
 /// The refusal by a rule of what `what` names.
@@ -105,6 +116,7 @@ fn hint(rule: &'static str) -> &'static str {
         STRING_SYNTAX => "Write E'...' where a literal needs backslash escapes.",
         TRUNCATE => "It would take all tenants' rows; use DELETE.",
         UNICODE_ESCAPE => "Write the identifier itself.",
+        UNKNOWN_STATEMENT => "Look at the statement's first word.",
         UNREADABLE => "Send complete SQL.",
         _ => "Statements that reach beyond a tenant's rows and its own session need a maintenance user.",
     }

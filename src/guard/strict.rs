@@ -7,7 +7,7 @@
 
 use super::rule::{
     EXPLAIN, LARGE_OBJECT, LOCK_TABLE, NOTIFY, OPAQUE_CODE, OTHER_SESSION, PREPARED_TRANSACTION,
-    ROLE_SETTING, SERVER_FILE, STATEMENT_KIND, TRUNCATE, echo,
+    ROLE_SETTING, SERVER_FILE, STATEMENT_KIND, TRUNCATE, UNKNOWN_STATEMENT, echo,
 };
 use crate::sql::StatementKind;
 use crate::sql::keyword::Keyword;
@@ -90,12 +90,28 @@ fn check_unknown(token: &Token<'_>, mut lexer: Lexer<'_>) -> Result<(), Objectio
     if first.is("comment") {
         return check_comment(lexer);
     }
-    let rules: [(&[&str], &'static str); 3] = [
+    let rules: [(&[&str], &'static str); 4] = [
         (&["grant", "revoke", "reassign", "security"], ROLE_SETTING),
         (&["truncate"], TRUNCATE),
         (&["load"], SERVER_FILE),
+        (
+            &[
+                "analyze",
+                "analyse",
+                "checkpoint",
+                "cluster",
+                "import",
+                "refresh",
+                "reindex",
+                "repack",
+                "vacuum",
+                "wait",
+            ],
+            STATEMENT_KIND,
+        ),
     ];
-    let rule = rules.iter().find(|(words, _)| first.is_any(words)).map_or(STATEMENT_KIND, |(_, rule)| rule);
+    let rule =
+        rules.iter().find(|(words, _)| first.is_any(words)).map_or(UNKNOWN_STATEMENT, |(_, rule)| rule);
     object(rule, &first.echo())
 }
 

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::fault::Report;
+use crate::fault::{Report, sqlstate};
 use crate::guard::{Rules, Verdicts};
 use crate::observability::metrics::{ContextSwitches, TenantMetrics};
 use crate::relay::choice::{Acting, Choice, Chooser};
@@ -338,7 +338,11 @@ impl Conversation {
 
 /// The report of a refusal by the guard.
 fn refusal(refusal: crate::guard::Refusal) -> Report {
-    Report::new(crate::fault::sqlstate::INSUFFICIENT_PRIVILEGE, "statement refused by the proxy")
-        .detail(refusal.detail)
-        .hint(refusal.hint)
+    let report = if refusal.is_about_syntax() {
+        // As PostgreSQL would say it, so that applications tell a slip of the pen from a missing privilege.
+        Report::new(sqlstate::SYNTAX_ERROR, "syntax error: the proxy cannot read this statement")
+    } else {
+        Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "statement refused by the proxy")
+    };
+    report.detail(refusal.detail).hint(refusal.hint)
 }

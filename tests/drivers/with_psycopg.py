@@ -165,7 +165,7 @@ def bound_stays_bound(tenant):
 def context_stays(tenant):
     with connect(tenant) as c:
         foe = other(tenant)
-        for statement in (f"SET app.tenant_id = '{foe}'", f"SET LOCAL app.tenant_id = '{foe}'", "RESET app.tenant_id",
+        for statement in (f"SET app.tenant_id = '{foe}'", f"SET LOCAL app.tenant_id = '{foe}'", "SET SESSION app.tenant_id = 'other'",
                           f"SELECT set_config('app.tenant_id', '{foe}', false)",
                           "SET ROLE app_owner", "SET SESSION AUTHORIZATION app_owner"):
             refused(c, "42501", statement)
