@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 fine, 1 found problems, 2 usage or configuration.
 
 mod doctor;
+mod protect;
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what a database lacks to believe only proven contexts; with --apply install it.
+    Protect(protect::Arguments),
     /// Read a password from standard input and print its SCRAM verifier, for `[[user]] password`.
     Scram,
     /// Start a private PostgreSQL and the proxy, show two tenants apart and an attack failing.
@@ -80,6 +83,7 @@ pub fn run() -> ExitCode {
         Command::Doctor { config, json } => {
             doctor::run(&config, if json { doctor::Format::Json } else { doctor::Format::Text })
         }
+        Command::Protect(arguments) => protect::run(&arguments),
         Command::Scram => scram(),
         Command::Demo { once } => {
             let mode = if once { DemoMode::Once } else { DemoMode::Stay };

@@ -18,6 +18,7 @@ mod doctor;
 mod guard_fuzz;
 mod isolation;
 mod operations;
+mod protect;
 mod protocol;
 mod same_as_direct;
 mod serves;

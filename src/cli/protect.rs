@@ -1,0 +1,227 @@
+//! `pgtenant protect`: the SQL that a database lacks, shown or applied.
+//! Exit codes: 0 nothing to do or applied, 1 something is missing or failed, 2 usage or configuration.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{complain, on_runtime_coded, say};
+use crate::config::{self, Config, Problem};
+use crate::control;
+use crate::directory::{ContextMode, Grant, Maintenance};
+use crate::names::UpstreamName;
+use crate::protect::{self, Hardening, Plan, ProtectError, Wish};
+use crate::upstream::settings::UpstreamSettings;
+
+/// What may be asked.
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "two questions with yes or no for an answer")]
+pub(super) struct Arguments {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The upstream, if there are several.
+    #[arg(long, value_name = "NAME")]
+    upstream: Option<String>,
+    /// The maintenance user whose server role installs, if there are several.
+    #[arg(long, value_name = "MAINTENANCE_USER")]
+    user: Option<String>,
+    /// A table; may be given again. Without one: every table with the column that the login role can reach.
+    #[arg(long, value_name = "TABLE")]
+    table: Vec<String>,
+    /// The column that names a row's tenant.
+    #[arg(long, value_name = "COLUMN", default_value = "tenant_id")]
+    column: String,
+    /// Install what is missing, all or nothing.
+    #[arg(long)]
+    apply: bool,
+    /// Take away every key but the configured one.
+    #[arg(long)]
+    retire_keys: bool,
+}
+
+/// Whether anything changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Show,
+    Apply,
+}
+
+/// Where, as whom and with what.
+struct Task {
+    upstream: UpstreamSettings,
+    maintenance: Maintenance,
+    wish: Wish,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let config = match config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(problems) => return complain(&problems.to_string(), 2),
+    };
+    let task = match task(&config, arguments) {
+        Ok(task) => task,
+        Err(problem) => return complain(&problem.to_string(), 2),
+    };
+    let mode = if arguments.apply { Mode::Apply } else { Mode::Show };
+    on_runtime_coded(async move {
+        match work(&task, mode).await {
+            Ok((report, 0)) => say(&report),
+            Ok((report, code)) => {
+                say(&report);
+                ExitCode::from(code)
+            }
+            Err(error @ ProtectError::Refused(_)) => complain(&error.to_string(), 2),
+            Err(error) => complain(&error.to_string(), 1),
+        }
+    })
+}
+
+async fn work(task: &Task, mode: Mode) -> Result<(String, u8), ProtectError> {
+    let Task { upstream, maintenance, wish } = task;
+    let role = &maintenance.server_user;
+    let client =
+        control::connect(upstream, role, maintenance.server_password.as_ref()).await.map_err(|error| {
+            ProtectError::Refused(format!("upstream {}, role {role}: {error}", upstream.name))
+        })?;
+    let (plan, hardening) = match mode {
+        Mode::Show => {
+            (protect::plan(&client, wish).await?, protect::missing_hardening(&client, &wish.role).await?)
+        }
+        Mode::Apply => (protect::apply(&client, wish).await?, protect::harden(&client, &wish.role).await?),
+    };
+    let place = format!(
+        "upstream {}, database {}, installed by {role}, login role {}",
+        upstream.name, upstream.database, wish.role
+    );
+    let is_done = plan.steps.is_empty() && hardening.steps.is_empty();
+    let code = u8::from(!plan.blocked.is_empty() || !(is_done || mode == Mode::Apply));
+    Ok((report(&place, (&plan, &hardening), mode), code))
+}
+
+fn report(place: &str, (plan, hardening): (&Plan, &Hardening), mode: Mode) -> String {
+    let mut text = format!("-- {place}\n");
+    if plan.steps.is_empty() && hardening.steps.is_empty() {
+        text.push_str("-- nothing to do\n");
+    } else if mode == Mode::Apply {
+        text.push_str("-- done:\n");
+    } else {
+        text.push_str(
+            "-- missing; --apply does it. With psql: -1 -v seal_key=KEY, where KEY is tenancy.seal_key\n",
+        );
+    }
+    let mut part = "";
+    for step in &plan.steps {
+        if step.part != part {
+            part = &step.part;
+            line(&mut text, &format!("\n-- {part}"));
+        }
+        line(&mut text, &step.sql.to_string());
+    }
+    if !hardening.steps.is_empty() {
+        line(&mut text, "\n-- hardening");
+    }
+    for step in &hardening.steps {
+        line(&mut text, &format!("{step};"));
+    }
+    if !hardening.left.is_empty() {
+        line(&mut text, "\n-- left to the guard, because the installing role may not:");
+    }
+    for step in &hardening.left {
+        line(&mut text, &format!("--   {step}"));
+    }
+    for blocked in &plan.blocked {
+        line(&mut text, &format!("-- NOT PROTECTED: {blocked}"));
+    }
+    for note in &plan.notes {
+        line(&mut text, &format!("-- note: {note}"));
+    }
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    writeln!(text, "{line}").expect("writing to a String cannot fail");
+}
+
+fn task(config: &Config, arguments: &Arguments) -> Result<Task, Problem> {
+    let tenancy = &config.directory.tenancy;
+    let ContextMode::Sealed(key) = &tenancy.context else {
+        return Err(problem(
+            "tenancy.context",
+            "protect needs a seal key, and the context is plain",
+            "set tenancy.seal_key (for example from `openssl rand -hex 32`) and context = \"sealed\"; a running proxy keeps its own until it is started again",
+        ));
+    };
+    let upstream = upstream(config, arguments)?;
+    let maintenance = maintenance(config, arguments, upstream)?;
+    let canary = config.canary.as_ref().filter(|canary| {
+        let first = config.directory.tenants.get(&canary.tenants[0]);
+        first.is_some_and(|tenant| tenant.upstream == upstream.name)
+    });
+    let wish = Wish {
+        role: upstream.user.clone(),
+        setting: tenancy.setting.clone(),
+        key: key.clone(),
+        column: arguments.column.clone(),
+        tables: arguments.table.clone(),
+        canary: canary.map(|canary| canary.tenants.clone()),
+        retire_keys: arguments.retire_keys,
+    };
+    Ok(Task { upstream: upstream.clone(), maintenance, wish })
+}
+
+fn upstream<'a>(config: &'a Config, arguments: &Arguments) -> Result<&'a UpstreamSettings, Problem> {
+    let names: Vec<&str> = config.upstreams.keys().map(UpstreamName::as_str).collect();
+    let known = format!("known: {}", names.join(", "));
+    let mut all = config.upstreams.values();
+    match (&arguments.upstream, all.next(), all.next()) {
+        (Some(name), ..) => config
+            .upstreams
+            .get(name.as_str())
+            .ok_or_else(|| problem("--upstream", &format!("there is no upstream {name:?}"), &known)),
+        (None, Some(only), None) => Ok(only),
+        (None, ..) => Err(problem("--upstream", "there are several upstreams", &known)),
+    }
+}
+
+fn maintenance(
+    config: &Config,
+    arguments: &Arguments,
+    upstream: &UpstreamSettings,
+) -> Result<Maintenance, Problem> {
+    let mut users: Vec<(&str, &Maintenance)> = config
+        .directory
+        .users
+        .values()
+        .filter_map(|user| match &user.grant {
+            Grant::Maintenance(maintenance) if maintenance.upstream == upstream.name => {
+                Some((user.name.as_str(), maintenance))
+            }
+            _ => None,
+        })
+        .collect();
+    users.sort_by_key(|(name, _)| *name);
+    let names: Vec<&str> = users.iter().map(|(name, _)| *name).collect();
+    let hint = if names.is_empty() {
+        "add a [[user]] with maintenance = { upstream = …, server_user = the role that owns the tables }"
+            .to_owned()
+    } else {
+        format!("known: {}", names.join(", "))
+    };
+    match (&arguments.user, users.as_slice()) {
+        (Some(wanted), _) => users
+            .iter()
+            .find(|(name, _)| name == wanted)
+            .map(|(_, maintenance)| (*maintenance).clone())
+            .ok_or_else(|| {
+                problem("--user", &format!("{wanted:?} is no maintenance user of this upstream"), &hint)
+            }),
+        (None, [(_, only)]) => Ok((*only).clone()),
+        (None, []) => Err(problem("user", "no maintenance user of this upstream", &hint)),
+        (None, _) => Err(problem("--user", "there are several maintenance users", &hint)),
+    }
+}
+
+fn problem(place: &str, what: &str, hint: &str) -> Problem {
+    Problem { place: place.to_owned(), line: None, what: what.to_owned(), hint: hint.to_owned() }
+}

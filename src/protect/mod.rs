@@ -1,0 +1,183 @@
+//! Installs in a database what makes a tenant's context believable there: the schema `pgtenant`, policies that
+//! pin every tenant table to it, and less for the login role to reach.
+//! Promise: what is done is only what the catalogs lack, so a second run does nothing; the key is never printed.
+
+mod canary;
+mod harden;
+mod policy;
+mod schema;
+mod self_test;
+mod tables;
+
+use std::fmt;
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error};
+
+pub use canary::canary_sql;
+pub use harden::{Hardening, harden, missing_hardening};
+pub use self_test::{PIN, SelfTest, self_test, try_policies};
+
+use crate::directory::SealKey;
+use crate::names::TenantId;
+
+/// How often what was applied is compared with the catalogs: default privileges can make a second round.
+const ROUNDS: usize = 3;
+
+/// What a database should be protected with.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// The pool's login role.
+    pub role: String,
+    /// The setting that carries the tenant.
+    pub setting: String,
+    /// The key of proofs.
+    pub key: SealKey,
+    /// The column that names a row's tenant.
+    pub column: String,
+    /// Tables by name; none: every one that has the column and that the login role can reach.
+    pub tables: Vec<String>,
+    /// The canary's tenants.
+    pub canary: Option<[TenantId; 2]>,
+    /// Take every other key away.
+    pub retire_keys: bool,
+}
+
+/// What is missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Statements, in order.
+    pub steps: Vec<Step>,
+    /// What is missing and cannot be done by this role.
+    pub blocked: Vec<String>,
+    /// What else an operator should know.
+    pub notes: Vec<String>,
+}
+
+/// One statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What it is about.
+    pub part: String,
+    /// The statement.
+    pub sql: Sql,
+}
+
+/// A statement, or the one that carries the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sql {
+    /// As it stands.
+    Text(String),
+    /// Hands the key over, as a parameter.
+    AddKey,
+}
+
+impl fmt::Display for Sql {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text};"),
+            Self::AddKey => f.write_str("SELECT pgtenant.add_key(:'seal_key');"),
+        }
+    }
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtectError {
+    /// The server said no, or nothing.
+    #[error("{}", told(.0))]
+    Database(#[from] Error),
+    /// A statement failed.
+    #[error("{}: {statement}", told(.source))]
+    Statement {
+        /// Which.
+        statement: String,
+        /// How.
+        source: Error,
+    },
+    /// Protection would be none.
+    #[error("{0}")]
+    Refused(String),
+    /// What was applied does not show in the catalogs.
+    #[error("after all statements these are still missing, so nothing was kept: {0}")]
+    Unsettled(String),
+}
+
+/// An error with what the server said; the package's own text leaves it out.
+pub fn told(error: &Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => error.to_string(),
+    }
+}
+
+/// What the catalogs lack. Changes nothing.
+pub async fn plan(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
+    client.batch_execute("BEGIN READ ONLY").await?;
+    let plan = compare(client, wish).await;
+    client.batch_execute("ROLLBACK").await?;
+    plan
+}
+
+/// Does what the catalogs lack, all or nothing; says what was done.
+pub async fn apply(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
+    client.batch_execute("BEGIN; SET LOCAL lock_timeout = '10s'").await?;
+    let done = settle(client, wish).await;
+    client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+    done
+}
+
+async fn settle(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
+    let mut done = Vec::new();
+    for _ in 0..ROUNDS {
+        let plan = compare(client, wish).await?;
+        if plan.steps.is_empty() {
+            return Ok(Plan { steps: done, ..plan });
+        }
+        for step in plan.steps {
+            execute(client, &step.sql, wish).await?;
+            done.push(step);
+        }
+    }
+    let left = compare(client, wish).await?;
+    if left.steps.is_empty() {
+        return Ok(Plan { steps: done, ..left });
+    }
+    let left: Vec<String> = left.steps.iter().map(|step| step.sql.to_string()).collect();
+    Err(ProtectError::Unsettled(left.join(" ")))
+}
+
+async fn execute(client: &Client, sql: &Sql, wish: &Wish) -> Result<(), ProtectError> {
+    let outcome = match sql {
+        Sql::Text(text) => client.batch_execute(text).await,
+        Sql::AddKey => {
+            let hex = wish.key.expose().map(|byte| format!("{byte:02x}")).concat();
+            let added = client.query_typed("SELECT pgtenant.add_key($1)", &[(&hex, Type::TEXT)]).await;
+            added.map(drop)
+        }
+    };
+    outcome.map_err(|source| ProtectError::Statement { statement: sql.to_string(), source })
+}
+
+async fn compare(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
+    let named = tables::find(client, wish).await?;
+    // From here on names mean one thing, and the catalogs print every other schema.
+    client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
+    let role = schema::login_role(client, wish).await?;
+    let mut plan = Plan::default();
+    schema::compare(client, wish, &role, &mut plan).await?;
+    tables::compare(client, wish, (&role, &named), &mut plan).await?;
+    canary::compare(client, wish, &role, &mut plan).await?;
+    Ok(plan)
+}
+
+impl Plan {
+    fn add(&mut self, part: &str, text: impl Into<String>) {
+        self.steps.push(Step { part: part.to_owned(), sql: Sql::Text(text.into()) });
+    }
+}
+
+/// A text between quotes; `standard_conforming_strings` is on wherever this runs.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,499 @@
+//! It protects: what `pgtenant protect` installs as the tables' owner makes PostgreSQL believe only the proxy, and
+//! a second run finds nothing to do.
+
+use std::fs;
+use std::process::Command;
+
+use pgtenant::directory::SealKey;
+use pgtenant::protect::{PIN, SelfTest, self_test, try_policies};
+use pgtenant::seal::proof;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+use crate::support::cluster::{APP_PASSWORD, OWNER_PASSWORD};
+use crate::support::config::Config;
+use crate::support::proxy::run;
+use crate::support::{Cluster, Proxy};
+
+const KEY: [u8; 32] = [0x5a; 32];
+const NEW_KEY: [u8; 32] = [0xc3; 32];
+const WHO: &str = "SELECT string_agg(DISTINCT tenant_id, ',') FROM notes";
+
+fn hex(key: [u8; 32]) -> String {
+    key.map(|byte| format!("{byte:02x}")).concat()
+}
+
+fn sealed(config: &mut Config, key: [u8; 32]) {
+    config.set("tenancy.context", "sealed");
+    config.set("tenancy.seal_key", hex(key));
+}
+
+/// A sealed configuration of the cluster's proxy as a file.
+fn file(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> (tempfile::TempDir, String) {
+    let mut config = Config::new(cluster);
+    sealed(&mut config, KEY);
+    change(&mut config);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pgtenant.toml");
+    fs::write(&path, config.text()).unwrap();
+    let path = path.display().to_string();
+    (directory, path)
+}
+
+/// Runs `pgtenant protect`; exit code and what was said.
+fn protect_as(cluster: &Cluster, arguments: &[&str], change: impl FnOnce(&mut Config)) -> (i32, String) {
+    let (_directory, path) = file(cluster, change);
+    run(&[&["protect", "--config", &path], arguments].concat())
+}
+
+fn protect(cluster: &Cluster, arguments: &[&str]) -> (i32, String) {
+    protect_as(cluster, arguments, |_| {})
+}
+
+/// Applies, and looks that nothing is left to do.
+fn install(cluster: &Cluster) {
+    let (code, text) = protect(cluster, &["--apply"]);
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = protect(cluster, &[]);
+    assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
+}
+
+/// The login role, straight to the server.
+async fn login(cluster: &Cluster) -> Client {
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(cluster.port()).user("app").password(APP_PASSWORD).dbname("app");
+    let (client, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// A proof for this session that holds for so many seconds more.
+async fn proof_for(client: &Client, key: [u8; 32], tenant: &str, seconds: i64) -> String {
+    let sql = "SELECT pg_backend_pid(), date_part('epoch', clock_timestamp())::int8";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    let (pid, now): (i32, i64) = (row.get(0), row.get(1));
+    proof(&SealKey::new(key), tenant, pid.unsigned_abs(), u64::try_from(now + seconds).unwrap())
+}
+
+/// The rows of one statement under an entered context, or the SQLSTATE.
+async fn under(client: &Client, tenant: &str, proof: &str, sql: &str) -> Result<Vec<String>, String> {
+    client.batch_execute("BEGIN").await.unwrap();
+    let entered = client.execute("SELECT pgtenant.enter($1, $2)", &[&tenant, &proof]).await;
+    let outcome = match entered {
+        Ok(_) => first_column(client, sql).await,
+        Err(error) => Err(error.code().unwrap().code().to_owned()),
+    };
+    client.batch_execute("ROLLBACK").await.unwrap();
+    outcome
+}
+
+async fn first_column(client: &Client, sql: &str) -> Result<Vec<String>, String> {
+    let messages = client.simple_query(sql).await.map_err(|error| error.code().unwrap().code().to_owned())?;
+    let rows = messages.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+        _ => None,
+    });
+    Ok(rows.collect())
+}
+
+// === installing ===
+
+#[tokio::test]
+async fn a_dry_run_shows_what_is_missing_and_after_apply_nothing_is() {
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        let (code, text) = protect(&cluster, &[]);
+        assert_eq!(code, 1, "{text}");
+        for wanted in [
+            "CREATE SCHEMA pgtenant",
+            "SELECT pgtenant.add_key(:'seal_key')",
+            "CREATE POLICY pgtenant_pin ON public.notes",
+        ] {
+            assert!(text.contains(wanted), "{wanted}: {text}");
+        }
+        assert!(text.contains("left to the guard"), "the owner is no superuser: {text}");
+        assert!(!text.contains("CREATE POLICY pgtenant_tenant"), "the table has a policy of its own: {text}");
+        assert!(!text.contains(&hex(KEY)), "the key was printed");
+        assert_eq!(cluster.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'pgtenant'").await, "0");
+        install(&cluster);
+        let proxy = Proxy::start(&cluster, |config| {
+            sealed(config, KEY);
+            config.one_server();
+        })
+        .await;
+        let mut links = Vec::new();
+        for tenant in ["acme", "globex"] {
+            links.push((tenant, proxy.link(&format!("{tenant}_app")).await));
+        }
+        for _ in 0..3 {
+            for (tenant, link) in &mut links {
+                assert_eq!(link.query(WHO).await.value(), *tenant);
+                assert_eq!(link.extended(WHO, &[]).await.value(), *tenant);
+                let insert = "INSERT INTO notes (body) VALUES ('x') RETURNING tenant_id";
+                assert_eq!(link.query(insert).await.value(), *tenant);
+                let foreign = "INSERT INTO notes (tenant_id, body) VALUES ('initech', 'x')";
+                assert_eq!(link.query(foreign).await.code().unwrap(), "42501");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_dry_run_shows_can_be_given_to_psql() {
+    let cluster = Cluster::start().await;
+    let create = "SET ROLE app_owner; CREATE TYPE mood AS ENUM ('7'); CREATE TABLE by_enum (tenant_id mood);
+                  GRANT SELECT ON by_enum TO app";
+    cluster.execute(create).await;
+    let (_, script) = protect(&cluster, &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("protect.sql");
+    fs::write(&path, script).unwrap();
+    let destination = format!("host=127.0.0.1 port={} user=app_owner dbname=app", cluster.port());
+    let output = Command::new("psql")
+        .args(["-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-v", &format!("seal_key={}", hex(KEY))])
+        .args(["-d", &destination, "-f", &path.display().to_string()])
+        .env("PGPASSWORD", OWNER_PASSWORD)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (code, text) = protect(&cluster, &[]);
+    assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
+}
+
+#[tokio::test]
+async fn what_was_changed_since_is_found_and_mended() {
+    let cluster = Cluster::start().await;
+    install(&cluster);
+    let changes = [
+        ("ALTER TABLE notes NO FORCE ROW LEVEL SECURITY", "FORCE ROW LEVEL SECURITY"),
+        ("ALTER TABLE notes DISABLE ROW LEVEL SECURITY", "ENABLE ROW LEVEL SECURITY"),
+        ("ALTER POLICY pgtenant_pin ON notes USING (true)", "CREATE POLICY pgtenant_pin"),
+        ("ALTER POLICY pgtenant_pin ON notes TO app_owner", "CREATE POLICY pgtenant_pin"),
+        ("DROP POLICY pgtenant_pin ON notes", "CREATE POLICY pgtenant_pin"),
+        ("DROP POLICY tenant ON notes", "CREATE POLICY pgtenant_tenant"),
+        ("GRANT TRUNCATE ON notes TO app", "REVOKE TRUNCATE"),
+        ("GRANT REFERENCES (id) ON notes TO PUBLIC", "FROM PUBLIC"),
+        ("GRANT SELECT ON pgtenant.key TO app", "REVOKE ALL ON TABLE pgtenant.key FROM app"),
+        ("GRANT CREATE ON SCHEMA pgtenant TO app", "REVOKE CREATE ON SCHEMA pgtenant FROM app"),
+        ("GRANT EXECUTE ON FUNCTION pgtenant.add_key TO PUBLIC", "REVOKE ALL ON FUNCTION pgtenant.add_key"),
+        ("REVOKE EXECUTE ON FUNCTION pgtenant.enter FROM app", "GRANT EXECUTE ON FUNCTION pgtenant.enter"),
+        ("ALTER FUNCTION pgtenant.enter RESET search_path", "CREATE OR REPLACE FUNCTION pgtenant.enter"),
+        ("ALTER FUNCTION pgtenant.current_tenant SECURITY INVOKER", "FUNCTION pgtenant.current_tenant"),
+        ("DELETE FROM pgtenant.key", "pgtenant.add_key"),
+        ("GRANT CREATE ON DATABASE app TO PUBLIC", "REVOKE CREATE ON DATABASE app FROM PUBLIC"),
+    ];
+    for (change, wanted) in changes {
+        cluster.execute(change).await;
+        let (code, text) = protect(&cluster, &[]);
+        assert!(code == 1 && text.contains(wanted), "{change}: {code}, {text}");
+        install(&cluster);
+    }
+}
+
+#[tokio::test]
+async fn default_privileges_of_the_owner_open_neither_the_keys_nor_the_functions() {
+    let cluster = Cluster::start().await;
+    cluster
+        .execute(
+            "ALTER DEFAULT PRIVILEGES FOR ROLE app_owner GRANT ALL ON TABLES TO app;
+             ALTER DEFAULT PRIVILEGES FOR ROLE app_owner GRANT ALL ON FUNCTIONS TO app;
+             ALTER DEFAULT PRIVILEGES FOR ROLE app_owner GRANT ALL ON SCHEMAS TO app",
+        )
+        .await;
+    install(&cluster);
+    let client = login(&cluster).await;
+    for sql in [
+        "SELECT * FROM pgtenant.key",
+        "SELECT pgtenant.add_key('00')",
+        "SELECT pgtenant.hmac_pad('a', 1)",
+        "CREATE TABLE pgtenant.x ()",
+    ] {
+        assert_eq!(first_column(&client, sql).await, Err("42501".to_owned()), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_protect_is_refused_with_a_hint() {
+    let cluster = Cluster::start().await;
+    let (code, text) = protect_as(&cluster, &[], |config| {
+        config.set("tenancy.context", "plain");
+        config.unset("tenancy.seal_key");
+    });
+    assert!(code == 2 && text.contains("openssl rand -hex 32"), "{code}: {text}");
+    let (code, text) = protect_as(&cluster, &[], |config| config.remove_user("migrate"));
+    assert!(code == 2 && text.contains("maintenance"), "{code}: {text}");
+    let (code, text) = protect(&cluster, &["--table", "no_such"]);
+    assert!(code == 2 && text.contains("no_such"), "{code}: {text}");
+    cluster.execute("ALTER TABLE imports ADD tenant_id text; ALTER TABLE imports OWNER TO postgres").await;
+    let (code, text) = protect(&cluster, &["--apply"]);
+    assert!(code == 1 && text.contains("NOT PROTECTED: table public.imports"), "{code}: {text}");
+    cluster.execute("ALTER ROLE app BYPASSRLS").await;
+    let (code, text) = protect(&cluster, &[]);
+    assert!(code == 2 && text.contains("BYPASSRLS"), "{code}: {text}");
+}
+
+#[tokio::test]
+async fn a_superuser_hardens_and_the_proxy_still_serves() {
+    let cluster = Cluster::start().await;
+    cluster.execute("CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'boss-secret'").await;
+    install(&cluster);
+    let boss = |config: &mut Config| {
+        config.remove_user("migrate");
+        let mut maintenance = toml::Table::new();
+        maintenance.insert("upstream".to_owned(), "main".into());
+        maintenance.insert("server_user".to_owned(), "boss".into());
+        maintenance.insert("server_password".to_owned(), "boss-secret".into());
+        config.add_user("boss", "maintenance", maintenance);
+    };
+    let (code, text) = protect_as(&cluster, &["--apply"], boss);
+    assert!(code == 0 && text.contains("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_notify"), "{code}: {text}");
+    assert!(!text.contains("left to the guard"), "{text}");
+    let (code, text) = protect_as(&cluster, &[], boss);
+    assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
+    let (_directory, path) = file(&cluster, |_| {});
+    let (_, report) = run(&["doctor", "--config", &path]);
+    let left = "the login role may call pg_advisory_unlock_all, set_config, setseed, ts_rewrite\n";
+    assert!(
+        report.contains(left)
+            && !report.contains("D33")
+            && !report.contains("D27")
+            && !report.contains("D28"),
+        "{report}"
+    );
+    for context in ["sealed", "plain"] {
+        let proxy = Proxy::start(&cluster, |config| {
+            sealed(config, KEY);
+            if context == "plain" {
+                config.set("tenancy.context", "plain");
+                config.unset("tenancy.seal_key");
+                // The pin asks for a proof.
+                config.set("tenancy.allow_unsafe", true);
+            }
+            config.one_server();
+        })
+        .await;
+        for tenant in ["acme", "globex", "acme"] {
+            let sql = if context == "plain" { "SELECT current_setting('app.tenant_id')" } else { WHO };
+            assert_eq!(proxy.link(&format!("{tenant}_app")).await.query(sql).await.value(), tenant);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_doctor_is_content_with_what_protect_installs() {
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        cluster.execute("REVOKE ALL ON imports FROM app").await;
+        let change = |config: &mut Config| {
+            config.set("canary.tenants", vec!["acme", "globex"]);
+        };
+        let doctor = || {
+            let (_directory, path) = file(&cluster, change);
+            run(&["doctor", "--config", &path]).1
+        };
+        let before = doctor();
+        assert!(before.contains("D40"), "{before}");
+        let (code, text) = protect_as(&cluster, &["--apply"], change);
+        assert_eq!(code, 0, "{text}");
+        let after = doctor();
+        assert!(after.contains("0 critical, 0 warnings"), "{after}");
+        for ours in ["D40", "- pgtenant.", "pgtenant_"] {
+            assert!(!after.contains(ours), "{ours}: {after}");
+        }
+    }
+}
+
+// === tables ===
+
+#[tokio::test]
+async fn columns_of_other_types_and_slow_policies_are_served_and_each_tenant_sees_its_own() {
+    let one = "11111111-1111-4111-8111-111111111111";
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        cluster
+            .execute(&format!(
+                "SET ROLE app_owner;
+                 CREATE TYPE mood AS ENUM ('7', '8');
+                 CREATE DOMAIN tenant_key AS text CHECK (VALUE <> '');
+                 CREATE TABLE by_uuid (tenant_id uuid, n int);
+                 INSERT INTO by_uuid VALUES ('{one}', 1), (gen_random_uuid(), 2);
+                 ALTER TABLE by_uuid ENABLE ROW LEVEL SECURITY;
+                 CREATE POLICY \"my \"\"own\" ON by_uuid USING (tenant_id = current_setting('app.tenant_id')::uuid)
+                     WITH CHECK (tenant_id = current_setting('app.tenant_id', true)::uuid);
+                 CREATE TABLE by_int (tenant_id int, n int);
+                 CREATE TABLE by_big (tenant_id bigint, n int) PARTITION BY LIST (n);
+                 CREATE TABLE by_big_1 PARTITION OF by_big DEFAULT;
+                 CREATE TABLE by_enum (tenant_id mood, n int);
+                 CREATE TABLE by_varchar (tenant_id varchar(40), n int);
+                 CREATE TABLE by_char (tenant_id char(1), n int);
+                 CREATE TABLE by_domain (tenant_id tenant_key, n int);
+                 CREATE TABLE \"by Name\" (tenant_id name, n int);
+                 INSERT INTO by_int VALUES (7, 1), (8, 2);
+                 INSERT INTO by_big VALUES (7, 1), (8, 2);
+                 INSERT INTO by_enum VALUES ('7', 1), ('8', 2);
+                 INSERT INTO by_varchar VALUES ('7', 1), ('8', 2);
+                 INSERT INTO by_char VALUES ('7', 1), ('8', 2);
+                 INSERT INTO by_domain VALUES ('7', 1), ('8', 2);
+                 INSERT INTO \"by Name\" VALUES ('7', 1), ('8', 2);
+                 GRANT ALL ON by_uuid, by_int, by_big, by_enum, by_varchar, by_char, by_domain, \"by Name\" TO app"
+            ))
+            .await;
+        let (_, text) = protect(&cluster, &[]);
+        assert!(text.contains("ALTER POLICY \"my \"\"own\" ON public.by_uuid"), "{text}");
+        assert!(text.contains("CREATE INDEX CONCURRENTLY ON public.by_int (tenant_id)"), "{text}");
+        install(&cluster);
+        let client = login(&cluster).await;
+        let seven = proof_for(&client, KEY, "7", 30).await;
+        for table in ["by_int", "by_big", "by_enum", "by_varchar", "by_char", "by_domain", "\"by Name\""] {
+            let sql = format!("SELECT n FROM {table}");
+            assert_eq!(under(&client, "7", &seven, &sql).await.unwrap(), ["1"], "{table}");
+            let sql = format!("UPDATE {table} SET n = n + 1 WHERE tenant_id = '8' RETURNING n");
+            assert!(under(&client, "7", &seven, &sql).await.unwrap().is_empty(), "{table}");
+            let sql = format!("INSERT INTO {table} VALUES ('8', 3)");
+            assert_eq!(under(&client, "7", &seven, &sql).await, Err("42501".to_owned()), "{table}");
+            let truncated = first_column(&client, &format!("TRUNCATE {table}")).await;
+            assert_eq!(truncated, Err("42501".to_owned()), "{table}");
+        }
+        let uuid = proof_for(&client, KEY, one, 30).await;
+        assert_eq!(under(&client, one, &uuid, "SELECT n FROM by_uuid").await.unwrap(), ["1"]);
+        let policy = "SELECT qual || with_check FROM pg_policies WHERE policyname = 'my \"own'";
+        assert_eq!(cluster.value(policy).await.matches("SELECT").count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn the_canary_has_a_row_for_each_of_its_tenants() {
+    let cluster = Cluster::start().await;
+    let change = |config: &mut Config| {
+        config.set("canary.tenants", vec!["acme", "globex"]);
+    };
+    let (code, text) = protect_as(&cluster, &["--apply"], change);
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = protect_as(&cluster, &[], change);
+    assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
+    let client = login(&cluster).await;
+    for tenant in ["acme", "globex"] {
+        let proof = proof_for(&client, KEY, tenant, 30).await;
+        let seen = under(&client, tenant, &proof, "SELECT tenant_id FROM pgtenant.canary").await;
+        assert_eq!(seen.unwrap(), [tenant]);
+    }
+}
+
+// === the seal ===
+
+#[tokio::test]
+async fn what_is_forged_replayed_expired_or_missing_is_refused() {
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        install(&cluster);
+        let (client, other) = (login(&cluster).await, login(&cluster).await);
+        let refused = Err("28000".to_owned());
+        let rows = "SELECT tenant_id FROM notes LIMIT 1";
+        assert_eq!(first_column(&client, rows).await, refused, "no context");
+        let set = "BEGIN; SET LOCAL app.tenant_id = 'acme'";
+        client.batch_execute(set).await.unwrap();
+        assert_eq!(first_column(&client, rows).await, refused, "the setting alone");
+        client.batch_execute("ROLLBACK").await.unwrap();
+        let good = proof_for(&client, KEY, "acme", 30).await;
+        assert_eq!(under(&client, "acme", &good, rows).await.unwrap(), ["acme"]);
+        assert_eq!(under(&client, "globex", &good, rows).await, refused, "another tenant");
+        assert_eq!(under(&other, "acme", &good, rows).await, refused, "another connection");
+        let expired = proof_for(&client, KEY, "acme", -2).await;
+        assert_eq!(under(&client, "acme", &expired, rows).await, refused, "expired");
+        let unknown = proof_for(&client, NEW_KEY, "acme", 30).await;
+        assert_eq!(under(&client, "acme", &unknown, rows).await, refused, "another key");
+        let empty = proof_for(&client, KEY, "", 30).await;
+        assert_eq!(under(&client, "", &empty, rows).await, refused, "the empty tenant");
+        for forged in ["", ".", "..", "4a647df5", "4a647df5.99999999999.00", "\u{e9}.1.2"] {
+            assert_eq!(under(&client, "acme", forged, rows).await, refused, "{forged}");
+        }
+        let tag = "SELECT current_setting('pgtenant.tag')";
+        let tag = under(&client, "acme", &good, tag).await.unwrap().remove(0);
+        for forged in
+            [tag.clone(), tag.replace("acme", "globex"), ".".to_owned(), "4a647df5.00.acme".to_owned()]
+        {
+            let set = format!("BEGIN; SET LOCAL app.tenant_id = 'acme'; SET LOCAL pgtenant.tag = '{forged}'");
+            client.batch_execute(&set).await.unwrap();
+            assert_eq!(first_column(&client, rows).await, refused, "tag {forged}");
+            client.batch_execute("ROLLBACK").await.unwrap();
+        }
+        client.batch_execute("BEGIN").await.unwrap();
+        client.execute("SELECT pgtenant.enter('acme', $1)", &[&good]).await.unwrap();
+        client.batch_execute("SET LOCAL app.tenant_id = 'globex'").await.unwrap();
+        assert!(first_column(&client, rows).await.unwrap().is_empty(), "the setting moved, the seal did not");
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_changed_while_the_proxy_runs() {
+    let cluster = Cluster::start().await;
+    install(&cluster);
+    let mut proxy = Proxy::start(&cluster, |config| sealed(config, KEY)).await;
+    let mut link = proxy.link("acme_app").await;
+    assert_eq!(link.query(WHO).await.value(), "acme");
+    let (code, text) = protect_as(&cluster, &["--apply"], |config| sealed(config, NEW_KEY));
+    assert!(code == 0 && text.contains("--retire-keys"), "{code}: {text}");
+    assert_eq!(link.query(WHO).await.value(), "acme", "the old key is still good");
+    proxy.reload(|config| sealed(config, NEW_KEY)).await;
+    assert_eq!(link.query(WHO).await.value(), "acme", "the new one too");
+    let retire = ["--apply", "--retire-keys"];
+    let (code, text) = protect_as(&cluster, &retire, |config| sealed(config, NEW_KEY));
+    assert!(code == 0 && text.contains("DELETE FROM pgtenant.key"), "{code}: {text}");
+    assert_eq!(link.query(WHO).await.value(), "acme");
+    let client = login(&cluster).await;
+    let old = proof_for(&client, KEY, "acme", 30).await;
+    assert_eq!(under(&client, "acme", &old, WHO).await, Err("28000".to_owned()), "the old key is gone");
+    let (code, text) = protect_as(&cluster, &["--retire-keys"], |config| sealed(config, NEW_KEY));
+    assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
+}
+
+#[tokio::test]
+async fn no_plan_shows_a_key() {
+    let cluster = Cluster::start().await;
+    install(&cluster);
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(cluster.port()).user("app").password(APP_PASSWORD).dbname("app");
+    let (client, mut connection) = config.connect(NoTls).await.unwrap();
+    let (sender, mut notices) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            if let tokio_postgres::AsyncMessage::Notice(notice) = message {
+                sender.send(notice.detail().unwrap_or_default().to_owned()).unwrap();
+            }
+        }
+    });
+    let good = proof_for(&client, KEY, "acme", 30).await;
+    client
+        .batch_execute("SET client_min_messages = log; SET debug_pretty_print = off; SET debug_print_plan = on; SET debug_print_parse = on; SET debug_print_rewritten = on")
+        .await
+        .unwrap();
+    assert!(!under(&client, "acme", &good, "SELECT body FROM notes").await.unwrap().is_empty());
+    drop(client);
+    let mut seen = String::new();
+    while let Some(notice) = notices.recv().await {
+        seen.push_str(&notice);
+    }
+    // A constant is printed byte by byte, in decimal and with its sign; a pretty plan would break lines in numbers.
+    let squeezed = seen.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(squeezed.contains("97 99 109 101"), "the tenant's own bytes are there: the search can find");
+    for column in ["ipad", "opad", "t_ipad", "t_opad"] {
+        let sql = format!(
+            "SELECT string_agg((CASE WHEN b > 127 THEN b - 256 ELSE b END)::text, ' ' ORDER BY i)
+                           FROM pgtenant.key, generate_series(0, 15) AS i, get_byte({column}, i) AS b"
+        );
+        let bytes = cluster.value(&sql).await;
+        assert!(!squeezed.contains(&bytes), "{column} was shown");
+    }
+}
+
+#[tokio::test]
+async fn the_self_test_holds_with_the_pin_and_leaks_without_it() {
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        let (client, key) = (login(&cluster).await, SealKey::new(KEY));
+        assert!(matches!(self_test(&client, &key).await.unwrap(), SelfTest::CannotRun(_)));
+        install(&cluster);
+        assert_eq!(self_test(&client, &key).await.unwrap(), SelfTest::Holds);
+        assert_eq!(try_policies(&client, &key, Some(PIN)).await.unwrap(), SelfTest::Holds);
+        assert_eq!(try_policies(&client, &key, None).await.unwrap(), SelfTest::Leaks);
+        let equal = "tenant_id = (SELECT pgtenant.current_tenant())";
+        assert_eq!(try_policies(&client, &key, Some(equal)).await.unwrap(), SelfTest::Leaks);
+        let wrong = self_test(&client, &SealKey::new(NEW_KEY)).await.unwrap();
+        assert!(matches!(wrong, SelfTest::CannotRun(why) if why.contains("28000")));
+    }
+}
