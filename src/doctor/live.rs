@@ -7,6 +7,7 @@ use super::Finding;
 use super::Severity::{self, Critical, Warning};
 use crate::control;
 use crate::directory::{ContextMode, GuardLevel, Tenancy};
+use crate::protect::{self, SelfTest};
 use crate::upstream::settings::UpstreamSettings;
 
 /// A check without a query: its number, what is wrong, why that matters.
@@ -151,16 +152,23 @@ async fn process_id(client: &Client) -> Option<i32> {
     client.query_typed("SELECT pg_catalog.pg_backend_pid()", &[]).await.ok()?.first()?.try_get(0).ok()
 }
 
-/// The one place where the sealed context's own test is to be called: whether the key is in the database,
-/// and whether the pin holds on this server. What it finds becomes findings of D40.
-#[expect(clippy::unused_async, reason = "the test that will be called here asks the server")]
-pub(super) async fn self_test(_client: &Client, tenancy: &Tenancy) -> Vec<Finding> {
-    match tenancy.context {
-        ContextMode::Plain => Vec::new(),
-        ContextMode::Sealed(_) => {
-            let message = "could not be checked: there is no self-test yet".to_owned();
-            vec![SELF_TEST.found(Warning, "seal", message, "")]
+/// Whether the key is in the database, and whether the pin holds on this server.
+pub(super) async fn self_test(client: &Client, tenancy: &Tenancy) -> Vec<Finding> {
+    let ContextMode::Sealed(key) = &tenancy.context else {
+        return Vec::new();
+    };
+    let could_not = |why: String| {
+        let remedy = "run pgtenant protect with this configuration";
+        SELF_TEST.found(Warning, "seal", format!("could not be tried: {why}"), remedy)
+    };
+    match protect::self_test(client, key).await {
+        Ok(SelfTest::Holds) => Vec::new(),
+        Ok(SelfTest::Leaks) => {
+            let message = "the pin does not hold on this server: another tenant's rows were seen".to_owned();
+            vec![SELF_TEST.found(Critical, "seal", message, "report this with the server's version")]
         }
+        Ok(SelfTest::CannotRun(why)) => vec![could_not(why)],
+        Err(error) => vec![could_not(error.to_string())],
     }
 }
 

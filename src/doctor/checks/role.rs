@@ -74,7 +74,8 @@ FROM pg_db_role_setting s
 LEFT JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_roles r ON r.oid = s.setrole
 CROSS JOIN LATERAL unnest(s.setconfig) AS i(item)
 CROSS JOIN me
-WHERE (s.setrole = 0 OR s.setrole = me.oid) AND (s.setdatabase = 0 OR d.datname = current_database())",
+WHERE (s.setrole = 0 OR s.setrole = me.oid) AND (s.setdatabase = 0 OR d.datname = current_database())
+  AND i.item <> 'track_activities=off'",
     ),
     Check::new(
         ("D29", Rank::Always(Warning)),
