@@ -73,9 +73,14 @@ impl Stage {
         sample.install(server_port).await?;
         self.narrator.held("tables customers and orders belong to app_owner; role app is a plain login")?;
 
-        self.narrator.step("Starting pgtenant with one server connection for all tenants")?;
+        self.narrator.step("Protecting the tables, as their owner: pgtenant protect --apply")?;
         let ports = proxy::Ports { server: server_port, clients: proxy_port, metrics: metrics_port };
-        let proxy = self.proxy.insert(Proxy::launch(self.directory.path(), ports, &sample)?);
+        proxy::configure(self.directory.path(), ports, &sample)?;
+        proxy::protect(self.directory.path()).await?;
+        self.narrator.held("policies ask for a proof of the tenant that only pgtenant can make")?;
+
+        self.narrator.step("Starting pgtenant with one server connection for all tenants")?;
+        let proxy = self.proxy.insert(Proxy::launch(self.directory.path(), ports)?);
         proxy.ready().await?;
         self.narrator
             .held(&format!("clients on 127.0.0.1:{proxy_port}, metrics on 127.0.0.1:{metrics_port}"))?;

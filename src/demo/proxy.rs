@@ -8,7 +8,7 @@ use std::time::Duration;
 use postgres_protocol::password::scram_sha_256;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::error::{DemoError, during};
@@ -19,6 +19,9 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// Longer than the drain that the configuration allows.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 const HTTP_LIMIT: Duration = Duration::from_secs(5);
+
+/// The configuration's file in the demo's directory.
+const FILE: &str = "pgtenant.toml";
 
 /// Who listens where, all on the loopback address.
 #[derive(Debug, Clone, Copy)]
@@ -39,13 +42,9 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Writes the configuration and starts the proxy on it.
-    pub(super) fn launch(directory: &Path, ports: Ports, sample: &Sample) -> Result<Self, DemoError> {
-        let file = directory.join("pgtenant.toml");
-        write_privately(&file, &configuration(ports, sample)).map_err(during("writing the configuration"))?;
-        let program = std::env::current_exe().map_err(during("looking for our own program"))?;
-        let mut serve = process::command(&program, Account::Own, "TERM")?;
-        serve.arg("serve").arg("--config").arg(&file);
+    /// Starts the proxy on the configuration that was written.
+    pub(super) fn launch(directory: &Path, ports: Ports) -> Result<Self, DemoError> {
+        let serve = ourselves("serve", directory)?;
         let log = directory.join("pgtenant.log");
         let child = process::spawn(serve, "pgtenant serve", &log)?;
         Ok(Self { child, log, ports })
@@ -84,10 +83,32 @@ impl Proxy {
     }
 }
 
-/// One upstream, one server connection, two tenants and a user bound to each.
+/// Writes the configuration that `protect` and `serve` are run with.
+pub(super) fn configure(directory: &Path, ports: Ports, sample: &Sample) -> Result<(), DemoError> {
+    let written = write_privately(&directory.join(FILE), &configuration(ports, sample));
+    written.map_err(during("writing the configuration"))
+}
+
+/// Installs in the database what the sealed context needs.
+pub(super) async fn protect(directory: &Path) -> Result<(), DemoError> {
+    let mut protect = ourselves("protect", directory)?;
+    protect.arg("--apply");
+    process::finish(protect, "pgtenant protect", START_LIMIT).await.map(drop)
+}
+
+/// This same program, on that configuration.
+fn ourselves(command: &str, directory: &Path) -> Result<Command, DemoError> {
+    let program = std::env::current_exe().map_err(during("looking for our own program"))?;
+    let mut ourselves = process::command(&program, Account::Own, "TERM")?;
+    ourselves.arg(command).arg("--config").arg(directory.join(FILE));
+    Ok(ourselves)
+}
+
+/// One upstream, one server connection, two tenants and a user bound to each, and one for the tables' owner.
 fn configuration(ports: Ports, sample: &Sample) -> String {
     let Ports { server, clients, metrics } = ports;
-    let app = &sample.app;
+    let Sample { app, owner, seal_key, .. } = sample;
+    let verifier = scram_sha_256(owner.as_bytes());
     let tenants = sample.tenants.each_ref().map(tenant_section).concat();
     format!(
         r#"[listen]
@@ -108,8 +129,14 @@ pool_size = 1
 
 [tenancy]
 setting = "app.tenant_id"
-context = "plain"
-{tenants}"#
+context = "sealed"
+seal_key = "{seal_key}"
+{tenants}
+[[user]]
+name = "migrate"
+password = "{verifier}"
+maintenance = {{ server_user = "app_owner", server_password = "{owner}" }}
+"#
     )
 }
 

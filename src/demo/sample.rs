@@ -1,6 +1,6 @@
 //! The sample: a small application's schema, two tenants with rows, and everybody's passwords.
-//! The schema is the pattern that the README recommends: forced row-level security, an owner that nobody logs
-//! in as, a plain login role, and policies that read the setting once per statement.
+//! The schema is the pattern that the README recommends: forced row-level security, an owner for migrations, a
+//! plain login role, and policies that read the setting once per statement.
 
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
@@ -23,6 +23,9 @@ pub(super) struct SampleTenant {
 pub(super) struct Sample {
     pub(super) superuser: String,
     pub(super) app: String,
+    pub(super) owner: String,
+    /// In hexadecimal.
+    pub(super) seal_key: String,
     pub(super) tenants: [SampleTenant; 2],
 }
 
@@ -32,6 +35,8 @@ impl Sample {
         Self {
             superuser: make_password(),
             app: make_password(),
+            owner: make_password(),
+            seal_key: make_key(),
             tenants: [tenant("acme", "acme_app"), tenant("globex", "globex_app")],
         }
     }
@@ -41,8 +46,9 @@ impl Sample {
         let administrator =
             connect(&login(port, "postgres", &self.superuser, "postgres"), "logging in to PostgreSQL")
                 .await?;
-        let app = &self.app;
-        let roles = format!("CREATE ROLE app_owner; CREATE ROLE app LOGIN PASSWORD '{app}'");
+        let (app, owner) = (&self.app, &self.owner);
+        let roles =
+            format!("CREATE ROLE app_owner LOGIN PASSWORD '{owner}'; CREATE ROLE app LOGIN PASSWORD '{app}'");
         administrator.batch_execute(&roles).await.map_err(asking("making the roles"))?;
         let database = format!("CREATE DATABASE {DATABASE} OWNER app_owner");
         administrator.batch_execute(&database).await.map_err(asking("making the database"))?;
@@ -72,6 +78,12 @@ pub(super) async fn connect(login: &Config, what: &str) -> Result<Client, DemoEr
 /// Letters and digits only: it goes into SQL, TOML and a shell line as it is.
 fn make_password() -> String {
     rand::rng().sample_iter(&Alphanumeric).take(PASSWORD_CHARACTERS).map(char::from).collect()
+}
+
+/// 32 random bytes, as `openssl rand -hex 32` prints them.
+fn make_key() -> String {
+    let bytes: [u8; 32] = rand::rng().random();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The rows go in before row-level security is on: forced, it holds for the owner too.
@@ -114,4 +126,6 @@ CREATE POLICY tenant_isolation ON orders
     USING (tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')));
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON customers, orders TO app;
+-- Code of the database that sets the tenant behind everybody's back; no text that calls it shows that.
+CREATE FUNCTION refresh_cache(t text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.tenant_id', t, false) $$;
 ";

@@ -68,7 +68,7 @@ pub(super) fn say_how_to_go_on(
     narrator.line(&line("app", &sample.app, server))?;
     narrator.line("   metrics:")?;
     narrator.line(&format!("       curl -s http://127.0.0.1:{metrics}/metrics | grep tenant="))?;
-    narrator.line("   what this version does not hold against yet: README, \"Where it ends today\"")
+    narrator.line("   what this version does not hold against yet: README, \"Where it ends\"")
 }
 
 async fn visit(port: u16, tenant: &SampleTenant) -> Result<Visitor<'_>, DemoError> {
@@ -191,7 +191,8 @@ async fn attack(
     for sql in [
         "SET app.tenant_id = 'globex'",
         "SELECT set_config('app.tenant_id', 'globex', false)",
-        "RESET ROLE",
+        "SET ROLE app_owner",
+        "DO $$ BEGIN PERFORM set_config('app.tenant_id', 'globex', false); END $$",
         "INSERT INTO orders (tenant_id, customer_id, item, cents) VALUES ('globex', 3, 'gift', 1)",
     ] {
         expect_refusal(narrator, acme, sql).await?;
@@ -206,7 +207,24 @@ async fn attack(
         }
         narrator.held(&format!("{sql}\n         (0 rows)"))?;
     }
+    forge(narrator, acme).await?;
     expect_login_failure(narrator, sample, port).await
+}
+
+/// A function of the database sets the setting, which no guard can see; the proof is still acme's.
+async fn forge(narrator: &Narrator, acme: &Visitor<'_>) -> Result<(), DemoError> {
+    let sql = "SELECT refresh_cache('globex') AS tenant_id";
+    let rows = "SELECT tenant_id FROM orders";
+    acme.ask("BEGIN").await?;
+    if column(&acme.ask(sql).await?, "tenant_id") != ["globex"] {
+        return Err(broken("code of the database can set the setting".to_owned()));
+    }
+    let seen = column(&acme.ask(rows).await?, "tenant_id").len();
+    acme.ask("ROLLBACK").await?;
+    if seen != 0 {
+        return Err(broken(format!("a forged setting shows nothing, but {seen} rows came")));
+    }
+    narrator.held(&format!("{sql}; {rows}\n         the setting says globex, the proof does not: (0 rows)"))
 }
 
 async fn expect_refusal(narrator: &Narrator, visitor: &Visitor<'_>, sql: &str) -> Result<(), DemoError> {
