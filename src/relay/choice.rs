@@ -180,6 +180,16 @@ impl Conversation {
         }))
     }
 
+    /// The limits of the tenant that the open transaction runs for, if that is not the session's.
+    pub fn chosen_limits(&self) -> Option<Limits> {
+        self.choice.now.as_ref().map(|acting| acting.limits())
+    }
+
+    /// Whether RESET ALL would change for whom the client acts.
+    pub(super) fn has_left_login(&self) -> bool {
+        self.choice.is_made() || !Arc::ptr_eq(&self.choice.session, &self.choice.login)
+    }
+
     /// Whether the open transaction runs for another tenant than the session.
     pub(super) const fn has_chosen(&self) -> bool {
         self.choice.is_made()
@@ -221,7 +231,7 @@ impl Conversation {
 
     /// RESET ALL: the session returns to the tenant of its login when the transaction commits.
     pub(super) fn choose_login(&mut self) {
-        if !Arc::ptr_eq(&self.choice.session, &self.choice.login) || self.choice.is_made() {
+        if self.has_left_login() {
             self.choice.pending = Some(Arc::clone(&self.choice.login));
         }
     }

@@ -56,6 +56,8 @@ impl Conversation {
                 self.open(lead, server);
             }
         } else if self.standing == Standing::Awaited
+            // In a failed block nothing runs, a context neither.
+            && self.status != Status::Failed
             && lead == Lead::Other
             && server.enters_context()
             // Whose context that would be is known only once the transaction in front has ended.

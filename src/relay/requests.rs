@@ -209,7 +209,7 @@ impl Conversation {
         if let Some(report) = self.lack_of_tenant(survey) {
             return self.refuse_query(report, server);
         }
-        if survey.statements == Count::Many && mentions_reset_all(text) {
+        if survey.statements == Count::Many && self.has_left_login() && mentions_reset_all(text) {
             self.choose_login();
         }
         self.begin(Lead::of(survey), server);

@@ -172,9 +172,10 @@ impl Session {
                 return Poll::Ready(Event::Cancel);
             }
         }
+        let limits = self.conversation.chosen_limits().unwrap_or(self.limits);
         match self.conversation.started() {
-            Some(started) => self.alarm.set(started, self.limits.statement_timeout),
-            None => self.alarm.set(self.idle_since, self.limits.idle_transaction_timeout),
+            Some(started) => self.alarm.set(started, limits.statement_timeout),
+            None => self.alarm.set(self.idle_since, limits.idle_transaction_timeout),
         }
         if self.alarm.poll(cx).is_pending() {
             return Poll::Pending;

@@ -397,3 +397,28 @@ async fn a_bound_users_change_to_its_own_tenant_is_a_harmless_yes() {
     }
     assert_eq!(link.query("SET app.tenant_id = 'globex'").await.code().as_deref(), Some("42501"));
 }
+
+#[tokio::test]
+async fn a_chosen_tenants_limits_hold_for_the_transaction_that_chose_it() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.set("upstream.main.pool_size", 3);
+        config.set_tenant("acme", "statement_timeout", "300ms");
+        config.set_tenant("acme", "max_servers", 1);
+    })
+    .await;
+    let (mut one, mut two) = (proxy.link("api").await, proxy.link("api").await);
+    one.query("BEGIN").await;
+    assert_eq!(one.query("SET LOCAL app.tenant_id = 'acme'").await, "C(SET) Z(T)");
+    two.query("BEGIN").await;
+    assert_eq!(
+        two.query("SET LOCAL app.tenant_id = 'acme'").await.code().as_deref(),
+        Some("53300"),
+        "one over it"
+    );
+    assert_eq!(one.query("SELECT pg_sleep(20)").await.code().as_deref(), Some("57014"));
+    one.query("ROLLBACK").await;
+    two.query("ROLLBACK").await;
+    two.query("BEGIN").await;
+    assert_eq!(two.query("SET LOCAL app.tenant_id = 'acme'").await, "C(SET) Z(T)", "at it");
+}
