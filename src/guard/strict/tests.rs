@@ -716,6 +716,8 @@ proptest! {
             let joins = word.starts_with('\'') && previous.starts_with('\'') || word == "-" && previous == "-";
             if !joins {
                 plain.extend([word, " "]);
+                // A minus and a comment that begins with one would be another comment.
+                let between = if word == "-" && between.starts_with('-') { " " } else { between };
                 other.extend([&respelled(word, how), between]);
                 previous = word;
             }
