@@ -329,7 +329,7 @@ async fn a_tenants_prepared_statements_are_neither_seen_nor_run_by_the_next() {
 
 #[tokio::test]
 async fn a_notification_of_another_tenant_is_not_delivered_to_who_listened_before() {
-    let (cluster, proxy) = one_server().await;
+    let (cluster, proxy) = one_lenient_server().await;
     let mut acme = proxy.link("acme_app").await;
     let mut globex = proxy.link("globex_app").await;
     acme.query("LISTEN gossip").await;
