@@ -64,7 +64,7 @@ pub(super) fn say_how_to_go_on(
         narrator.line(&format!("   as {}, through pgtenant:", tenant.id))?;
         narrator.line(&line(tenant.user, &tenant.password, clients))?;
     }
-    narrator.line("   past pgtenant, as the application's role (no tenant, so no rows):")?;
+    narrator.line("   past pgtenant, as the application's role (no proof of a tenant, so no rows):")?;
     narrator.line(&line("app", &sample.app, server))?;
     narrator.line("   metrics:")?;
     narrator.line(&format!("       curl -s http://127.0.0.1:{metrics}/metrics | grep tenant="))?;
