@@ -17,5 +17,7 @@ BEGIN
   THEN RAISE EXCEPTION 'pgtenant: proof expired' USING ERRCODE = '28000'; END IF;
   v_tag := v_kid || '.' || encode(sha256(k.t_opad || sha256(k.t_ipad ||
               int4send(pg_backend_pid()) || timestamptz_send(now()) || convert_to(p_tenant, 'UTF8'))), 'hex') || '.' || p_tenant;
-  PERFORM set_config({setting}, p_tenant, true), set_config('pgtenant.tag', v_tag, true);
+  -- Assignments, which cost no query of their own.
+  v_tag := set_config('pgtenant.tag', v_tag, true);
+  v_tag := set_config({setting}, p_tenant, true);
 END

@@ -306,6 +306,13 @@ impl Conversation {
                     }
                     Undo::Nothing
                 }
+                Owed::Enter => {
+                    // It may have been about to be prepared.
+                    if let Some(server) = server.as_deref_mut() {
+                        server.has_entry = false;
+                    }
+                    Undo::Nothing
+                }
                 _ => Undo::Nothing,
             };
             match undo {

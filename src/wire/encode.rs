@@ -127,9 +127,16 @@ pub fn parse(out: &mut Vec<u8>, name: &str, text: &[u8], types: &[u8]) {
 
 /// `Bind` of the unnamed statement to the unnamed portal, all parameters and results as text.
 pub fn bind_text(out: &mut Vec<u8>, parameters: &[&[u8]]) {
+    bind_text_to(out, "", parameters);
+}
+
+/// The same of a named statement.
+pub fn bind_text_to(out: &mut Vec<u8>, statement: &str, parameters: &[&[u8]]) {
     frame(out, b'B', |out| {
-        // Both names empty, no parameter formats.
-        out.extend_from_slice(&[0, 0, 0, 0]);
+        // No parameter formats.
+        cstr(out, b"");
+        cstr(out, statement.as_bytes());
+        out.extend_from_slice(&[0, 0]);
         out.extend_from_slice(&u16::try_from(parameters.len()).unwrap_or(u16::MAX).to_be_bytes());
         for parameter in parameters {
             sized_parameter(out, parameter);

@@ -38,7 +38,7 @@ enum Enter {
     /// The same frames every time.
     Plain {
         /// In front of a transaction.
-        frames: Arc<[u8]>,
+        entry: Arc<statement::Entry>,
         /// In an open transaction block.
         in_block: Arc<[u8]>,
     },
@@ -48,10 +48,9 @@ enum Enter {
 
 impl Enter {
     fn plain(setting: &str, value: &str) -> Self {
-        let (mut frames, mut in_block) = (Vec::new(), Vec::new());
-        statement::enter(&mut frames, setting, value);
+        let mut in_block = Vec::new();
         statement::enter_in_block(&mut in_block, setting, value);
-        Self::Plain { frames: frames.into(), in_block: in_block.into() }
+        Self::Plain { entry: Arc::new(statement::enter(setting, value)), in_block: in_block.into() }
     }
 }
 
@@ -147,16 +146,14 @@ impl Context {
     /// Writes the frames that enter the context in front of a transaction, or in an open block of one.
     pub(crate) fn write_enter(&self, server: &mut Server, place: Place) {
         match (&self.enter, place) {
-            (None, _) => return,
-            (Some(Enter::Plain { frames, .. }), Place::InFront) => {
-                server.channel.output.space().extend_from_slice(frames);
-            }
+            (None, _) => {}
+            (Some(Enter::Plain { entry, .. }), Place::InFront) => entry.write(server),
             (Some(Enter::Plain { in_block, .. }), Place::InBlock) => {
                 server.channel.output.space().extend_from_slice(in_block);
+                server.unnamed = None;
             }
             (Some(Enter::Sealed(seal, tenant)), _) => seal.write_enter(server, tenant),
         }
-        server.unnamed = None;
     }
 
     /// Writes a reset and its check, if the server needs one, and stamps the server.

@@ -30,7 +30,7 @@ pub struct SealedFrames {
     tenant: TenantId,
     key: Arc<SealKey>,
     fresh_until: Instant,
-    frames: Box<[u8]>,
+    entry: statement::Entry,
 }
 
 // === impl Seal ===
@@ -58,7 +58,7 @@ impl Seal {
             }
             _ => SealedFrames::new(server, tenant, Arc::clone(&key), now),
         };
-        server.channel.output.space().extend_from_slice(&made.frames);
+        made.entry.write(server);
         server.sealed = Some(made);
     }
 }
@@ -70,8 +70,7 @@ impl SealedFrames {
         let identity = server.identity();
         let expiry = identity.epoch_seconds(now).saturating_add(LIFETIME.as_secs());
         let proof = proof(&key, tenant.as_str(), identity.backend_pid, expiry);
-        let mut frames = Vec::new();
-        statement::enter_sealed(&mut frames, tenant.as_str(), &proof);
-        Self { tenant: tenant.clone(), key, fresh_until: now + FRESH, frames: frames.into() }
+        let entry = statement::enter_sealed(tenant.as_str(), &proof);
+        Self { tenant: tenant.clone(), key, fresh_until: now + FRESH, entry }
     }
 }

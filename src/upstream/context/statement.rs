@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use rand::Rng as _;
 
 use crate::upstream::context::SessionParameters;
+use crate::upstream::pool::server::Server;
 use crate::wire::encode;
 
 /// No parameter types given: PostgreSQL infers them.
@@ -91,7 +92,15 @@ pub(crate) fn restore(out: &mut Vec<u8>, parameters: &SessionParameters) {
 /// The frames that enter a tenant's context in an open transaction block. They need no snapshot either.
 pub(crate) fn enter_in_block(out: &mut Vec<u8>, setting: &str, tenant: &str) {
     if !tenant.bytes().all(is_plain) {
-        enter(out, setting, tenant);
+        let (value, parameter) = tenant_value(tenant);
+        encode::parse(
+            out,
+            "",
+            format!("SELECT pg_catalog.set_config('{setting}',{value},true)").as_bytes(),
+            NO_TYPES,
+        );
+        encode::bind_text(out, &[parameter.as_bytes()]);
+        encode::execute_unnamed(out);
         return;
     }
     let setting = setting.replace('.', "\".\"");
@@ -99,22 +108,53 @@ pub(crate) fn enter_in_block(out: &mut Vec<u8>, setting: &str, tenant: &str) {
 }
 
 /// The frames that enter a tenant's context in front of a transaction.
-pub(crate) fn enter(out: &mut Vec<u8>, setting: &str, tenant: &str) {
+pub(crate) fn enter(setting: &str, tenant: &str) -> Entry {
     let (value, parameter) = tenant_value(tenant);
     let sql = format!("SELECT pg_catalog.set_config('{setting}',{value},true)");
-    encode::parse(out, "", sql.as_bytes(), NO_TYPES);
-    encode::bind_text(out, &[parameter.as_bytes()]);
-    encode::execute_unnamed(out);
+    Entry::new(tenant, &sql, &[parameter.as_bytes()])
 }
 
 /// The frames that enter a tenant's context with its proof, which is only ever sent as a parameter: texts can be
 /// read by others who log in as the same role.
-pub(crate) fn enter_sealed(out: &mut Vec<u8>, tenant: &str, proof: &str) {
+pub(crate) fn enter_sealed(tenant: &str, proof: &str) -> Entry {
     let (value, parameter) = tenant_value(tenant);
     let sql = format!("SELECT pgtenant.enter({value}::pg_catalog.text,$2::pg_catalog.text)");
-    encode::parse(out, "", sql.as_bytes(), NO_TYPES);
-    encode::bind_text(out, &[parameter.as_bytes(), proof.as_bytes()]);
-    encode::execute_unnamed(out);
+    Entry::new(tenant, &sql, &[parameter.as_bytes(), proof.as_bytes()])
+}
+
+/// The statement that enters a context, prepared once on each server between two resets: that saves PostgreSQL the
+/// parsing and planning. Its name is one that the guard keeps clients from; and whoever got past that could only
+/// put another statement in its place for its own tenant, because a reset takes it away.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    parse: Box<[u8]>,
+    run: Box<[u8]>,
+    name: &'static str,
+}
+
+impl Entry {
+    fn new(tenant: &str, sql: &str, parameters: &[&[u8]]) -> Self {
+        // The texts differ for ids beyond ASCII, which are rare: those are not kept.
+        let name = if tenant.is_ascii() { "pgtenant_enter" } else { "" };
+        let (mut parse, mut run) = (Vec::new(), Vec::new());
+        encode::parse(&mut parse, name, sql.as_bytes(), NO_TYPES);
+        encode::bind_text_to(&mut run, name, parameters);
+        encode::execute_unnamed(&mut run);
+        Self { parse: parse.into(), run: run.into(), name }
+    }
+
+    /// Writes what this server needs of it.
+    pub(crate) fn write(&self, server: &mut Server) {
+        if self.name.is_empty() {
+            server.unnamed = None;
+        }
+        let parses = self.name.is_empty() || !std::mem::replace(&mut server.has_entry, true);
+        let out = server.channel.output.space();
+        if parses {
+            out.extend_from_slice(&self.parse);
+        }
+        out.extend_from_slice(&self.run);
+    }
 }
 
 /// The expression over `$1` and the parameter for it. An id beyond ASCII travels as hexadecimal, because

@@ -60,6 +60,8 @@ pub struct Server {
     tick: u64,
     /// What its unnamed statement is, as far as that is a client's.
     pub unnamed: Option<StatementId>,
+    /// Whether the statement that enters a context is prepared on it.
+    pub has_entry: bool,
     identity: Identity,
     /// The sealed context that was entered last.
     pub sealed: Option<SealedFrames>,
@@ -101,6 +103,7 @@ impl Server {
             prepared: HashMap::new(),
             tick: 0,
             unnamed: None,
+            has_entry: false,
             identity,
             sealed: None,
         }
@@ -225,6 +228,7 @@ impl Server {
     pub fn clear_prepared(&mut self) {
         self.prepared.clear();
         self.unnamed = None;
+        self.has_entry = false;
     }
 }
 
