@@ -243,7 +243,7 @@ async fn a_startup_packet_may_be_as_long_as_the_limit_and_no_longer() {
 #[tokio::test]
 async fn whoever_does_not_log_in_in_time_is_put_out() {
     let cluster = Cluster::start().await;
-    let proxy = Proxy::start(&cluster, |config| config.set("listen.login_timeout", "500ms")).await;
+    let proxy = Proxy::start(&cluster, |config| config.set("listen.login_timeout", "2s")).await;
     let begun = Instant::now();
     let mut silent = proxy.raw().await;
     let mut half_way = proxy.raw().await;
@@ -259,7 +259,7 @@ async fn whoever_does_not_log_in_in_time_is_put_out() {
     silent.closes().await;
     half_way.closes().await;
     let took = begun.elapsed();
-    assert!(took >= Duration::from_millis(450) && took < Duration::from_secs(6), "{took:?}");
+    assert!(took >= Duration::from_millis(1900) && took < Duration::from_secs(10), "{took:?}");
     assert_eq!(proxy.link("acme_app").await.query("SELECT 1").await, ONE);
 }
 
