@@ -4,7 +4,7 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench setup setup-test lint unit lexer drivers demo-once docs
+.PHONY: demo test bench setup setup-test lint unit lexer drivers isolation demo-once docs
 
 demo: setup
 	cargo build --release --locked
@@ -49,6 +49,12 @@ lexer:
 drivers:
 	cargo build --locked
 	PGTENANT=$(TARGET)/debug/pgtenant tests/drivers/run
+
+# Each line of defence by itself and both together, against the corpus of attacks. Not a part of `make test` yet: what may
+# get through is not written down in tests/isolation/expected.toml.
+isolation:
+	cargo build --locked
+	PGTENANT=$(TARGET)/debug/pgtenant tests/isolation/run --pgtenant
 
 demo-once:
 	cargo build --locked

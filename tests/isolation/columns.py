@@ -1,0 +1,129 @@
+"""pgtenant in front of a private PostgreSQL, once for each combination of its lines of defence."""
+
+import os
+import secrets
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.append(str(ROOT / "tests" / "drivers"))
+
+from private import PostgreSQL, Stage, free_port, scram_verifier, wait_for_port  # noqa: E402
+from world import Login, Target, World  # noqa: E402
+
+# guard, context. The first is the measure of the attacks themselves: it must leak a lot.
+COLUMNS = {
+    "off-plain": ("off", "plain"),
+    "off-sealed": ("off", "sealed"),
+    "strict-plain": ("strict", "plain"),
+    "strict-sealed": ("strict", "sealed"),
+}
+DEFAULT = ("off-sealed", "strict-plain", "strict-sealed")
+SECRETS = {"APP_DB_PASSWORD": "app-secret", "OWNER_PASSWORD": "owner-secret", "ROOT_PASSWORD": "root-secret"}
+ROLES = """
+CREATE ROLE app_owner LOGIN PASSWORD 'owner-secret';
+CREATE ROLE app LOGIN PASSWORD 'app-secret' NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
+ALTER ROLE postgres PASSWORD 'root-secret';
+CREATE DATABASE app OWNER app_owner;
+\\connect app
+GRANT CREATE, USAGE ON SCHEMA public TO app_owner;
+"""
+
+
+@contextmanager
+def column(name):
+    """A world behind pgtenant, set up as the column says; everything ends with the block."""
+    guard, context = COLUMNS[name]
+    with Stage(f"pgtenant-isolation-{name}-") as stage:
+        try:
+            cluster = PostgreSQL(stage, settings={"max_prepared_transactions": 5, "log_min_error_statement": "panic", "log_min_messages": "fatal", "jit": "off"})
+            cluster.sql(ROLES, "postgres")
+            # One iteration: a proxy built for debugging would else spend most of its time on logins to PostgreSQL.
+            cluster.sql(f"ALTER ROLE app PASSWORD '{scram_verifier('app-secret', 1)}'", "postgres")
+            attacker, victim = Login("acme_app", "acme-secret", "app"), Login("globex_app", "globex-secret", "app")
+            ports = {"narrow": free_port(), "wide": free_port()}
+            target = Target(
+                narrow=("127.0.0.1", ports["narrow"]), wide=("127.0.0.1", ports["wide"]),
+                direct=(str(cluster.sockets), cluster.port), admin=Login("postgres", "", "app"),
+                attacker=attacker, victim=victim)
+            world = World(target)
+            world.make()
+            key = secrets.token_hex(32)
+            configs = {where: stage.write(f"{where}.toml", configuration(cluster, ports[where], size, (guard, context, key), (attacker, victim)))
+                       for where, size in (("narrow", 1), ("wide", 4))}
+            if context == "sealed":
+                protect(configs["narrow"])
+            world.settle()
+            for where, config in configs.items():
+                proxy = stage.start([binary(), "serve", "--config", config], f"{where}.log", env=SECRETS)
+                wait_for_port(ports[where], proxy, f"pgtenant\n{stage.tail(f'{where}.log')}")
+            yield world
+        except Exception:
+            for log in ("narrow.log", "wide.log", "postgres.log"):
+                print(f"--- end of {log}\n{stage.tail(log)}", file=sys.stderr, flush=True)
+            raise
+
+
+def binary():
+    return Path(os.environ.get("PGTENANT", ROOT / "target/debug/pgtenant")).resolve()
+
+
+def protect(config):
+    """As the tables' owner, then as the superuser for what only that one may take away."""
+    for user in ("owner", "root"):
+        done = subprocess.run([binary(), "protect", "--config", config, "--user", user, "--apply"], capture_output=True,
+                              text=True, timeout=60, env={**os.environ, **SECRETS})
+        if done.returncode != 0:
+            raise RuntimeError(f"pgtenant protect as {user} ended with {done.returncode}: {done.stdout} {done.stderr}")
+
+
+def configuration(cluster, port, pool_size, tenancy, logins):
+    guard, context, key = tenancy
+    attacker, victim = logins
+    return f"""
+[listen]
+address = "127.0.0.1:{port}"
+tls = "off"
+[metrics]
+address = "127.0.0.1:{free_port()}"
+[log]
+level = "error"
+[upstream.main]
+hosts = ["127.0.0.1:{cluster.port}"]
+database = "app"
+user = "app"
+password = {{ env = "APP_DB_PASSWORD" }}
+tls = "off"
+pool_size = {pool_size}
+[tenancy]
+setting = "app.tenant_id"
+context = "{context}"
+{f'seal_key = "{key}"' if context == "sealed" else ""}
+guard = "{guard}"
+allow_unsafe = {"false" if tenancy[:2] == ("strict", "sealed") else "true"}
+[defaults]
+max_servers = {pool_size}
+queue_timeout = "10s"
+[[tenant]]
+id = "acme"
+[[tenant]]
+id = "globex"
+[[user]]
+name = "{attacker.user}"
+password = "{scram_verifier(attacker.password)}"
+tenant = "acme"
+[[user]]
+name = "{victim.user}"
+password = "{scram_verifier(victim.password)}"
+tenant = "globex"
+[[user]]
+name = "owner"
+password = "{scram_verifier("owner-secret")}"
+maintenance = {{ server_user = "app_owner", server_password = {{ env = "OWNER_PASSWORD" }} }}
+[[user]]
+name = "root"
+password = "{scram_verifier("root-secret")}"
+maintenance = {{ server_user = "postgres", server_password = {{ env = "ROOT_PASSWORD" }} }}
+"""
