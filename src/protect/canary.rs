@@ -2,6 +2,7 @@
 
 use tokio_postgres::Client;
 
+use super::policy::Column;
 use super::{Plan, ProtectError, Wish, literal};
 use crate::names::TenantId;
 
@@ -9,7 +10,7 @@ use crate::names::TenantId;
 /// while it fills the table.
 pub fn canary_sql(role: &str, tenants: &[TenantId]) -> Vec<String> {
     let rows: Vec<String> = tenants.iter().map(|tenant| format!("({})", literal(tenant.as_str()))).collect();
-    let pin = "tenant_id = ANY (ARRAY[(SELECT pgtenant.current_tenant())])";
+    let pin = column().pin();
     [
         "CREATE TABLE IF NOT EXISTS pgtenant.canary (tenant_id text PRIMARY KEY)".to_owned(),
         "REVOKE ALL ON pgtenant.canary FROM PUBLIC".to_owned(),
@@ -31,6 +32,10 @@ pub fn canary_sql(role: &str, tenants: &[TenantId]) -> Vec<String> {
     .into()
 }
 
+fn column() -> Column {
+    Column { name: "tenant_id".to_owned(), cast: None }
+}
+
 /// What the table's comment says, because its owner cannot read the rows.
 fn contents(tenants: &[TenantId]) -> String {
     let ids: Vec<String> = tenants.iter().map(|tenant| format!("{:?}", tenant.as_str())).collect();
@@ -45,16 +50,24 @@ pub(super) async fn compare(
     plan: &mut Plan,
 ) -> Result<(), ProtectError> {
     let Some(tenants) = &wish.canary else { return Ok(()) };
-    let sql = "SELECT obj_description(c.oid, 'pg_class') = $1 AND relrowsecurity AND relforcerowsecurity
-                      AND has_table_privilege($2::text::name, c.oid, 'SELECT')
-                      AND EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polname = 'pgtenant_pin' AND NOT polpermissive)
-               FROM pg_class c WHERE c.oid = to_regclass('pgtenant.canary')";
+    let sql = "SELECT coalesce(obj_description(c.oid, 'pg_class') = $1 AND relrowsecurity AND relforcerowsecurity
+                               AND has_table_privilege($2::text::name, c.oid, 'SELECT')
+                               AND NOT has_table_privilege($2::text::name, c.oid, 'INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER')
+                               AND NOT has_any_column_privilege($2::text::name, c.oid, 'INSERT,UPDATE,REFERENCES')
+                               AND NOT polpermissive AND polcmd = '*' AND polroles = '{0}', false),
+                      pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)
+               FROM pg_class c JOIN pg_policy p ON p.polrelid = c.oid AND p.polname = 'pgtenant_pin'
+               WHERE c.oid = to_regclass('pgtenant.canary')
+                 AND EXISTS (SELECT FROM pg_policy t WHERE t.polrelid = c.oid AND t.polpermissive AND t.polcmd = 'r'
+                                AND t.polroles = '{0}' AND pg_get_expr(t.polqual, t.polrelid) = 'true')";
     let rows = client.query(sql, &[&contents(tenants), &wish.role]).await?;
-    let is_there = match rows.first() {
-        Some(row) => row.try_get::<_, Option<bool>>(0)?.unwrap_or(false),
-        None => false,
-    };
-    if !is_there {
+    let mut is_whole = false;
+    if let Some(row) = rows.first() {
+        let (using, check): (Option<String>, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
+        let is_pin = |printed: Option<String>| printed.is_some_and(|text| column().is_pin(&text));
+        is_whole = row.try_get(0)? && is_pin(using) && is_pin(check);
+    }
+    if !is_whole {
         for statement in canary_sql(role, tenants) {
             plan.add("canary", statement);
         }

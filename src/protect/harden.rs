@@ -67,32 +67,35 @@ const VIEWS: &[&str] =
 /// Each statement that would change something, and whether this role may.
 const SQL: &str = "
 WITH may AS (SELECT rolsuper AS everything FROM pg_roles WHERE rolname = current_user),
+     login AS (SELECT oid, rolname FROM pg_roles WHERE rolname = $3::text::name),
      object (rank, statement, owner, acl, privilege) AS (
-    SELECT 1, format('REVOKE CREATE ON DATABASE %I FROM PUBLIC', datname), datdba, coalesce(datacl, acldefault('d', datdba)), 'CREATE'
+    SELECT 1, format('REVOKE CREATE ON DATABASE %I', datname), datdba, coalesce(datacl, acldefault('d', datdba)), 'CREATE'
     FROM pg_database WHERE datname = current_database()
     UNION ALL
-    SELECT 2, 'REVOKE CREATE ON SCHEMA public FROM PUBLIC', nspowner, coalesce(nspacl, acldefault('n', nspowner)), 'CREATE'
+    SELECT 2, 'REVOKE CREATE ON SCHEMA public', nspowner, coalesce(nspacl, acldefault('n', nspowner)), 'CREATE'
     FROM pg_namespace WHERE nspname = 'public'
     UNION ALL
-    SELECT 3, format('REVOKE USAGE ON LANGUAGE %I FROM PUBLIC', lanname), lanowner, coalesce(lanacl, acldefault('l', lanowner)), 'USAGE'
+    SELECT 3, format('REVOKE USAGE ON LANGUAGE %I', lanname), lanowner, coalesce(lanacl, acldefault('l', lanowner)), 'USAGE'
     FROM pg_language WHERE lanname IN ('plpgsql', 'sql')
     UNION ALL
-    SELECT 4, format('REVOKE EXECUTE ON FUNCTION pg_catalog.%s FROM PUBLIC', s), proowner, coalesce(proacl, acldefault('f', proowner)), 'EXECUTE'
+    SELECT 4, format('REVOKE EXECUTE ON FUNCTION pg_catalog.%s', s), proowner, coalesce(proacl, acldefault('f', proowner)), 'EXECUTE'
     FROM unnest($1::text[]) AS f (s) JOIN pg_proc p ON p.oid = to_regprocedure('pg_catalog.' || s)
     UNION ALL
-    SELECT 5, format('REVOKE SELECT ON pg_catalog.%I FROM PUBLIC', relname), relowner, coalesce(relacl, acldefault('r', relowner)), 'SELECT'
+    SELECT 5, format('REVOKE SELECT ON pg_catalog.%I', relname), relowner, coalesce(relacl, acldefault('r', relowner)), 'SELECT'
     FROM pg_class WHERE relnamespace = 'pg_catalog'::regnamespace AND relname = ANY ($2::text[])
     UNION ALL
-    SELECT 6, 'REVOKE UPDATE ON pg_catalog.pg_settings FROM PUBLIC', relowner, coalesce(relacl, acldefault('r', relowner)), 'UPDATE'
+    SELECT 6, 'REVOKE UPDATE ON pg_catalog.pg_settings', relowner, coalesce(relacl, acldefault('r', relowner)), 'UPDATE'
     FROM pg_class WHERE relnamespace = 'pg_catalog'::regnamespace AND relname = 'pg_settings'
 )
-SELECT statement, may.everything OR pg_has_role(current_user, owner, 'USAGE'), rank
+SELECT statement || ' FROM ' || holder.name, may.everything OR pg_has_role(current_user, owner, 'USAGE'), rank
 FROM object CROSS JOIN may
-WHERE EXISTS (SELECT FROM aclexplode(acl) WHERE grantee = 0 AND privilege_type = privilege)
+-- What the login role was given of the rest, it was given on purpose: a user's rule of the guard may need it.
+CROSS JOIN LATERAL (SELECT 0, 'PUBLIC' UNION ALL SELECT oid, quote_ident(rolname) FROM login WHERE rank <= 2) AS holder (oid, name)
+WHERE EXISTS (SELECT FROM aclexplode(acl) WHERE grantee = holder.oid AND privilege_type = privilege)
 UNION ALL
 SELECT format('ALTER ROLE %I SET track_activities = off', rolname), may.everything, 7
 FROM pg_roles CROSS JOIN may
-WHERE rolname = $3::text::name AND NOT coalesce(rolconfig, '{}') @> '{track_activities=off}'
+WHERE rolname IN (SELECT rolname FROM login) AND NOT coalesce(rolconfig, '{}') @> '{track_activities=off}'
 ORDER BY 3, 1";
 
 /// What hardening there is to do.

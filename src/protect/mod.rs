@@ -114,7 +114,7 @@ pub fn told(error: &Error) -> String {
 /// What the catalogs lack. Changes nothing.
 pub async fn plan(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
     client.batch_execute("BEGIN READ ONLY").await?;
-    let plan = compare(client, wish).await;
+    let plan = look(client, wish).await;
     client.batch_execute("ROLLBACK").await?;
     plan
 }
@@ -127,10 +127,23 @@ pub async fn apply(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
     done
 }
 
+async fn look(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
+    let named = names(client, wish).await?;
+    compare(client, wish, &named).await
+}
+
+/// The named tables. From here on names mean one thing, and the catalogs print every other schema.
+async fn names(client: &Client, wish: &Wish) -> Result<Vec<u32>, ProtectError> {
+    let named = tables::find(client, wish).await?;
+    client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
+    Ok(named)
+}
+
 async fn settle(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
+    let named = names(client, wish).await?;
     let mut done = Vec::new();
     for _ in 0..ROUNDS {
-        let plan = compare(client, wish).await?;
+        let plan = compare(client, wish, &named).await?;
         if plan.steps.is_empty() {
             return Ok(Plan { steps: done, ..plan });
         }
@@ -139,7 +152,7 @@ async fn settle(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
             done.push(step);
         }
     }
-    let left = compare(client, wish).await?;
+    let left = compare(client, wish, &named).await?;
     if left.steps.is_empty() {
         return Ok(Plan { steps: done, ..left });
     }
@@ -159,14 +172,11 @@ async fn execute(client: &Client, sql: &Sql, wish: &Wish) -> Result<(), ProtectE
     outcome.map_err(|source| ProtectError::Statement { statement: sql.to_string(), source })
 }
 
-async fn compare(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
-    let named = tables::find(client, wish).await?;
-    // From here on names mean one thing, and the catalogs print every other schema.
-    client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
+async fn compare(client: &Client, wish: &Wish, named: &[u32]) -> Result<Plan, ProtectError> {
     let role = schema::login_role(client, wish).await?;
     let mut plan = Plan::default();
     schema::compare(client, wish, &role, &mut plan).await?;
-    tables::compare(client, wish, (&role, &named), &mut plan).await?;
+    tables::compare(client, wish, (&role, named), &mut plan).await?;
     canary::compare(client, wish, &role, &mut plan).await?;
     Ok(plan)
 }

@@ -179,6 +179,8 @@ async fn compare_privileges(client: &Client, role: &str, plan: &mut Plan) -> Res
                      FROM unnest($1::text[], $2::bool[]) AS f (s, d) JOIN pg_proc p ON p.oid = to_regprocedure(s)
                      UNION ALL SELECT 'TABLE pgtenant.key', false, true, relowner, coalesce(relacl, acldefault('r', relowner))
                      FROM pg_class WHERE oid = to_regclass('pgtenant.key')
+                     UNION ALL SELECT 'TABLE pgtenant.key', false, true, relowner, attacl
+                     FROM pg_class c JOIN pg_attribute ON attrelid = c.oid WHERE c.oid = to_regclass('pgtenant.key')
                      UNION ALL SELECT 'SCHEMA pgtenant', true, false, nspowner, coalesce(nspacl, acldefault('n', nspowner))
                      FROM pg_namespace WHERE nspname = 'pgtenant') AS o (object, is_door, is_table, owner, acl)
                CROSS JOIN LATERAL aclexplode(acl)

@@ -179,6 +179,10 @@ async fn what_was_changed_since_is_found_and_mended() {
         ("ALTER FUNCTION pgtenant.current_tenant SECURITY INVOKER", "FUNCTION pgtenant.current_tenant"),
         ("DELETE FROM pgtenant.key", "pgtenant.add_key"),
         ("GRANT CREATE ON DATABASE app TO PUBLIC", "REVOKE CREATE ON DATABASE app FROM PUBLIC"),
+        ("GRANT CREATE ON DATABASE app TO app", "REVOKE CREATE ON DATABASE app FROM app"),
+        ("GRANT CREATE ON SCHEMA public TO app", "REVOKE CREATE ON SCHEMA public FROM app"),
+        ("GRANT SELECT (kid, ipad) ON pgtenant.key TO app", "REVOKE ALL ON TABLE pgtenant.key FROM app"),
+        ("GRANT SELECT (opad) ON pgtenant.key TO PUBLIC", "REVOKE ALL ON TABLE pgtenant.key FROM PUBLIC"),
     ];
     for (change, wanted) in changes {
         cluster.execute(change).await;
@@ -323,6 +327,9 @@ async fn columns_of_other_types_and_slow_policies_are_served_and_each_tenant_see
                  CREATE TABLE by_varchar (tenant_id varchar(40), n int);
                  CREATE TABLE by_char (tenant_id char(1), n int);
                  CREATE TABLE by_domain (tenant_id tenant_key, n int);
+                 CREATE DOMAIN number AS int;
+                 CREATE DOMAIN tenant_number AS number;
+                 CREATE TABLE by_nested (tenant_id tenant_number, n int);
                  CREATE TABLE \"by Name\" (tenant_id name, n int);
                  INSERT INTO by_int VALUES (7, 1), (8, 2);
                  INSERT INTO by_big VALUES (7, 1), (8, 2);
@@ -330,8 +337,9 @@ async fn columns_of_other_types_and_slow_policies_are_served_and_each_tenant_see
                  INSERT INTO by_varchar VALUES ('7', 1), ('8', 2);
                  INSERT INTO by_char VALUES ('7', 1), ('8', 2);
                  INSERT INTO by_domain VALUES ('7', 1), ('8', 2);
+                 INSERT INTO by_nested VALUES (7, 1), (8, 2);
                  INSERT INTO \"by Name\" VALUES ('7', 1), ('8', 2);
-                 GRANT ALL ON by_uuid, by_int, by_big, by_enum, by_varchar, by_char, by_domain, \"by Name\" TO app"
+                 GRANT ALL ON by_uuid, by_int, by_big, by_enum, by_varchar, by_char, by_domain, by_nested, \"by Name\" TO app"
             ))
             .await;
         let (_, text) = protect(&cluster, &[]);
@@ -340,7 +348,9 @@ async fn columns_of_other_types_and_slow_policies_are_served_and_each_tenant_see
         install(&cluster);
         let client = login(&cluster).await;
         let seven = proof_for(&client, KEY, "7", 30).await;
-        for table in ["by_int", "by_big", "by_enum", "by_varchar", "by_char", "by_domain", "\"by Name\""] {
+        for table in
+            ["by_int", "by_big", "by_enum", "by_varchar", "by_char", "by_domain", "by_nested", "\"by Name\""]
+        {
             let sql = format!("SELECT n FROM {table}");
             assert_eq!(under(&client, "7", &seven, &sql).await.unwrap(), ["1"], "{table}");
             let sql = format!("UPDATE {table} SET n = n + 1 WHERE tenant_id = '8' RETURNING n");
@@ -358,6 +368,87 @@ async fn columns_of_other_types_and_slow_policies_are_served_and_each_tenant_see
 }
 
 #[tokio::test]
+async fn ids_that_differ_behind_the_length_of_a_name_stay_apart() {
+    let cluster = Cluster::start().await;
+    cluster
+        .execute(
+            "SET ROLE app_owner;
+             CREATE TABLE by_name (tenant_id name);
+             INSERT INTO by_name VALUES (repeat('t', 63));
+             GRANT SELECT ON by_name TO app",
+        )
+        .await;
+    install(&cluster);
+    let client = login(&cluster).await;
+    for (id, wanted) in [("t".repeat(63), 1), ("t".repeat(64), 0)] {
+        let proof = proof_for(&client, KEY, &id, 30).await;
+        let seen = under(&client, &id, &proof, "SELECT tenant_id FROM by_name").await.unwrap();
+        assert_eq!(seen.len(), wanted, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_reached_through_a_view_or_below_a_named_table_is_protected_too() {
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        cluster
+            .execute(
+                "SET ROLE app_owner;
+                 CREATE SCHEMA vault;
+                 CREATE TABLE vault.behind (tenant_id text, n int);
+                 INSERT INTO vault.behind VALUES ('acme', 1), ('globex', 2);
+                 CREATE VIEW vault.inner AS SELECT * FROM vault.behind;
+                 CREATE VIEW front AS SELECT tenant_id, n FROM vault.inner;
+                 CREATE TABLE vault.unseen (tenant_id text);
+                 CREATE TABLE above (tenant_id text, n int) PARTITION BY LIST (n);
+                 CREATE TABLE middle PARTITION OF above FOR VALUES IN (1, 2) PARTITION BY LIST (n);
+                 CREATE TABLE below PARTITION OF middle FOR VALUES IN (1, 2);
+                 CREATE TABLE aside PARTITION OF above DEFAULT;
+                 INSERT INTO above VALUES ('acme', 1), ('globex', 2);
+                 GRANT SELECT, INSERT ON front, above, below TO app",
+            )
+            .await;
+        let (code, text) = protect(&cluster, &["--apply", "--table", "above"]);
+        assert_eq!(code, 0, "{text}");
+        let client = login(&cluster).await;
+        let acme = proof_for(&client, KEY, "acme", 30).await;
+        for table in ["above", "below"] {
+            let sql = format!("SELECT n FROM {table}");
+            assert_eq!(under(&client, "acme", &acme, &sql).await.unwrap(), ["1"], "{table}");
+        }
+        assert!(!text.contains("aside"), "nobody reaches it but through its parent: {text}");
+        install(&cluster);
+        assert_eq!(under(&client, "acme", &acme, "SELECT n FROM front").await.unwrap(), ["1"]);
+        let foreign = "INSERT INTO front VALUES ('globex', 3)";
+        assert_eq!(under(&client, "acme", &acme, foreign).await, Err("42501".to_owned()));
+        assert_eq!(first_column(&client, "SELECT n FROM front").await, Err("28000".to_owned()));
+        let unseen = "SELECT relrowsecurity FROM pg_class WHERE relname = 'unseen'";
+        assert_eq!(cluster.value(unseen).await, "f", "nobody reaches it");
+    }
+}
+
+#[tokio::test]
+async fn foreign_keys_between_protected_tables_still_hold_and_cascade() {
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        cluster
+            .execute(
+                "SET ROLE app_owner;
+                 CREATE TABLE parent (tenant_id text, id int, PRIMARY KEY (tenant_id, id));
+                 CREATE TABLE child (tenant_id text, id int, FOREIGN KEY (tenant_id, id) REFERENCES parent ON DELETE CASCADE);
+                 GRANT SELECT, INSERT, DELETE ON parent, child TO app",
+            )
+            .await;
+        install(&cluster);
+        let client = login(&cluster).await;
+        let acme = proof_for(&client, KEY, "acme", 30).await;
+        let sql = "INSERT INTO parent VALUES ('acme', 1); INSERT INTO child VALUES ('acme', 1);
+                   DELETE FROM parent; SELECT count(*) FROM child";
+        assert_eq!(under(&client, "acme", &acme, sql).await.unwrap(), ["0"]);
+        let orphan = "INSERT INTO child VALUES ('acme', 2)";
+        assert_eq!(under(&client, "acme", &acme, orphan).await, Err("23503".to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn the_canary_has_a_row_for_each_of_its_tenants() {
     let cluster = Cluster::start().await;
     let change = |config: &mut Config| {
@@ -367,6 +458,22 @@ async fn the_canary_has_a_row_for_each_of_its_tenants() {
     assert_eq!(code, 0, "{text}");
     let (code, text) = protect_as(&cluster, &[], change);
     assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
+    for weaker in [
+        "ALTER POLICY pgtenant_pin ON pgtenant.canary USING (true)",
+        "ALTER POLICY pgtenant_pin ON pgtenant.canary TO app_owner",
+        "ALTER POLICY pgtenant_tenant ON pgtenant.canary USING (false)",
+        "GRANT TRUNCATE ON pgtenant.canary TO app",
+        "GRANT UPDATE (tenant_id) ON pgtenant.canary TO PUBLIC",
+    ] {
+        cluster.execute(weaker).await;
+        let (code, text) = protect_as(&cluster, &[], change);
+        assert!(
+            code == 1 && text.contains("CREATE POLICY pgtenant_pin ON pgtenant.canary"),
+            "{weaker}: {text}"
+        );
+        let (code, text) = protect_as(&cluster, &["--apply"], change);
+        assert_eq!(code, 0, "{weaker}: {text}");
+    }
     let client = login(&cluster).await;
     for tenant in ["acme", "globex"] {
         let proof = proof_for(&client, KEY, tenant, 30).await;
@@ -460,7 +567,7 @@ async fn no_plan_shows_a_key() {
     });
     let good = proof_for(&client, KEY, "acme", 30).await;
     client
-        .batch_execute("SET client_min_messages = log; SET debug_pretty_print = off; SET debug_print_plan = on; SET debug_print_parse = on; SET debug_print_rewritten = on")
+        .batch_execute("SET client_min_messages = log; SET debug_pretty_print = off; SET plan_cache_mode = force_custom_plan; SET debug_print_plan = on; SET debug_print_parse = on; SET debug_print_rewritten = on")
         .await
         .unwrap();
     assert!(!under(&client, "acme", &good, "SELECT body FROM notes").await.unwrap().is_empty());
