@@ -163,8 +163,11 @@ pub(super) async fn self_test(client: &Client, tenancy: &Tenancy) -> Vec<Finding
     };
     match protect::self_test(client, key).await {
         Ok(SelfTest::Holds) => Vec::new(),
-        Ok(SelfTest::Leaks) => {
-            let message = "the pin does not hold on this server: another tenant's rows were seen".to_owned();
+        Ok(SelfTest::Leaks(tries)) => {
+            let message = format!(
+                "the pin does not hold on this server: another tenant's rows were seen ({})",
+                tries.join(", ")
+            );
             vec![SELF_TEST.found(Critical, "seal", message, "report this with the server's version")]
         }
         Ok(SelfTest::CannotRun(why)) => vec![could_not(why)],

@@ -14,45 +14,87 @@ use crate::seal::proof;
 pub enum SelfTest {
     /// Only the entered tenant's rows were seen or touched.
     Holds,
-    /// Another tenant's row was seen or touched.
-    Leaks,
+    /// Another tenant's row was seen or touched: by which of the tries.
+    Leaks(Vec<String>),
     /// It could not be tried, and why.
     CannotRun(String),
 }
 
-/// The pin as tenant tables have it.
+/// The pin of a text column, as tenant tables have it.
 pub const PIN: &str = "tenant_id = ANY (ARRAY[(SELECT pgtenant.current_tenant())])";
 
-const OWN: &str = "pgtenant probe a";
-const OTHER: &str = "pgtenant probe b";
+/// A type of column: its name, two tenants, and what their text is cast to.
+struct Kind {
+    name: &'static str,
+    own: &'static str,
+    other: &'static str,
+    cast: &'static str,
+}
+
+const KINDS: [Kind; 3] = [
+    Kind { name: "text", own: "pgtenant probe a", other: "pgtenant probe b", cast: "" },
+    Kind {
+        name: "uuid",
+        own: "11111111-1111-4111-8111-111111111111",
+        other: "22222222-2222-4222-8222-222222222222",
+        cast: "::uuid",
+    },
+    Kind { name: "bigint", own: "1000001", other: "1000002", cast: "::bigint" },
+];
 
 /// How long a proof of the test holds.
 const LIFETIME: Duration = Duration::from_secs(30);
 
-/// Rows of two tenants, mixed, under a policy in the usual form.
+/// Plans that read rows one by one: an index condition would be computed once, and hide what the test is for.
 const SETUP: &str = "
 SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL row_security = on;
 SET LOCAL enable_indexscan = off;
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_indexonlyscan = off;
-CREATE TEMP TABLE pgtenant_probe (tenant_id text, note int);
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off;
+SET LOCAL enable_material = off;";
+
+/// Rows of two tenants, mixed, under a policy in the usual form.
+const TABLE: &str = "
+CREATE TEMP TABLE pgtenant_probe (tenant_id {kind}, note int);
 INSERT INTO pg_temp.pgtenant_probe
-SELECT CASE WHEN n % 2 = 0 THEN 'pgtenant probe a' ELSE 'pgtenant probe b' END, n FROM generate_series(0, 9) AS n;
+SELECT (CASE WHEN n % 2 = 0 THEN '{own}' ELSE '{other}' END){cast}, n FROM generate_series(0, 9) AS n;
 ALTER TABLE pg_temp.pgtenant_probe ENABLE ROW LEVEL SECURITY;
 ALTER TABLE pg_temp.pgtenant_probe FORCE ROW LEVEL SECURITY;
-CREATE POLICY usual ON pg_temp.pgtenant_probe USING (tenant_id = current_setting('pgtenant_probe.tenant', true));";
+CREATE POLICY usual ON pg_temp.pgtenant_probe USING (tenant_id = current_setting('pgtenant_probe.tenant', true){cast});";
 
-/// What is tried; each starts with the own tenant in `pgtenant_probe.given`. The first column is whose row it was.
-const TRIES: [&str; 4] = [
-    "SELECT tenant_id, set_config('pgtenant_probe.given', 'pgtenant probe b', true)
-     FROM pg_temp.pgtenant_probe WHERE tenant_id = current_setting('pgtenant_probe.given')",
-    "DELETE FROM pg_temp.pgtenant_probe WHERE tenant_id = current_setting('pgtenant_probe.given')
-     RETURNING tenant_id, set_config('pgtenant_probe.given', 'pgtenant probe b', true)",
-    "UPDATE pg_temp.pgtenant_probe SET tenant_id = 'pgtenant probe a', note = -note WHERE tenant_id = current_setting('pgtenant_probe.given')
-     RETURNING CASE note % 2 WHEN 0 THEN 'pgtenant probe a' ELSE 'pgtenant probe b' END,
-     set_config('pgtenant_probe.given', 'pgtenant probe b', true)",
-    "SELECT tenant_id FROM pg_temp.pgtenant_probe",
+/// What is tried, each with a name; the own tenant stands in `pgtenant_probe.given` before. The first column is
+/// whose row it was.
+const TRIES: [(&str, &str); 6] = [
+    (
+        "read",
+        "SELECT tenant_id, set_config('pgtenant_probe.given', '{other}', true)
+         FROM pg_temp.pgtenant_probe WHERE tenant_id = current_setting('pgtenant_probe.given'){cast}",
+    ),
+    (
+        "lock",
+        "SELECT tenant_id, set_config('pgtenant_probe.given', '{other}', true)
+         FROM pg_temp.pgtenant_probe WHERE tenant_id = current_setting('pgtenant_probe.given'){cast} FOR UPDATE",
+    ),
+    (
+        "with",
+        "WITH p AS MATERIALIZED (SELECT tenant_id, set_config('pgtenant_probe.given', '{other}', true)
+             FROM pg_temp.pgtenant_probe WHERE tenant_id = current_setting('pgtenant_probe.given'){cast}) SELECT * FROM p",
+    ),
+    (
+        "delete",
+        "DELETE FROM pg_temp.pgtenant_probe WHERE tenant_id = current_setting('pgtenant_probe.given'){cast}
+         RETURNING tenant_id, set_config('pgtenant_probe.given', '{other}', true)",
+    ),
+    (
+        "update",
+        "UPDATE pg_temp.pgtenant_probe SET tenant_id = '{own}', note = -note
+         WHERE tenant_id = current_setting('pgtenant_probe.given'){cast}
+         RETURNING CASE note % 2 WHEN 0 THEN '{own}' ELSE '{other}' END, set_config('pgtenant_probe.given', '{other}', true)",
+    ),
+    ("bare", "SELECT tenant_id FROM pg_temp.pgtenant_probe"),
 ];
 
 /// Tries the pin as the login role, whose session this must be.
@@ -60,7 +102,8 @@ pub async fn self_test(client: &Client, key: &SealKey) -> Result<SelfTest, Error
     try_policies(client, key, Some(PIN)).await
 }
 
-/// Tries any boundary, or none beside the usual policy: so the test itself can be tested.
+/// Tries any boundary, or none beside the usual policy: so the test itself can be tested. It speaks of a text
+/// column `tenant_id`; for other types a cast is put behind `current_tenant()`, as `protect` does.
 pub async fn try_policies(client: &Client, key: &SealKey, boundary: Option<&str>) -> Result<SelfTest, Error> {
     client.batch_execute("BEGIN").await?;
     let outcome = attempt(client, key, boundary).await;
@@ -73,39 +116,55 @@ pub async fn try_policies(client: &Client, key: &SealKey, boundary: Option<&str>
 
 async fn attempt(client: &Client, key: &SealKey, boundary: Option<&str>) -> Result<SelfTest, Error> {
     client.batch_execute(SETUP).await?;
-    if let Some(boundary) = boundary {
-        let sql = format!(
-            "CREATE POLICY boundary ON pg_temp.pgtenant_probe AS RESTRICTIVE USING ({boundary}) WITH CHECK ({boundary})"
-        );
-        client.batch_execute(&sql).await?;
-    }
-    enter(client, key).await?;
-    for sql in TRIES {
-        client.batch_execute("SAVEPOINT attempt").await?;
-        let given = format!("SELECT set_config('pgtenant_probe.given', '{OWN}', true)");
-        client.batch_execute(&given).await?;
-        let owners = owners(client, sql).await?;
-        client.batch_execute("ROLLBACK TO attempt").await?;
-        if owners.iter().any(|owner| owner == OTHER) {
-            return Ok(SelfTest::Leaks);
+    let mut leaks = Vec::new();
+    for kind in &KINDS {
+        client.batch_execute("SAVEPOINT kind").await?;
+        client.batch_execute(&kind.written(TABLE)).await?;
+        if let Some(boundary) = boundary {
+            let sealed = format!("(SELECT pgtenant.current_tenant()){}", kind.cast);
+            let boundary = boundary.replace("(SELECT pgtenant.current_tenant())", &sealed);
+            let sql = format!(
+                "CREATE POLICY boundary ON pg_temp.pgtenant_probe AS RESTRICTIVE USING ({boundary}) WITH CHECK ({boundary})"
+            );
+            client.batch_execute(&sql).await?;
         }
-        if owners.is_empty() {
-            return Ok(SelfTest::CannotRun("the entered tenant does not see its own rows".to_owned()));
+        enter(client, key, kind.own).await?;
+        for (name, sql) in TRIES {
+            client.batch_execute("SAVEPOINT attempt").await?;
+            let given = format!("SELECT set_config('pgtenant_probe.given', '{}', true)", kind.own);
+            client.batch_execute(&given).await?;
+            let owners = owners(client, &kind.written(sql)).await?;
+            client.batch_execute("ROLLBACK TO attempt").await?;
+            if owners.iter().any(|owner| owner == kind.other) {
+                leaks.push(format!("{name} {}", kind.name));
+            } else if owners.is_empty() {
+                let why = format!("the entered tenant does not see its own rows: {name} {}", kind.name);
+                return Ok(SelfTest::CannotRun(why));
+            }
         }
+        client.batch_execute("ROLLBACK TO kind").await?;
     }
-    Ok(SelfTest::Holds)
+    Ok(if leaks.is_empty() { SelfTest::Holds } else { SelfTest::Leaks(leaks) })
+}
+
+impl Kind {
+    fn written(&self, sql: &str) -> String {
+        let filled =
+            [("{kind}", self.name), ("{own}", self.own), ("{other}", self.other), ("{cast}", self.cast)];
+        filled.iter().fold(sql.to_owned(), |sql, (mark, value)| sql.replace(mark, value))
+    }
 }
 
 /// Enters as one of the tenants with a proof as the proxy makes it.
-async fn enter(client: &Client, key: &SealKey) -> Result<(), Error> {
+async fn enter(client: &Client, key: &SealKey, own: &str) -> Result<(), Error> {
     let sql = "SELECT pg_backend_pid(), date_part('epoch', clock_timestamp())::int8";
     let row = client.query_one(sql, &[]).await?;
     let (pid, now): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
     let expiry = now.unsigned_abs().saturating_add(LIFETIME.as_secs());
-    let proof = proof(key, OWN, pid.unsigned_abs(), expiry);
+    let proof = proof(key, own, pid.unsigned_abs(), expiry);
     let enter = "SELECT pgtenant.enter($1, $2)";
-    client.query_typed(enter, &[(&OWN, Type::TEXT), (&proof, Type::TEXT)]).await?;
-    let usual = format!("SELECT set_config('pgtenant_probe.tenant', '{OWN}', true)");
+    client.query_typed(enter, &[(&own, Type::TEXT), (&proof, Type::TEXT)]).await?;
+    let usual = format!("SELECT set_config('pgtenant_probe.tenant', '{own}', true)");
     client.batch_execute(&usual).await
 }
 
@@ -116,4 +175,20 @@ async fn owners(client: &Client, sql: &str) -> Result<Vec<String>, Error> {
         _ => None,
     });
     Ok(rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::policy::Column;
+    use super::*;
+
+    #[test]
+    fn what_is_tried_is_the_pin_that_tables_get() {
+        for kind in &KINDS {
+            let cast = (!kind.cast.is_empty()).then(|| kind.name.to_owned());
+            let column = Column { name: "tenant_id".to_owned(), cast };
+            let tried = PIN.replace("current_tenant())", &format!("current_tenant()){}", kind.cast));
+            assert_eq!(tried, column.pin(), "{}", kind.name);
+        }
+    }
 }
