@@ -427,6 +427,39 @@ async fn what_is_reached_through_a_view_or_below_a_named_table_is_protected_too(
 }
 
 #[tokio::test]
+async fn the_doctor_asks_for_a_pin_behind_a_view_too() {
+    let cluster = Cluster::start().await;
+    cluster
+        .execute(
+            "SET ROLE app_owner;
+             CREATE SCHEMA vault;
+             CREATE TABLE vault.behind (tenant_id text);
+             ALTER TABLE vault.behind ENABLE ROW LEVEL SECURITY;
+             ALTER TABLE vault.behind FORCE ROW LEVEL SECURITY;
+             CREATE POLICY own ON vault.behind USING (tenant_id = current_setting('app.tenant_id', true));
+             CREATE VIEW front AS SELECT * FROM vault.behind;
+             GRANT SELECT ON front TO app",
+        )
+        .await;
+    let doctor = || {
+        let (_directory, path) = file(&cluster, |_| {});
+        run(&["doctor", "--config", &path]).1
+    };
+    let is_told = |report: &str| {
+        report
+            .lines()
+            .any(|line| line.contains("- vault.behind") && line.contains("has no restrictive policy"))
+    };
+    let (code, text) = protect(&cluster, &["--apply", "--table", "notes"]);
+    assert_eq!(code, 0, "{text}");
+    let before = doctor();
+    assert!(is_told(&before), "{before}");
+    install(&cluster);
+    let after = doctor();
+    assert!(after.contains("0 critical") && !is_told(&after), "{after}");
+}
+
+#[tokio::test]
 async fn foreign_keys_between_protected_tables_still_hold_and_cascade() {
     for cluster in [Cluster::start().await, Cluster::postgres18().await] {
         cluster

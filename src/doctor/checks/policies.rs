@@ -60,7 +60,10 @@ WHERE c.relrowsecurity AND p.polpermissive AND p.applies AND lower(p.qual) <> 'f
         "A policy written as a bare equality can be merged by the planner with a client's own condition, so the tenant check uses a form that is not merged.",
         r"SELECT c.oid::regclass::text AS object, 'has no restrictive policy that pins its rows to pgtenant.current_tenant()' AS message,
        format('pgtenant protect --table %s --apply', c.oid::regclass) AS fix
-FROM tenant_table c JOIN reach ON reach.relid = c.oid WHERE c.relrowsecurity AND c.oid NOT IN (SELECT relid FROM pinned)",
+FROM tenant_table c WHERE c.relrowsecurity AND c.oid NOT IN (SELECT relid FROM pinned)
+  -- What a view reads needs no privilege of the login role.
+  AND c.oid IN (SELECT relid FROM reach UNION ALL
+      SELECT reads.relid FROM reads JOIN reach ON reach.relid = reads.viewid JOIN rel v ON v.oid = reads.viewid AND v.relkind = 'v')",
     ),
     Check::new(
         ("D11", Rank::Sealed),
