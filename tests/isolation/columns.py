@@ -13,8 +13,10 @@ sys.path.append(str(ROOT / "tests" / "drivers"))
 from private import PostgreSQL, Stage, free_port, scram_verifier, wait_for_port  # noqa: E402
 from world import Login, Target, World  # noqa: E402
 
-# guard, context. The first is the measure of the attacks themselves: it must leak a lot.
+# guard, context. The first two are the measure of the attacks themselves, they must leak a lot: PostgreSQL alone with
+# an application that names its tenant after each login, and pgtenant without its defences.
 COLUMNS = {
+    "direct": None,
     "off-plain": ("off", "plain"),
     "off-sealed": ("off", "sealed"),
     "strict-plain": ("strict", "plain"),
@@ -35,35 +37,45 @@ GRANT CREATE, USAGE ON SCHEMA public TO app_owner;
 @contextmanager
 def column(name):
     """A world behind pgtenant, set up as the column says; everything ends with the block."""
-    guard, context = COLUMNS[name]
     with Stage(f"pgtenant-isolation-{name}-") as stage:
         try:
             cluster = PostgreSQL(stage, settings={"max_prepared_transactions": 5, "log_min_error_statement": "panic", "log_min_messages": "fatal", "jit": "off"})
             cluster.sql(ROLES, "postgres")
             # One iteration: a proxy built for debugging would else spend most of its time on logins to PostgreSQL.
             cluster.sql(f"ALTER ROLE app PASSWORD '{scram_verifier('app-secret', 1)}'", "postgres")
-            attacker, victim = Login("acme_app", "acme-secret", "app"), Login("globex_app", "globex-secret", "app")
-            ports = {"narrow": free_port(), "wide": free_port()}
-            target = Target(
-                narrow=("127.0.0.1", ports["narrow"]), wide=("127.0.0.1", ports["wide"]),
-                direct=(str(cluster.sockets), cluster.port), admin=Login("postgres", "", "app"),
-                attacker=attacker, victim=victim)
-            world = World(target)
-            world.make()
-            key = secrets.token_hex(32)
-            configs = {where: stage.write(f"{where}.toml", configuration(cluster, ports[where], size, (guard, context, key), (attacker, victim)))
-                       for where, size in (("narrow", 1), ("wide", 4))}
-            if context == "sealed":
-                protect(configs["narrow"])
-            world.settle()
-            for where, config in configs.items():
-                proxy = stage.start([binary(), "serve", "--config", config], f"{where}.log", env=SECRETS)
-                wait_for_port(ports[where], proxy, f"pgtenant\n{stage.tail(f'{where}.log')}")
-            yield world
+            yield through_pgtenant(stage, cluster, *COLUMNS[name]) if COLUMNS[name] else without_proxy(cluster)
         except Exception:
             for log in ("narrow.log", "wide.log", "postgres.log"):
                 print(f"--- end of {log}\n{stage.tail(log)}", file=sys.stderr, flush=True)
             raise
+
+
+def without_proxy(cluster):
+    place, login = ("127.0.0.1", cluster.port), Login("app", "app-secret", "app")
+    world = World(Target(narrow=place, wide=place, direct=(str(cluster.sockets), cluster.port), admin=Login("postgres", "", "app"),
+                         attacker=login, victim=login, enter="SET app.tenant_id = '{tenant}'"))
+    world.make()
+    world.settle()
+    return world
+
+
+def through_pgtenant(stage, cluster, guard, context):
+    attacker, victim = Login("acme_app", "acme-secret", "app"), Login("globex_app", "globex-secret", "app")
+    ports = {"narrow": free_port(), "wide": free_port()}
+    world = World(Target(
+        narrow=("127.0.0.1", ports["narrow"]), wide=("127.0.0.1", ports["wide"]), direct=(str(cluster.sockets), cluster.port),
+        admin=Login("postgres", "", "app"), attacker=attacker, victim=victim))
+    world.make()
+    key = secrets.token_hex(32)
+    configs = {where: stage.write(f"{where}.toml", configuration(cluster, ports[where], size, (guard, context, key), (attacker, victim)))
+               for where, size in (("narrow", 1), ("wide", 4))}
+    if context == "sealed":
+        protect(configs["narrow"])
+    world.settle()
+    for where, config in configs.items():
+        proxy = stage.start([binary(), "serve", "--config", config], f"{where}.log", env=SECRETS)
+        wait_for_port(ports[where], proxy, f"pgtenant ({where}.log)")
+    return world
 
 
 def binary():

@@ -19,10 +19,13 @@ def table(columns, attacks):
 
 
 def through(name, results, verbose=True):
-    lines = []
+    """Every attack that got through, why it may, and what each variant brought."""
+    expected, lines = tomllib.loads(EXPECTED.read_text()), []
+    may, why = expected.get(name, {}), expected.get("why", {})
     for result in results:
         if result["kinds"]:
-            lines.append(f"{name}: {result['id']} ({', '.join(result['kinds'])}): {result['title']}")
+            reason = why.get(may.get(result["id"], {}).get("why"), "") if "at_least" not in may else ""
+            lines.append(f"{name}: {result['id']} ({', '.join(result['kinds'])}): {result['title']}{reason and ' -- ' + reason}")
             if verbose:
                 for variant, what in result["variants"].items():
                     lines += [f"    {variant}: {kind}: {one}" for kind, found in what.items() for one in found[:3]]
@@ -33,6 +36,9 @@ def differences(name, results, is_whole=True):
     """Where a column differs from expected.toml, as sentences."""
     expected = tomllib.loads(EXPECTED.read_text()).get(name, {})
     found, wrong = {result["id"]: result["kinds"] for result in results}, []
+    if "at_least" in expected:
+        count = sum(map(bool, found.values()))
+        return [f"{name}: {count} attacks get through, at least {expected['at_least']} must"] if is_whole and count < expected["at_least"] else []
     for attack, kinds in found.items():
         may = expected.get(attack, {}).get("kinds", [])
         if kinds != may:

@@ -37,6 +37,7 @@ PROBE = [
     "SELECT * FROM session_left()",
     "SELECT lastval()",
 ]
+ATTACKER, VICTIM = 0, 1
 BUSY = "UPDATE orders SET note = note WHERE id = 1 /* @token@-busy */"
 
 
@@ -67,14 +68,13 @@ class Range:
 
     def victim(self, where):
         if where not in self.victims:
-            self.victims[where] = self.log_in(getattr(self.target, where), self.target.victim)
+            self.victims[where] = self.log_in(getattr(self.target, where), self.target.victim, VICTIM)
         return self.victims[where]
 
-    def log_in(self, place, login, startup=None):
+    def log_in(self, place, login, who, startup=None):
         client = Client(place, login, startup, self.target.patience)
-        if self.target.enter and login in (self.target.attacker, self.target.victim):
-            tenant = self.target.tenants[login == self.target.victim]
-            client.query(self.target.enter.replace("{tenant}", tenant))
+        if self.target.enter:
+            client.query(self.target.enter.replace("{tenant}", self.target.tenants[who]))
         return client
 
     def probed(self, where, protocol):
@@ -97,7 +97,7 @@ class Range:
                 # What the victim itself has left on a server may be gone: a pooler need not keep it.
                 if now not in (was, new) and not (outcome.changed and names_rows(sql)):
                     outcome.disturbed.append(f"{short(sql)}: {short(now)} in place of {short(was)}")
-            fresh = self.log_in(getattr(self.target, where), self.target.victim)
+            fresh = self.log_in(getattr(self.target, where), self.target.victim, VICTIM)
             first = fresh.run([self.probe[0]], protocol).told()
             if first != expected[0] and not outcome.changed:
                 outcome.disturbed.append(f"a fresh login sees {short(first)}")
@@ -226,7 +226,7 @@ class Trial:
             user = self.fill(login.get("user", own.user))
             words = type(own)(user, self.fill(login.get("password", own.password)), self.fill(login.get("database", own.database)))
             startup = {self.fill(key): self.fill(value) for key, value in login.get("startup", {}).items()}
-            self.clients[who] = self.range.log_in(self.place, words, startup)
+            self.clients[who] = self.range.log_in(self.place, words, ATTACKER, startup)
         return self.clients[who]
 
     def special(self, what, who):
@@ -269,7 +269,7 @@ class Trial:
 
     def victim_begins(self):
         self.world.hold_row()
-        self.busy = self.range.log_in(self.place, self.target.victim)
+        self.busy = self.range.log_in(self.place, self.target.victim, VICTIM)
         self.busy.tell(message(b"Q", self.fill(BUSY).encode() + b"\0"))
         self.saved["victim_pid"] = self.world.waiting_pid()
         self.saved["victim_key"] = self.busy.key[:4].hex() if self.busy.key else "0"
