@@ -17,7 +17,6 @@ test: setup-test
 	$(MAKE) unit
 	$(MAKE) lexer
 	$(MAKE) drivers
-	$(MAKE) isolation
 	$(MAKE) demo-once
 	@echo "all green"
 
