@@ -51,7 +51,7 @@ class World:
             "attacker": target.tenants[0], "victim": target.tenants[1], "role": target.role, "owner": target.owner,
             "setting": target.setting, "database": target.attacker.database, "token": self.token,
             "number": self.number, "large": str(LARGE_OBJECT), "attacker_user": target.attacker.user,
-            "victim_user": target.victim.user, "invoker": "", **target.words,
+            "victim_user": target.victim.user, "invoker": "", **bulk(), **target.words,
         }
         self.needles = needles(self.token) + [self.number.encode()]
         self.admin, self.holder = self.log_in(), self.log_in()
@@ -159,6 +159,15 @@ class World:
 
     def is_told(self, heard):
         return any(needle in heard for needle in self.needles)
+
+
+def bulk():
+    """Words for attacks by size, depth and repetition."""
+    return {
+        "wide": "w" * 200, "long": "l" * 9000, "mega": "m" * 1000000, "tag": "t" * 100, "ones": "1," * 1500,
+        "selects": "SELECT 1;" * 1000, "semicolons": ";" * 1000, "opens": "/*" * 1000, "closes": "*/" * 1000,
+        "parens": "(" * 500, "unparens": ")" * 500,
+    }
 
 
 def needles(token):
