@@ -242,7 +242,14 @@ def call(oid, *args):
     return message(b"F", struct.pack("!ihh", int(oid), 0, len(args)) + values + struct.pack("!h", 0))
 
 
+def startup(*words):
+    """A startup packet; an empty word ends its parameters, with more behind it."""
+    body = struct.pack("!i", 196608) + b"".join(text(word) for word in words) + b"\0"
+    return struct.pack("!i", len(body) + 4) + body
+
+
 FRAMES = {
+    "startup": startup,
     "query": lambda sql: message(b"Q", text(sql)),
     "parse": lambda name, sql: message(b"P", text(name) + text(sql) + b"\0\0"),
     "bind": lambda portal, name, *args: bind(portal, name, args),

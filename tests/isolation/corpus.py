@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 KEYS = {"id", "title", "steps", "spread", "where", "beside", "hold", "login", "seen_when", "disturbed_when", "leave",
         "protocols", "from", "until", "note"}
-STEP_KEYS = {"sql", "batch", "as", "args", "copy", "frames", "save", "cancel", "run", "settings"}
+STEP_KEYS = {"sql", "batch", "as", "args", "copy", "frames", "save", "cancel", "run", "raw"}
 WHO = {"attacker", "second", "victim", "admin"}
 
 # What every change of context is for: the other tenant's rows read, then written.
@@ -90,7 +90,7 @@ def attack(raw, family):
             refuse(f"step {step}")
     if raw.get("spread") and any(step.keys() != {"sql"} for step in steps):
         refuse("only plain SQL can be spread")
-    is_raw = any("frames" in step for step in steps) and not any("sql" in step or "batch" in step for step in steps)
+    is_raw = any("frames" in step or "raw" in step for step in steps) and not any("sql" in step or "batch" in step for step in steps)
     protocols = tuple(raw.get("protocols", ("simple",) if is_raw else ("simple", "extended")))
     rest = {key: raw[key] for key in ("spread", "where", "beside", "hold", "login", "seen_when", "disturbed_when", "leave") if key in raw}
     return Attack(raw["id"], family, raw["title"], steps, protocols=protocols, **rest)

@@ -9,7 +9,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
-from client import Client, Closed, cancel, message
+from client import QUIET, Client, Closed, cancel, frame, message, reach
 from world import changes
 
 # How a session looks from inside, with rows of its own and a write that is undone. A fresh one is the measure.
@@ -199,6 +199,8 @@ class Trial:
             return self.world.sql(self.fill(step["sql"]))
         if "cancel" in step:
             return self.cancel(step["cancel"])
+        if "raw" in step:
+            return self.raw(step["raw"])
         client = self.client(who)
         if "run" in step:
             return self.special(step["run"], who)
@@ -256,6 +258,17 @@ class Trial:
             text = "\n".join(str(value) for row in answer.rows for value in row)
             if re.search(self.fill(self.attack.disturbed_when), text):
                 outcome.disturbed.append(f"{short(step)}: /{self.attack.disturbed_when}/")
+
+    def raw(self, frames):
+        """A connection that does not log in: says this, and hears until it is quiet."""
+        with reach(self.place, self.target.patience) as line:
+            line.settimeout(2 * QUIET)
+            try:
+                line.sendall(b"".join(frame([self.fill(word) for word in words]) for words in frames))
+                while part := line.recv(65536):
+                    self.gone += part
+            except OSError:
+                pass
 
     def cancel(self, whose):
         """A cancel request: with the attacker's own key, or with the victim's process id and a guess."""
