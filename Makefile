@@ -17,6 +17,7 @@ test: setup-test
 	$(MAKE) unit
 	$(MAKE) lexer
 	$(MAKE) drivers
+	$(MAKE) isolation
 	$(MAKE) demo-once
 	@echo "all green"
 
