@@ -348,7 +348,7 @@ impl Conversation {
     }
 
     fn acknowledged(&mut self, tag: u8) -> Result<Fate, RelayFault> {
-        if matches!(self.ledger.front(), Some(Owed::Enter)) && tag != b'3' {
+        if matches!(self.ledger.front(), Some(Owed::Enter)) {
             return Ok(Fate::Swallow);
         }
         let shown = match (tag, self.ledger.pop()) {

@@ -162,7 +162,7 @@ impl Conversation {
     /// Chooses for the session between transactions, where no server is needed and the tenant may be on any; the
     /// answer's tag, or why not. None: the text is something else.
     pub fn choose_between(&mut self, text: &[u8]) -> Option<Result<&'static str, Report>> {
-        if text.len() > MAX_CHOICE_BYTES || self.choice.chooser.is_none() {
+        if !may_choose(text) || self.choice.chooser.is_none() {
             return None;
         }
         let Verdict::Tenant(_, change) = guard::inspect(text, &self.rules) else { return None };
@@ -353,6 +353,14 @@ fn unreadable(why: &str) -> Report {
     Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "this change of tenant cannot be carried out")
         .detail(format!("The proxy carries it out, and {why}."))
         .hint("Use SET, or set_config with a text.")
+}
+
+/// Whether a text begins as SET and RESET do; another costs no closer look here. With a comment in front it is
+/// carried out on a server, like any choice in a transaction.
+fn may_choose(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    let begins = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    text.len() <= MAX_CHOICE_BYTES && (begins(b"set") || begins(b"reset"))
 }
 
 /// What a client without a tenant is told.

@@ -41,20 +41,26 @@ impl Statement {
         self.reading.survey
     }
 
+    fn key(&self) -> Key {
+        (self.text.clone(), self.types.clone(), self.reading.change.is_some())
+    }
+
     /// The text for servers.
     pub fn sent(&self) -> &[u8] {
         self.stand_in.as_deref().unwrap_or(&self.text)
     }
 }
 
-/// One id for each text with its types, process-wide. It holds a text as long as a client does.
+/// One id for each text with its types and reading, process-wide. It holds a text as long as a client does.
 #[derive(Debug, Default)]
 pub struct Interner {
     known: DashMap<Key, Arc<Statement>>,
     next: AtomicU64,
 }
 
-type Key = (Box<[u8]>, Box<[u8]>);
+/// Text, types, and whether it is a change of tenant for the proxy to carry out: the same text is one to a tenant's
+/// client and none to a maintenance user, and neither may run by the other's reading.
+type Key = (Box<[u8]>, Box<[u8]>, bool);
 
 impl Interner {
     /// A statement that is not shared: the unnamed one.
@@ -70,7 +76,7 @@ impl Interner {
 
     /// The statement of this text, shared by all clients that prepare it.
     pub fn intern(self: &Arc<Self>, text: &[u8], types: &[u8], reading: Reading) -> Named {
-        let entry = self.known.entry((text.into(), types.into()));
+        let entry = self.known.entry((text.into(), types.into(), reading.change.is_some()));
         let statement = Arc::clone(&entry.or_insert_with(|| self.single(text, types, reading)));
         Named { statement, interner: Arc::clone(self) }
     }
@@ -92,7 +98,7 @@ impl Named {
 
 impl Drop for Named {
     fn drop(&mut self) {
-        let key = (self.statement.text.clone(), self.statement.types.clone());
+        let key = self.statement.key();
         // The map's and this one: nobody else holds it.
         self.interner.known.remove_if(&key, |_, statement| Arc::strong_count(statement) <= 2);
     }

@@ -539,3 +539,44 @@ async fn where_the_reset_fails_nothing_of_the_next_tenant_is_run() {
     }
     assert!(proxy.log().contains("a server could not be reset"), "the fault was provoked");
 }
+
+#[tokio::test]
+async fn a_text_that_somebody_unguarded_has_prepared_is_read_by_each_clients_own_rules() {
+    let (_cluster, proxy) = one_server().await;
+    let choose = "SELECT set_config('app.tenant_id', $1, true)";
+    let mut migrate = proxy.link("migrate").await;
+    let prepared = migrate.ask([message::parse("same", choose), message::sync()].concat()).await;
+    assert_eq!(prepared.code(), None, "a maintenance user may: {prepared}");
+    let mut acme = proxy.link("acme_app").await;
+    let batch = [
+        message::parse("same", choose),
+        message::bind("", "same", &["globex"]),
+        message::execute("", 0),
+        message::unnamed("SELECT tenant_id FROM notes", &[]),
+        message::sync(),
+    ];
+    let answer = acme.ask(batch.concat()).await;
+    assert_eq!(answer.code().as_deref(), Some("42501"), "{answer}");
+    assert!(!answer.column().contains(&"globex".to_owned()), "{answer}");
+    // The other way round: a tenant's reading does not bind the maintenance user.
+    let own = [message::bind("", "same", &["globex"]), message::execute("", 0), message::sync()].concat();
+    assert_eq!(migrate.ask(own).await.code(), None);
+}
+
+#[tokio::test]
+async fn a_pipeline_that_fails_in_front_of_a_second_transaction_costs_no_server() {
+    let (_cluster, proxy) = one_server().await;
+    let mut acme = proxy.link("acme_app").await;
+    let server = acme.query("SELECT pg_backend_pid()").await.value();
+    for _ in 0..3 {
+        let batch = [
+            message::unnamed("SELECT 1/0", &[]),
+            message::unnamed("COMMIT", &[]),
+            message::unnamed("SELECT tenant_id FROM notes", &[]),
+            message::sync(),
+        ];
+        assert_eq!(acme.ask(batch.concat()).await.code().as_deref(), Some("22012"));
+        assert_eq!(acme.query(WHO).await.value(), "acme");
+        assert_eq!(acme.query("SELECT pg_backend_pid()").await.value(), server);
+    }
+}

@@ -137,6 +137,8 @@ impl Entry {
         // The texts differ for ids beyond ASCII, which are rare: those are not kept.
         let name = if tenant.is_ascii() { "pgtenant_enter" } else { "" };
         let (mut parse, mut run) = (Vec::new(), Vec::new());
+        // Whatever has the name goes first: ours, if it is not known whether it came to be, or a client's own.
+        encode::close(&mut parse, b'S', name);
         encode::parse(&mut parse, name, sql.as_bytes(), NO_TYPES);
         encode::bind_text_to(&mut run, name, parameters);
         encode::execute_unnamed(&mut run);
