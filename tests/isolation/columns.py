@@ -1,5 +1,6 @@
 """pgtenant in front of a private PostgreSQL, once for each combination of its lines of defence."""
 
+import json
 import os
 import secrets
 import subprocess
@@ -71,6 +72,8 @@ def through_pgtenant(stage, cluster, guard, context):
                for where, size in (("narrow", 1), ("wide", 4))}
     if context == "sealed":
         protect(configs["narrow"])
+        if guard == "strict":
+            mend(world, configs["narrow"])
     world.settle()
     for where, config in configs.items():
         proxy = stage.start([binary(), "serve", "--config", config], f"{where}.log", env=SECRETS)
@@ -89,6 +92,16 @@ def protect(config):
                               text=True, timeout=60, env={**os.environ, **SECRETS})
         if done.returncode != 0:
             raise RuntimeError(f"pgtenant protect as {user} ended with {done.returncode}: {done.stdout} {done.stderr}")
+
+
+def mend(world, config):
+    """What the doctor calls critical; with all lines of defence pgtenant does not serve before that is done."""
+    done = subprocess.run([binary(), "doctor", "--config", config, "--json"], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, **SECRETS})
+    for finding in json.loads(done.stdout):
+        if finding["severity"] == "critical":
+            print(f"mended as the doctor says: {finding['id']} {finding['object']}", flush=True)
+            world.sql(finding["fix"])
 
 
 def configuration(cluster, port, pool_size, tenancy, logins):

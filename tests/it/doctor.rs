@@ -118,6 +118,8 @@ async fn every_kind_of_fault_on(cluster: &Cluster) {
     for id in ["D04", "D09", "D12", "D13", "D14", "D15", "D17", "D41"] {
         assert!(found.iter().any(|one| one.id == id && one.severity == "critical"), "{id}");
     }
+    let obeying: Vec<_> = found.iter().filter(|one| one.id == "D26" && one.severity == "critical").collect();
+    assert!(obeying.len() == 3 && obeying.iter().all(|one| one.object.contains("d26_obeys")), "{obeying:#?}");
     // A table without the privilege to reach it is nobody's fault.
     assert!(!found.iter().any(|one| one.object == "faults.unreachable"));
 }

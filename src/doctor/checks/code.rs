@@ -49,18 +49,24 @@ WHERE v.relkind = 'm' AND NOT me.rolsuper",
     Check::new(
         ("D26", Rank::Always(Warning)),
         "functions that run SQL given as text or reach out",
-        "What they run cannot be inspected, and some of them run it as somebody else or somewhere else.",
-        r"SELECT format('function %s', p.oid::regprocedure) AS object,
-       coalesce('of the extension ' || quote_ident(e.extname) || ' runs SQL or reaches out', 'runs SQL that it puts together, or changes settings') AS message,
-       format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC, %I;', p.oid::regprocedure, me.rolname) AS fix
+        "What they run cannot be inspected, and some of them run it as somebody else or somewhere else. One that runs what \
+         its caller gives it undoes the guard, and what a role may do to itself no privilege takes away.",
+        r#"SELECT format('function %s', p.oid::regprocedure) AS object,
+       CASE WHEN e.extname IS NOT NULL THEN 'of the extension ' || quote_ident(e.extname) || ' runs SQL or reaches out'
+            WHEN x.obeys THEN 'runs any command that its caller gives it' ELSE 'runs SQL that it puts together, or changes settings' END AS message,
+       format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC, %I;', p.oid::regprocedure, me.rolname) AS fix,
+       CASE WHEN x.obeys THEN 'critical' ELSE 'warning' END AS severity
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace CROSS JOIN me
 LEFT JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' LEFT JOIN pg_extension e ON e.oid = d.refobjid
+CROSS JOIN LATERAL (SELECT e.extname IS NULL AND p.prolang IN (SELECT l.oid FROM pg_language l WHERE l.lanname = 'plpgsql') AND EXISTS (
+    SELECT FROM (SELECT '\$[0-9]+' UNION ALL SELECT regexp_replace(name, '([^[:alnum:]_])', '\\\1', 'g') FROM unnest(p.proargnames) AS name WHERE name <> '') AS given (name)
+    WHERE p.prosrc ~* ('\mexecute[\s(]+"?' || given.name || '"?[\s)]*(;|\minto\M|\musing\M|\mloop\M)')) AS obeys) x
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgtenant') AND NOT me.rolsuper
   AND has_function_privilege(me.oid, p.oid, 'EXECUTE') AND has_schema_privilege(me.oid, n.oid, 'USAGE')
   AND ((e.extname IN ('dblink', 'xml2', 'tablefunc', 'adminpack', 'pg_cron', 'http', 'pg_net', 'pg_background')
         AND p.proname ~ '^(dblink|crosstab|connectby|xpath_table|pg_file_|pg_logdir|schedule|http|pg_background)')
     OR (e.extname IS NULL AND p.prolang IN (SELECT l.oid FROM pg_language l WHERE l.lanname NOT IN ('internal', 'c', 'sql'))
-        AND p.prosrc ~* '\m(execute|set_config|dblink)\M'))",
+        AND p.prosrc ~* '\m(execute|set_config|dblink)\M'))"#,
     ),
     Check::new(
         ("D30", Rank::Always(Warning)),
