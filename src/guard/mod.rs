@@ -12,6 +12,8 @@ pub mod cache;
 
 pub mod change;
 
+pub mod footprint;
+
 pub mod setting;
 
 pub use cache::Verdicts;

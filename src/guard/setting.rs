@@ -133,6 +133,11 @@ impl Setting {
         Some(Self::named(&name))
     }
 
+    /// The name, unless it is no text.
+    pub(super) fn into_name(self) -> Option<String> {
+        String::from_utf8(self.0).ok()
+    }
+
     pub(super) fn is(&self, name: &str) -> bool {
         self.0 == name.as_bytes()
     }

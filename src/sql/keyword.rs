@@ -112,7 +112,11 @@ impl Keyword {
             |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|it| it.eq_ignore_ascii_case(prefix));
         if name.eq_ignore_ascii_case(b"pg_settings") {
             Self::PgSettings
-        } else if starts(b"pg_temp") || starts(b"pg_advisory_lock") || starts(b"pg_try_advisory_lock") {
+        } else if starts(b"pg_temp")
+            || starts(b"pg_advisory_lock")
+            || starts(b"pg_try_advisory_lock")
+            || starts(b"pg_advisory_unlock")
+        {
             Self::Lingering
         } else {
             Self::Other

@@ -1,0 +1,517 @@
+//! Reads what a text leaves in its session once it has run: the settings that it sets, and state that lives on one
+//! server only. Decides nothing, and may say too much: what really came to be is asked of the server.
+//! What functions, triggers and DO blocks leave behind stands in no text.
+
+use super::setting::{Setting, plain_literal};
+use crate::sql::keyword::Keyword;
+use crate::sql::lexer::{Lexer, Token, TokenKind};
+use crate::sql::words::folded;
+
+/// What a text may leave in its session.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Settings that it sets or resets for the session.
+    pub settings: Vec<Touch>,
+    /// State that cannot be carried to another server.
+    pub states: States,
+}
+
+/// A setting that is set or reset for the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touch {
+    /// Which.
+    pub name: Name,
+    /// Whether it returns to its default.
+    pub is_reset: bool,
+}
+
+/// Which setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Name {
+    /// The one of this name, in lower case.
+    Is(String),
+    /// The one that the parameter of this number names.
+    Parameter(u16),
+    /// All of them.
+    All,
+}
+
+/// A kind of session state that lives on one server only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// A temporary table, view, sequence, function or type.
+    Temporary,
+    /// A cursor WITH HOLD.
+    HeldCursor,
+    /// A session-level advisory lock.
+    AdvisoryLock,
+    /// LISTEN.
+    Listen,
+    /// A statement prepared by SQL.
+    Prepared,
+    /// SET ROLE or SET SESSION AUTHORIZATION.
+    Role,
+    /// LOAD.
+    Library,
+    /// A setting whose name cannot be told.
+    Setting,
+}
+
+/// Several of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct States(u8);
+
+// === impl State ===
+
+impl State {
+    /// All there are.
+    pub const ALL: [Self; 8] = [
+        Self::Temporary,
+        Self::HeldCursor,
+        Self::AdvisoryLock,
+        Self::Listen,
+        Self::Prepared,
+        Self::Role,
+        Self::Library,
+        Self::Setting,
+    ];
+
+    /// The name in metrics, logs and messages.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Temporary => "temporary",
+            Self::HeldCursor => "held-cursor",
+            Self::AdvisoryLock => "advisory-lock",
+            Self::Listen => "listen",
+            Self::Prepared => "prepared",
+            Self::Role => "role",
+            Self::Library => "library",
+            Self::Setting => "setting",
+        }
+    }
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+// === impl States ===
+
+impl States {
+    /// Whether there are none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether this one is among them.
+    pub const fn has(self, state: State) -> bool {
+        self.0 & state.bit() != 0
+    }
+
+    /// One more.
+    pub const fn add(&mut self, state: State) {
+        self.0 |= state.bit();
+    }
+
+    /// One less.
+    pub const fn remove(&mut self, state: State) {
+        self.0 &= !state.bit();
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = State> {
+        State::ALL.into_iter().filter(move |state| self.has(*state))
+    }
+}
+
+/// Reads a text. Total on any bytes.
+pub fn footprint(text: &[u8]) -> Footprint {
+    let mut found = Footprint::default();
+    let mut lexer = Lexer::new(text);
+    let mut statement = Statement::default();
+    let mut previous = Word::Other;
+    while let Some(token) = lexer.next() {
+        if token.kind == TokenKind::Semicolon {
+            statement = Statement::default();
+            previous = Word::Other;
+            continue;
+        }
+        let word = Word::of(&token);
+        if statement.count == 0 && token.kind != TokenKind::Open {
+            statement.first = word;
+            found.note_start(word, &lexer);
+        }
+        found.note_word(word, previous, &statement, &lexer);
+        statement.note(word);
+        if token.kind != TokenKind::Open || statement.count > 0 {
+            statement.count = statement.count.saturating_add(1);
+        }
+        previous = word;
+    }
+    found
+}
+
+/// The statement that is being read.
+#[derive(Debug, Default)]
+struct Statement {
+    first: Word,
+    /// Tokens so far.
+    count: usize,
+    /// Whether a WITH was the last word that matters in front of HOLD.
+    is_with: bool,
+}
+
+impl Statement {
+    fn note(&mut self, word: Word) {
+        match word {
+            Word::With => self.is_with = true,
+            Word::Without => self.is_with = false,
+            _ => {}
+        }
+    }
+}
+
+/// The words that matter here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Word {
+    #[default]
+    Other,
+    Create,
+    Declare,
+    Hold,
+    Into,
+    Listen,
+    Load,
+    Local,
+    LockFunction,
+    Prepare,
+    Reset,
+    Set,
+    SetConfig,
+    /// TEMP, TEMPORARY
+    Temporary,
+    /// `pg_temp`
+    TemporarySchema,
+    Transaction,
+    With,
+    Without,
+}
+
+impl Word {
+    fn of(token: &Token<'_>) -> Self {
+        let name = match token.kind {
+            TokenKind::Word => folded(token.bytes).into_owned(),
+            TokenKind::QuotedWord => {
+                token.bytes.get(1..token.bytes.len().saturating_sub(1)).unwrap_or_default().to_vec()
+            }
+            _ => return Self::Other,
+        };
+        match name.as_slice() {
+            b"set_config" => Self::SetConfig,
+            name if name.starts_with(b"pg_temp") => Self::TemporarySchema,
+            b"pg_advisory_lock"
+            | b"pg_advisory_lock_shared"
+            | b"pg_try_advisory_lock"
+            | b"pg_try_advisory_lock_shared" => Self::LockFunction,
+            _ if token.kind == TokenKind::QuotedWord => Self::Other,
+            b"create" => Self::Create,
+            b"declare" => Self::Declare,
+            b"hold" => Self::Hold,
+            b"into" => Self::Into,
+            b"listen" => Self::Listen,
+            b"load" => Self::Load,
+            b"global" | b"local" => Self::Local,
+            b"prepare" => Self::Prepare,
+            b"reset" => Self::Reset,
+            b"set" => Self::Set,
+            b"temp" | b"temporary" => Self::Temporary,
+            b"transaction" => Self::Transaction,
+            b"with" => Self::With,
+            b"without" => Self::Without,
+            _ => Self::Other,
+        }
+    }
+}
+
+// === impl Footprint ===
+
+impl Footprint {
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.settings.is_empty() && self.states.is_empty()
+    }
+
+    fn note_start(&mut self, first: Word, lexer: &Lexer<'_>) {
+        match first {
+            Word::Listen => self.states.add(State::Listen),
+            Word::Load => self.states.add(State::Library),
+            Word::Prepare if lexer.clone().next().is_none_or(|next| Word::of(&next) != Word::Transaction) => {
+                self.states.add(State::Prepared);
+            }
+            Word::Set => self.note_set(lexer.clone(), false),
+            Word::Reset => self.note_set(lexer.clone(), true),
+            _ => {}
+        }
+    }
+
+    fn note_word(&mut self, word: Word, previous: Word, statement: &Statement, lexer: &Lexer<'_>) {
+        match (word, statement.first) {
+            (Word::SetConfig, _) => self.note_set_config(lexer.clone()),
+            (Word::LockFunction, _) => self.states.add(State::AdvisoryLock),
+            (Word::Hold, Word::Declare) if statement.is_with => self.states.add(State::HeldCursor),
+            // CREATE [OR REPLACE] [LOCAL] TEMP
+            (Word::Temporary, Word::Create) if statement.count <= 4 => self.states.add(State::Temporary),
+            (Word::TemporarySchema, Word::Create) => self.states.add(State::Temporary),
+            (Word::Temporary | Word::TemporarySchema, _) if previous == Word::Into => {
+                self.states.add(State::Temporary);
+            }
+            (Word::Local, _) if previous == Word::Into => self.states.add(State::Temporary),
+            _ => {}
+        }
+    }
+
+    /// SET and RESET, behind the verb.
+    fn note_set(&mut self, mut lexer: Lexer<'_>, is_reset: bool) {
+        let words: Vec<Keyed> = lexer.clone().take(4).map(|token| Keyed::of(&token)).collect();
+        let mut words = words.as_slice();
+        if let [Keyed::Session, rest @ ..] = words
+            && !matches!(rest, [] | [Keyed::Sign, ..])
+        {
+            lexer.next();
+            words = rest;
+        }
+        match words {
+            [Keyed::Local, next, ..] if *next != Keyed::Sign => {}
+            [Keyed::Transaction | Keyed::Constraints | Keyed::Seed, ..] => {}
+            [Keyed::Characteristics, ..] => {
+                for name in ["isolation", "read_only", "deferrable"] {
+                    self.touch(format!("default_transaction_{name}"), is_reset);
+                }
+            }
+            [Keyed::Authorization, ..] | [Keyed::Session, Keyed::Authorization, ..] | [Keyed::Role, ..] => {
+                self.states.add(State::Role);
+            }
+            [Keyed::Time, Keyed::Zone, ..] => self.touch("timezone".to_owned(), is_reset),
+            [Keyed::Names, ..] => self.touch("client_encoding".to_owned(), is_reset),
+            [Keyed::Schema, ..] => self.touch("search_path".to_owned(), is_reset),
+            [Keyed::Xml, Keyed::Option, ..] => self.touch("xmloption".to_owned(), is_reset),
+            [Keyed::All, ..] if is_reset => self.settings.push(Touch { name: Name::All, is_reset }),
+            _ => {
+                let name = Setting::read_name(&mut lexer).and_then(Setting::into_name);
+                match name {
+                    Some(name) => self.touch(name, is_reset),
+                    None => self.states.add(State::Setting),
+                }
+            }
+        }
+    }
+
+    /// The function, behind its name.
+    fn note_set_config(&mut self, mut lexer: Lexer<'_>) {
+        if lexer.next().is_none_or(|token| token.kind != TokenKind::Open) {
+            return;
+        }
+        let Some(name) = lexer.next() else { return };
+        // A name that something is done to is another name.
+        let mut behind = lexer.clone().skip_while(|token| is_text_cast(token));
+        let is_whole = behind.next().is_some_and(|token| token.kind == TokenKind::Comma);
+        let mut depth = 0_usize;
+        let last = lexer
+            .skip_while(|token| token.kind != TokenKind::Comma)
+            .skip(1)
+            .skip_while(|token| {
+                match token.kind {
+                    TokenKind::Open => depth = depth.saturating_add(1),
+                    TokenKind::Close => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+                depth > 0 || token.kind != TokenKind::Comma
+            })
+            .nth(1);
+        if last.is_some_and(|token| {
+            Keyword::of(token.bytes) == Keyword::Other && token.bytes.eq_ignore_ascii_case(b"true")
+        }) {
+            return;
+        }
+        match (plain_literal(&name), name.kind) {
+            (Some(literal), _) if is_whole => match String::from_utf8(literal.to_ascii_lowercase()) {
+                Ok(name) => self.touch(name, false),
+                Err(_) => self.states.add(State::Setting),
+            },
+            (None, TokenKind::Parameter) if is_whole => {
+                let digits = name.bytes.get(1..).and_then(|digits| std::str::from_utf8(digits).ok());
+                match digits.and_then(|digits| digits.parse().ok()) {
+                    Some(number) => {
+                        self.settings.push(Touch { name: Name::Parameter(number), is_reset: false });
+                    }
+                    None => self.states.add(State::Setting),
+                }
+            }
+            _ => self.states.add(State::Setting),
+        }
+    }
+
+    fn touch(&mut self, name: String, is_reset: bool) {
+        self.settings.push(Touch { name: Name::Is(name), is_reset });
+    }
+}
+
+/// `::text` and what else a name may be cast to without becoming another.
+fn is_text_cast(token: &Token<'_>) -> bool {
+    token.bytes == b":"
+        || ["text", "varchar"].iter().any(|name| token.bytes.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// The words behind SET that are not a setting's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keyed {
+    All,
+    Authorization,
+    Characteristics,
+    Constraints,
+    Local,
+    Names,
+    Option,
+    Role,
+    Schema,
+    Seed,
+    Session,
+    /// `=`, `.`, TO
+    Sign,
+    Time,
+    Transaction,
+    Xml,
+    Zone,
+    Other,
+}
+
+impl Keyed {
+    fn of(token: &Token<'_>) -> Self {
+        if token.kind == TokenKind::Dot || token.bytes == b"=" {
+            return Self::Sign;
+        }
+        if token.kind != TokenKind::Word {
+            return Self::Other;
+        }
+        match token.bytes.to_ascii_lowercase().as_slice() {
+            b"all" => Self::All,
+            b"authorization" => Self::Authorization,
+            b"characteristics" => Self::Characteristics,
+            b"constraints" => Self::Constraints,
+            b"local" => Self::Local,
+            b"names" => Self::Names,
+            b"option" => Self::Option,
+            b"role" => Self::Role,
+            b"schema" => Self::Schema,
+            b"seed" => Self::Seed,
+            b"session" => Self::Session,
+            b"time" => Self::Time,
+            b"to" => Self::Sign,
+            b"transaction" => Self::Transaction,
+            b"xml" => Self::Xml,
+            b"zone" => Self::Zone,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Vec<String> {
+        let found = footprint(text.as_bytes());
+        let shown = |touch: &Touch| {
+            let name = match &touch.name {
+                Name::Is(name) => name.clone(),
+                Name::Parameter(number) => format!("${number}"),
+                Name::All => "*".to_owned(),
+            };
+            if touch.is_reset { format!("-{name}") } else { name }
+        };
+        found.settings.iter().map(shown).collect()
+    }
+
+    fn states(text: &str) -> Vec<&'static str> {
+        footprint(text.as_bytes()).states.iter().map(State::label).collect()
+    }
+
+    #[test]
+    fn settings_are_found_in_every_form_and_local_ones_are_not() {
+        for (text, expected) in [
+            ("SET work_mem = '1MB'", &["work_mem"][..]),
+            ("set /* x */ session Work_Mem TO 1", &["work_mem"]),
+            ("SET app.Color TO 'red'", &["app.color"]),
+            ("SET \"App\".\"Color\" TO 'red'", &["app.color"]),
+            ("SET session.x = 1", &["session.x"]),
+            ("SET local.x = 1", &["local.x"]),
+            ("SET LOCAL work_mem = 1", &[]),
+            (
+                "SET TIME ZONE 'UTC'; SET NAMES 'UTF8'; SET SCHEMA 'x'",
+                &["timezone", "client_encoding", "search_path"],
+            ),
+            ("SET SESSION TIME ZONE LOCAL", &["timezone"]),
+            ("SET XML OPTION DOCUMENT", &["xmloption"]),
+            ("SET time = 1", &["time"]),
+            (
+                "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+                &[
+                    "default_transaction_isolation",
+                    "default_transaction_read_only",
+                    "default_transaction_deferrable",
+                ],
+            ),
+            ("SET TRANSACTION READ ONLY; SET CONSTRAINTS ALL DEFERRED; SET SEED TO 0.1", &[]),
+            ("RESET work_mem; RESET ALL", &["-work_mem", "-*"]),
+            ("RESET TIME ZONE", &["-timezone"]),
+            ("SELECT set_config('a.b', 'x', false)", &["a.b"]),
+            ("SELECT pg_catalog.set_config('A'::text, f(1, 2), $1)", &["a"]),
+            ("SELECT \"set_config\"($2, $1, false)", &["$2"]),
+            ("SELECT set_config('a.b', f(1, true), TRUE)", &[]),
+            ("SELECT 1; SELECT 'SET x = 1' /* SET y = 1 */", &[]),
+            ("UPDATE t SET work_mem = 1", &[]),
+        ] {
+            assert_eq!(settings(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn state_of_one_server_is_found_by_the_statement_that_makes_it() {
+        for (text, expected) in [
+            ("CREATE TEMP TABLE x (a int)", &["temporary"][..]),
+            ("create or replace local temporary view x as select 1", &["temporary"]),
+            ("CREATE TABLE pg_temp.x (a int)", &["temporary"]),
+            ("SELECT 1 AS a INTO TEMP x", &["temporary"]),
+            ("SELECT 1 AS a INTO LOCAL TEMPORARY x", &["temporary"]),
+            ("CREATE TABLE weather (city text, temp int)", &[]),
+            ("SELECT temp FROM weather", &[]),
+            ("SELECT * FROM pg_temp.x", &[]),
+            ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", &["held-cursor"]),
+            ("DECLARE c CURSOR WITHOUT HOLD FOR WITH x AS (SELECT 1) SELECT * FROM x", &[]),
+            ("DECLARE c CURSOR FOR SELECT 1 AS hold", &[]),
+            ("SELECT 1; SELECT pg_try_advisory_lock(1)", &["advisory-lock"]),
+            ("SELECT pg_advisory_xact_lock(1), pg_advisory_unlock(1)", &[]),
+            ("LISTEN x", &["listen"]),
+            ("LOAD 'auto_explain'", &["library"]),
+            ("PREPARE x AS SELECT 1", &["prepared"]),
+            ("PREPARE TRANSACTION 'x'", &[]),
+            ("SET ROLE x", &["role"]),
+            ("SET SESSION ROLE x", &["role"]),
+            ("SET SESSION AUTHORIZATION x", &["role"]),
+            ("SET SESSION SESSION AUTHORIZATION x", &["role"]),
+            ("SELECT set_config(name, value, false) FROM t", &["setting"]),
+            ("SELECT set_config('a' || 'b', 'c', false)", &["setting"]),
+            ("SELECT set_config($1 || 'b', 'c', false)", &["setting"]),
+            ("SELECT 'LISTEN x'", &[]),
+        ] {
+            assert_eq!(states(text), expected, "{text}");
+        }
+    }
+}
