@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::config::verifier_of;
-use crate::directory::{Canary, Directory, Grant, User};
+use crate::directory::{Canary, Directory, Grant, Pinning, PoolMode, User};
 use crate::names::{TenantId, UserName};
 use crate::net::stream::Stream;
 use crate::observability::metrics::{canary_down, canary_tripped, canary_up};
@@ -68,6 +68,8 @@ impl Probes {
                 verifier: verifier_of(&password)?,
                 grant: Grant::Tenant(tenant.clone()),
                 allow: Vec::new(),
+                pool_mode: PoolMode::default(),
+                pinning: Pinning::default(),
             };
             Some(Login { user: Arc::new(user), password: Secret::new(password) })
         };

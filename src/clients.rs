@@ -30,6 +30,7 @@ pub struct Clients {
 #[derive(Debug)]
 struct TenantState {
     clients: AtomicUsize,
+    pins: AtomicUsize,
     limits: ArcSwap<Limits>,
 }
 
@@ -86,21 +87,12 @@ impl Clients {
         let state = self.by_tenant.entry(tenant.id.clone()).or_insert_with(|| {
             Arc::new(TenantState {
                 clients: AtomicUsize::new(0),
+                pins: AtomicUsize::new(0),
                 limits: ArcSwap::from_pointee(tenant.limits),
             })
         });
         let state = Arc::clone(&state);
-        let (count, limit) = (&state.clients, tenant.limits.max_clients);
-        let mut now = count.load(Ordering::Relaxed);
-        loop {
-            if now >= limit {
-                return None;
-            }
-            match count.compare_exchange_weak(now, now + 1, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Some(TenantSeat(state)),
-                Err(changed) => now = changed,
-            }
-        }
+        count_one(&state.clients, tenant.limits.max_clients).then(|| TenantSeat(state))
     }
 
     /// A cancel request came in. Wrong ones are ignored, as PostgreSQL does.
@@ -153,6 +145,12 @@ impl Clients {
     pub fn count(&self) -> usize {
         self.by_process_id.len()
     }
+}
+
+/// One more, unless that would be one too many.
+fn count_one(count: &AtomicUsize, limit: usize) -> bool {
+    let more = |now| (now < limit).then_some(now + 1);
+    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
 }
 
 impl Client {
@@ -232,6 +230,21 @@ impl TenantSeat {
     pub fn limits(&self) -> Limits {
         **self.0.limits.load()
     }
+
+    /// Counts one pinned client of the tenant; none if that would be one too many.
+    pub fn pin(&self) -> Option<PinnedSeat> {
+        count_one(&self.0.pins, self.limits().max_pins).then(|| PinnedSeat(Arc::clone(&self.0)))
+    }
+}
+
+/// One of a tenant's clients that are pinned to a server.
+#[derive(Debug)]
+pub struct PinnedSeat(Arc<TenantState>);
+
+impl Drop for PinnedSeat {
+    fn drop(&mut self) {
+        self.0.pins.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for TenantSeat {
@@ -268,6 +281,7 @@ mod tests {
             limits: Limits {
                 max_clients: 2,
                 max_servers: 1,
+                max_pins: 1,
                 queue_timeout: std::time::Duration::ZERO,
                 statement_timeout: std::time::Duration::ZERO,
                 idle_transaction_timeout: std::time::Duration::ZERO,
@@ -279,5 +293,10 @@ mod tests {
         assert!(clients.join_tenant(&tenant).is_none());
         drop(first);
         assert!(clients.join_tenant(&tenant).is_some());
+        let seat = second.unwrap();
+        let pin = seat.pin();
+        assert!(pin.is_some() && seat.pin().is_none());
+        drop(pin);
+        assert!(seat.pin().is_some());
     }
 }

@@ -97,6 +97,8 @@ pub struct Limits {
     pub max_clients: usize,
     /// Server connections at one time, in each pool.
     pub max_servers: usize,
+    /// Clients pinned to a server at one time, then 53300.
+    pub max_pins: usize,
     /// Wait for a server, then 53300.
     pub queue_timeout: Duration,
     /// One statement, then 57014.
@@ -116,6 +118,30 @@ pub struct User {
     pub grant: Grant,
     /// Rules of the guard that do not hold for it.
     pub allow: Vec<&'static str>,
+    /// How long it keeps a server.
+    pub pool_mode: PoolMode,
+    /// What becomes of statements that would pin it to a server.
+    pub pinning: Pinning,
+}
+
+/// `user.pool_mode`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PoolMode {
+    /// For a transaction, or for as long as it is pinned.
+    #[default]
+    Transaction,
+    /// From its first transaction to its end.
+    Session,
+}
+
+/// `user.pinning`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pinning {
+    /// The client keeps the server while its state is there.
+    #[default]
+    Allow,
+    /// The statement is refused.
+    Refuse,
 }
 
 /// A SCRAM-SHA-256 verifier as `PostgreSQL` stores it in `pg_authid.rolpassword`.

@@ -28,6 +28,7 @@ use crate::net::Channel;
 use crate::net::stream::Stream;
 use crate::observability::metrics::{LoginOutcome, TenantLabels, early_error, login};
 use crate::relay::choice::{Acting, Chooser};
+use crate::relay::state::Policy;
 use crate::relay::{Conversation, Relay};
 use crate::session::{Alarm, End, Session, shutdown};
 use crate::startup::{Claim, Negotiator, Opening, StartupFault};
@@ -259,6 +260,8 @@ async fn welcome(
     channel.flush().await?;
     let client_key = u64::from(client.process_id());
     let limits = admission.acting.limits();
+    let user = identity.user();
+    let policy = Policy { pool_mode: user.pool_mode, pinning: user.pinning };
     tracing::debug!(user = %identity.user().name, "login accepted");
     Ok(Admitted {
         user: identity.user().name.clone(),
@@ -266,7 +269,7 @@ async fn welcome(
             client: channel,
             conversation: Conversation::new(
                 Arc::clone(&shared.relay),
-                admission.rules,
+                (admission.rules, policy),
                 (admission.acting, admission.chooser),
                 client_key,
                 admission.parameters,

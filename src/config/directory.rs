@@ -14,7 +14,7 @@ use super::verifier::{PlainPasswords, verifier};
 use crate::guard;
 use crate::names::{TenantId, UpstreamName, UserName};
 use crate::tenant::{
-    ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Tenancy, Tenant, User,
+    ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Pinning, PoolMode, Tenancy, Tenant, User,
 };
 
 /// Names that others may refer to, in the file's order.
@@ -141,6 +141,7 @@ fn context(section: &Section<'_>) -> Option<ContextMode> {
 const DEFAULTS: Limits = Limits {
     max_clients: 200,
     max_servers: 10,
+    max_pins: 5,
     queue_timeout: Duration::from_secs(5),
     statement_timeout: Duration::from_secs(30),
     idle_transaction_timeout: Duration::ZERO,
@@ -151,6 +152,7 @@ fn limits(section: &Section<'_>, base: Limits) -> Limits {
     Limits {
         max_clients: section.count("max_clients", base.max_clients, 1..=MAX_CLIENTS),
         max_servers: section.count("max_servers", base.max_servers, 1..=MAX_SERVERS),
+        max_pins: section.count("max_pins", base.max_pins, 0..=MAX_SERVERS),
         queue_timeout: section.duration("queue_timeout", base.queue_timeout, any.clone()),
         statement_timeout: section.duration("statement_timeout", base.statement_timeout, any.clone()),
         idle_transaction_timeout: section.duration(
@@ -198,7 +200,11 @@ fn user(section: &Section<'_>, plain: PlainPasswords, grants: &Grants<'_>) -> Op
     let verifier = password.and_then(|text| section.accept("password", verifier(text.expose(), plain)));
     let grant = grant(section, grants);
     let allow = allowed_rules(section);
-    Some(User { name: name?, verifier: verifier?, grant: grant?, allow })
+    let modes = [("transaction", PoolMode::Transaction), ("session", PoolMode::Session)];
+    let pool_mode = section.choice("pool_mode", &modes.map(|(word, mode)| (word, Some(mode)))).unwrap_or_default();
+    let pinnings = [("allow", Pinning::Allow), ("refuse", Pinning::Refuse)];
+    let pinning = section.choice("pinning", &pinnings.map(|(word, pinning)| (word, Some(pinning)))).unwrap_or_default();
+    Some(User { name: name?, verifier: verifier?, grant: grant?, allow, pool_mode, pinning })
 }
 
 /// Rules of the guard that do not hold for a user.

@@ -121,6 +121,7 @@ pub(super) static DEFAULTS: Keys = Keys {
     keys: &[
         live("max_clients"),
         live("max_servers"),
+        live("max_pins"),
         live("queue_timeout"),
         live("statement_timeout"),
         live("idle_transaction_timeout"),
@@ -135,6 +136,7 @@ pub(super) static TENANT: Keys = Keys {
         live("isolation"),
         live("max_clients"),
         live("max_servers"),
+        live("max_pins"),
         live("queue_timeout"),
         live("statement_timeout"),
         live("idle_transaction_timeout"),
@@ -151,6 +153,8 @@ pub(super) static USER: Keys = Keys {
         live("maintenance"),
         live("operator"),
         live("allow"),
+        live("pool_mode"),
+        live("pinning"),
     ],
 };
 

@@ -296,7 +296,12 @@ impl Footprint {
                 }
             }
             [Keyed::Authorization, ..] | [Keyed::Session, Keyed::Authorization, ..] | [Keyed::Role, ..] => {
-                self.states.add(State::Role);
+                // SET ROLE NONE, SET SESSION AUTHORIZATION DEFAULT
+                let value = lexer.take_while(|token| token.kind != TokenKind::Semicolon).last();
+                let returns = value.is_some_and(|token| Keyed::of(&token) == Keyed::Nobody);
+                if !is_reset && !returns {
+                    self.states.add(State::Role);
+                }
             }
             [Keyed::Time, Keyed::Zone, ..] => self.touch("timezone".to_owned(), is_reset),
             [Keyed::Names, ..] => self.touch("client_encoding".to_owned(), is_reset),
@@ -378,6 +383,8 @@ enum Keyed {
     Constraints,
     Local,
     Names,
+    /// NONE, DEFAULT
+    Nobody,
     Option,
     Role,
     Schema,
@@ -407,6 +414,7 @@ impl Keyed {
             b"constraints" => Self::Constraints,
             b"local" => Self::Local,
             b"names" => Self::Names,
+            b"none" | b"default" => Self::Nobody,
             b"option" => Self::Option,
             b"role" => Self::Role,
             b"schema" => Self::Schema,
@@ -506,6 +514,10 @@ mod tests {
             ("SET SESSION ROLE x", &["role"]),
             ("SET SESSION AUTHORIZATION x", &["role"]),
             ("SET SESSION SESSION AUTHORIZATION x", &["role"]),
+            (
+                "SET ROLE NONE; RESET ROLE; SET SESSION AUTHORIZATION DEFAULT; RESET SESSION AUTHORIZATION",
+                &[],
+            ),
             ("SELECT set_config(name, value, false) FROM t", &["setting"]),
             ("SELECT set_config('a' || 'b', 'c', false)", &["setting"]),
             ("SELECT set_config($1 || 'b', 'c', false)", &["setting"]),

@@ -302,10 +302,20 @@ impl Rules {
         Ok(())
     }
 
+    /// Whether a setting of this name, in lower case, is part of the context or of the role.
+    pub fn protects(&self, name: &str) -> bool {
+        let setting = Setting::named(name.as_bytes());
+        setting.is_of_role() || self.is_of_context(&setting)
+    }
+
+    fn is_of_context(&self, setting: &Setting) -> bool {
+        setting.is(&self.setting) || setting.starts_with("pgtenant.")
+    }
+
     fn check_name(&self, verb: &str, setting: &Setting) -> Result<(), Refusal> {
         let rule = if setting.is_of_role() {
             rule::ROLE_CHANGE
-        } else if setting.is(&self.setting) || setting.starts_with("pgtenant.") {
+        } else if self.is_of_context(setting) {
             rule::CONTEXT_CHANGE
         } else {
             return Ok(());

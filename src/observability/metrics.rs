@@ -61,6 +61,7 @@ pub const ALL: &[Description] = &[
     ("pgtenant_clients", Kind::Gauge, &["tenant"], "Logged-in clients"),
     ("pgtenant_servers", Kind::Gauge, &["upstream", "state"], "Server connections by state: idle, used"),
     ("pgtenant_guard_refusals_total", Kind::Counter, &["tenant", "rule"], "Statements refused by the guard"),
+    ("pgtenant_pins_total", Kind::Counter, &["tenant", "reason"], "Clients pinned to a server, by what keeps them there"),
     ("pgtenant_logins_total", Kind::Counter, &["outcome"], "Login attempts by outcome: ok, refused, failed"),
     (
         "pgtenant_context_switches_total",
@@ -239,6 +240,16 @@ impl TenantMetrics {
             "pgtenant_guard_refusals_total",
             "tenant" => metrics::SharedString::from(Arc::clone(&self.label)),
             "rule" => rule
+        )
+        .increment(1);
+    }
+
+    /// A client was pinned to a server.
+    pub fn pin(&self, reason: &'static str) {
+        counter!(
+            "pgtenant_pins_total",
+            "tenant" => metrics::SharedString::from(Arc::clone(&self.label)),
+            "reason" => reason
         )
         .increment(1);
     }

@@ -153,13 +153,14 @@ impl Conversation {
         if self.ledger.is_ours() {
             return Ok(Fate::Swallow);
         }
-        // RESET ALL among several statements: what the client asked for at startup is put back by the reset in
-        // front of its next transaction, and is what it goes on to believe.
+        // RESET ALL among several statements: what the client asked for at startup is put back behind the
+        // transaction, and is what it goes on to believe.
         if self.bound == StatementKind::ResetAll && self.startup.get(&name.to_ascii_lowercase()).is_some() {
-            server.stamp = None;
+            self.state.restore_later();
             return Ok(Fate::Swallow);
         }
         if CARRIED.contains(&name) {
+            self.state.save(&self.parameters);
             self.parameters.set(name, value);
             if let Some(stamp) = &mut server.stamp {
                 stamp.parameters = self.parameters.fingerprint();
@@ -246,6 +247,7 @@ impl Conversation {
                 self.bound = StatementKind::Nothing;
                 if status == Status::Idle {
                     self.standing = Standing::Sure;
+                    self.state.end();
                     if self.outcome == Outcome::RolledBack {
                         self.choice.roll_back();
                     }

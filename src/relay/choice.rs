@@ -173,11 +173,24 @@ impl Conversation {
             (Form::Set, Target::Default) => ("SET", None),
             (Form::Set, Target::Value(value)) => ("SET", Some(value.as_str())),
         };
-        Some(self.find(value).map(|acting| {
+        Some(self.find(value).and_then(|acting| {
+            if acting.tenant() != self.choice.session.tenant()
+                && let Some(report) = self.pinned_elsewhere()
+            {
+                return Err(report);
+            }
             self.metrics = Arc::clone(&acting.metrics);
             self.choice.session = acting;
-            tag
+            Ok(tag)
         }))
+    }
+
+    /// Why a client that is pinned cannot act for another tenant: what pins it is this one's.
+    fn pinned_elsewhere(&self) -> Option<Report> {
+        let pin = self.pin()?;
+        let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "the tenant cannot be changed here");
+        let detail = format!("The session has state of this tenant on its server, since: {}", pin.statement);
+        Some(report.detail(detail).hint("End that state first, or all of it with DISCARD ALL."))
     }
 
     /// The limits of the tenant that the open transaction runs for, if that is not the session's.
@@ -264,6 +277,9 @@ impl Conversation {
         if acting.tenant() != self.choice.acting().tenant() {
             if self.choice.savepoint == Savepoint::Maybe {
                 return Err(too_late("a savepoint may have been set"));
+            }
+            if let Some(report) = self.pinned_elsewhere() {
+                return Err(report);
             }
             acting.access.adopt(server, Share::of(&acting.limits())).map_err(|fault| fault.report())?;
             let place = if self.status == Status::Idle { Place::InFront } else { Place::InBlock };

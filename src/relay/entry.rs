@@ -114,6 +114,7 @@ impl Conversation {
     /// What a statement may do to its session and to the context, as far as its text tells.
     pub(super) fn note_effects(&mut self, survey: Survey, server: &mut TenantServer) {
         self.note_for_choice(survey);
+        self.note_for_pin(survey);
         if survey.session_state == SessionState::Maybe {
             server.server().wear = Wear::Dirty;
         }

@@ -115,6 +115,11 @@ impl Conversation {
         if let Some(report) = self.lack_of_tenant_for(&statement.reading) {
             return self.refuse_message(report, server);
         }
+        if let Some(footprint) = &statement.reading.footprint
+            && let Err(report) = self.note_footprint(footprint, &statement.text, Some(bind.rest))
+        {
+            return self.refuse_message(report, server);
+        }
         self.begin(Lead::of(statement.survey()), server);
         if let Some(change) = &statement.reading.change
             && let Err(report) = self.choose(change, Some(bind.rest), server)

@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod prepared;
 mod refusals;
 mod requests;
+pub mod state;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ use crate::observability::metrics::{ContextSwitches, TenantMetrics};
 use crate::relay::choice::{Acting, Choice, Chooser};
 use crate::relay::ledger::{Ledger, Owed, Undo};
 use crate::relay::prepared::{Interner, Statements};
+use crate::relay::state::{Policy, SessionState};
 use crate::sql::StatementKind;
 use crate::upstream::{ClientKey, Server, SessionParameters};
 use crate::wire::backend::Status;
@@ -133,6 +135,8 @@ pub struct Conversation {
     rules: Arc<Rules>,
     /// The tenant that it chose.
     choice: Choice,
+    /// What its session has beyond its transactions.
+    state: SessionState,
     /// The series of its tenant.
     pub metrics: Arc<TenantMetrics>,
     /// Who it is to servers.
@@ -188,7 +192,7 @@ impl Conversation {
     /// A conversation that has not begun.
     pub fn new(
         relay: Arc<Relay>,
-        rules: Arc<Rules>,
+        (rules, policy): (Arc<Rules>, Policy),
         (acting, chooser): (Arc<Acting>, Option<Arc<dyn Chooser>>),
         client: ClientKey,
         parameters: SessionParameters,
@@ -198,6 +202,7 @@ impl Conversation {
             rules,
             metrics: Arc::clone(&acting.metrics),
             choice: Choice::new(chooser, acting),
+            state: SessionState::new(policy),
             client,
             startup: parameters.clone(),
             parameters,
@@ -270,6 +275,7 @@ impl Conversation {
         self.statements.clear();
         self.client += 1 << 32;
         self.parameters = self.startup.clone();
+        self.state.discard();
         self.choice.forget();
     }
 
@@ -293,6 +299,9 @@ impl Conversation {
         self.started = None;
         self.outcome = Outcome::Open;
         self.choice.abandon();
+        if let Some(before) = self.state.abandon() {
+            self.parameters = before;
+        }
         self.metrics = Arc::clone(&self.choice.acting().metrics);
     }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 
 use crate::guard::TenantChange;
+use crate::guard::footprint::Footprint;
 use crate::sql::Survey;
 use crate::upstream::StatementId;
 
@@ -33,6 +34,8 @@ pub struct Reading {
     pub survey: Survey,
     /// The change of tenant that it is, for the proxy to carry out.
     pub change: Option<Arc<TenantChange>>,
+    /// What it may leave in its session; none: nothing.
+    pub footprint: Option<Arc<Footprint>>,
 }
 
 impl Statement {
@@ -139,7 +142,7 @@ mod tests {
     #[test]
     fn one_text_has_one_id_as_long_as_somebody_holds_it() {
         let interner = Arc::new(Interner::default());
-        let reading = || Reading { survey: survey(b"SELECT 1"), change: None };
+        let reading = || Reading { survey: survey(b"SELECT 1"), change: None, footprint: None };
         let first = interner.intern(b"SELECT 1", b"\0\0", reading());
         let second = interner.intern(b"SELECT 1", b"\0\0", reading());
         assert_eq!(first.statement().id, second.statement().id);

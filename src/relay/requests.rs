@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::fault::{Report, sqlstate};
+use crate::guard::footprint::footprint;
 use crate::guard::{TenantChange, Verdict};
 use crate::net::Channel;
 use crate::net::buffer::ReadBuffer;
@@ -10,7 +11,7 @@ use crate::relay::entry::Lead;
 use crate::relay::ledger::{Owed, Shown, Undo};
 use crate::relay::prepared::Reading;
 use crate::relay::{Conversation, CopyIn, Discard, Gate, HeldSync, Pumped, RelayFault, Stream, refusal};
-use crate::sql::{Count, StatementKind, Survey, mentions_reset_all, reset_setting};
+use crate::sql::{Count, SessionState, StatementKind, Survey, mentions_reset_all, reset_setting};
 use crate::upstream::{SessionParameters, TenantServer};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
@@ -186,10 +187,14 @@ impl Conversation {
     /// What the guard says; of a change of tenant, only where somebody decides about it.
     pub(super) fn inspect(&mut self, text: &[u8]) -> Result<Reading, Report> {
         match self.relay.verdicts.inspect(text, &self.rules) {
-            Verdict::Pass(survey) => Ok(Reading { survey, change: None }),
+            Verdict::Pass(survey) => {
+                let leaves = survey.session_state == SessionState::Maybe;
+                let footprint = leaves.then(|| footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
+                Ok(Reading { survey, change: None, footprint })
+            }
             Verdict::Tenant(survey, change) => {
                 let change = self.has_chooser().then(|| Arc::new(change));
-                Ok(Reading { survey, change })
+                Ok(Reading { survey, change, footprint: None })
             }
             Verdict::Refuse(refused) => {
                 self.metrics.refusal(refused.rule);
@@ -199,7 +204,7 @@ impl Conversation {
     }
 
     fn query(&mut self, text: &[u8], server: &mut TenantServer) {
-        let Reading { survey, change } = match self.inspect(text) {
+        let Reading { survey, change, footprint } = match self.inspect(text) {
             Ok(reading) => reading,
             Err(report) => return self.refuse_query(report, server),
         };
@@ -207,6 +212,11 @@ impl Conversation {
             return self.query_choice(text, survey, &change, server);
         }
         if let Some(report) = self.lack_of_tenant(survey) {
+            return self.refuse_query(report, server);
+        }
+        if let Some(footprint) = footprint
+            && let Err(report) = self.note_footprint(&footprint, text, None)
+        {
             return self.refuse_query(report, server);
         }
         if survey.statements == Count::Many && self.has_left_login() && mentions_reset_all(text) {

@@ -17,6 +17,7 @@ use crate::upstream::{Access, Context, Role};
 const UNLIMITED: Limits = Limits {
     max_clients: usize::MAX,
     max_servers: usize::MAX,
+    max_pins: usize::MAX,
     queue_timeout: Duration::from_secs(60),
     statement_timeout: Duration::ZERO,
     idle_transaction_timeout: Duration::ZERO,

@@ -10,9 +10,11 @@ use tokio::time::Instant;
 use crate::breaker::in_doubt;
 use crate::clients::Order;
 use crate::fault::{Fault, Report, sqlstate};
+use crate::guard::footprint::State;
+use crate::relay::state::Change;
 use crate::relay::{Absorbed, Pumped, RelayFault};
 use crate::session::{End, Session, cancelled, shutdown};
-use crate::upstream::TenantServer;
+use crate::upstream::{TenantServer, UpstreamFault};
 use crate::wire::backend::Status;
 
 /// How often a segment is sent again because its context could not be entered.
@@ -31,8 +33,9 @@ enum Event {
 }
 
 impl Session {
-    /// Runs one transaction, or several while the client goes on and nobody waits for the server.
-    pub(super) async fn converse(&mut self, mut server: TenantServer) -> Result<(), End> {
+    /// Runs one transaction, or several while the client goes on and nobody waits for the server. The server comes back
+    /// if the client keeps it.
+    pub(super) async fn converse(&mut self, mut server: TenantServer) -> Result<Option<TenantServer>, End> {
         let mut replays = 0;
         let mut cancelling: Option<JoinHandle<()>> = None;
         loop {
@@ -42,14 +45,18 @@ impl Session {
                     if let Some(cancelling) = cancelling.take()
                         && !Box::pin(settle(&mut server, cancelling)).await
                     {
-                        return Ok(());
+                        return self.lost(&in_between()).map(|()| None);
                     }
                     replays = 0;
                     // A server that changed tenants in its transaction goes back to be reset.
                     let changed = self.conversation.end_transaction();
+                    self.settle_session(&mut server).await?;
+                    if self.conversation.keeps_server() && !changed {
+                        return Ok(Some(server));
+                    }
                     if changed || self.order().is_some() || !self.goes_on() {
                         server.release();
-                        return Ok(());
+                        return Ok(None);
                     }
                 }
                 Event::Ready(Status::Transaction | Status::Failed) => self.idle_since = Instant::now(),
@@ -60,16 +67,16 @@ impl Session {
                 // The request hit the statement that enters the context: nothing of the client ran.
                 Event::ServerFault(RelayFault::Context(_)) if cancelling.is_some() => {
                     drop(server);
-                    return self.server_lost(&cancelled());
+                    return self.lost(&cancelled()).map(|()| None);
                 }
                 Event::ServerFault(fault) => {
                     replays += 1;
-                    if replays <= MAX_REPLAYS && self.replay(&fault, &mut server).await {
+                    if replays <= MAX_REPLAYS && !self.conversation.keeps_server() && self.replay(&fault, &mut server).await {
                         continue;
                     }
                     tracing::warn!(%fault, "the server was lost");
                     drop(server);
-                    return self.server_lost(&fault.report());
+                    return self.lost(&fault.report()).map(|()| None);
                 }
                 Event::Leave(end) => {
                     self.leave_server(server, cancelling.as_ref());
@@ -221,6 +228,51 @@ impl Session {
         }
     }
 
+    /// Learns what the transaction left in the session, if it may have left anything.
+    async fn settle_session(&mut self, server: &mut TenantServer) -> Result<(), End> {
+        let restored = self.conversation.puts_back();
+        let question = self.conversation.question();
+        if restored.is_none() && question.is_none() {
+            return Ok(());
+        }
+        let outcome = Box::pin(async {
+            if let Some(parameters) = restored {
+                server.put_back(&parameters).await?;
+            }
+            let Some(question) = question else { return Ok(Change::None) };
+            let answer = server.ask(&question).await?;
+            Ok::<_, UpstreamFault>(self.conversation.settle(&question, answer, server))
+        })
+        .await;
+        let notifications = std::mem::take(&mut server.server().notifications);
+        self.client.output.space().extend_from_slice(&notifications);
+        match outcome {
+            Ok(Change::None) => {}
+            Ok(Change::Pinned) => {
+                if let Some(pin) = self.conversation.pin() {
+                    let reasons: Vec<&str> = pin.states.iter().map(State::label).collect();
+                    let statement = &*pin.statement;
+                    tracing::info!(reason = reasons.join(","), statement, "the client is pinned to its server");
+                }
+            }
+            Ok(Change::Freed) => tracing::info!("the client is no longer pinned to its server"),
+            Err(fault) => {
+                // What the session is now cannot be told, so it must not go on.
+                tracing::warn!(%fault, "the session's state is in doubt");
+                return Err(self.told_or_torn(fault.report()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The server is gone. A client that kept it has lost its session with it.
+    fn lost(&mut self, report: &Report) -> Result<(), End> {
+        if self.conversation.keeps_server() {
+            return Err(self.told_or_torn(report.clone()));
+        }
+        self.server_lost(report)
+    }
+
     /// The server is gone; the client stays, if it can be told.
     fn server_lost(&mut self, report: &Report) -> Result<(), End> {
         self.client.input.forget();
@@ -267,6 +319,11 @@ impl Session {
     fn told_or_torn(&self, report: Report) -> End {
         if self.conversation.is_mid_frame() { End::Torn } else { End::Told(report) }
     }
+}
+
+/// The server was closed behind a transaction that went well.
+fn in_between() -> Report {
+    Report::new(sqlstate::CONNECTION_FAILURE, "the connection to the server was lost")
 }
 
 /// Waits until a cancel request has done its work, so that it cannot hit the next statement.

@@ -5,10 +5,11 @@ use std::io;
 use std::task::{Context, Poll};
 
 use crate::clients::Order;
-use crate::fault::{Report, sqlstate};
+use crate::fault::{Fault as _, Report, sqlstate};
 use crate::relay::RelayFault;
 use crate::session::{End, Session, shutdown};
 use crate::sql::{StatementKind, survey};
+use crate::upstream::TenantServer;
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
 
@@ -28,9 +29,10 @@ enum Next {
 
 impl Session {
     /// Waits until there is a request that needs a server.
-    pub(super) async fn next_request(&mut self) -> Result<(), End> {
+    pub(super) async fn next_request(&mut self, kept: &mut Option<TenantServer>) -> Result<(), End> {
         let mut wanted = 1;
         loop {
+            self.look_at_kept(kept);
             // Also for a client that sends ahead and is never found idle.
             if self.order().is_some() {
                 return Err(End::Told(shutdown()));
@@ -48,7 +50,40 @@ impl Session {
                 }
                 Next::More(bytes) => wanted = bytes.max(wanted),
             }
-            poll_fn(|cx| self.poll_idle(cx, wanted)).await?;
+            poll_fn(|cx| self.poll_idle(cx, wanted, kept.as_mut())).await?;
+        }
+    }
+
+    /// A server is kept no longer than what it is kept for: DISCARD ALL ends that, and a choice of another tenant.
+    fn look_at_kept(&mut self, kept: &mut Option<TenantServer>) {
+        let tenant = self.conversation.session_acting().tenant();
+        let stays = kept.as_ref().is_none_or(|server| self.conversation.keeps_server() && server.is_of(tenant));
+        if !stays {
+            self.let_go(kept);
+        }
+    }
+
+    /// What a kept server says by itself: notifications, parameters that a reload changed, a goodbye.
+    fn poll_kept(&mut self, cx: &mut Context<'_>, server: &mut TenantServer) -> Poll<End> {
+        loop {
+            let wanted = match self.conversation.absorb(&mut self.client, server) {
+                Ok((_, wanted)) => wanted,
+                Err(fault) => return Poll::Ready(End::Told(fault.report())),
+            };
+            if self.client.output.is_full() {
+                return Poll::Pending;
+            }
+            let channel = &mut server.server().channel;
+            match channel.input.poll_fill(&mut channel.stream, cx, wanted) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(End::Told(RelayFault::Ended("connection closed".to_owned()).report()));
+                }
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(End::Told(RelayFault::Ended(error.to_string()).report()));
+                }
+            }
         }
     }
 
@@ -63,12 +98,22 @@ impl Session {
         channel.output.poll_flush(&mut channel.stream, cx).map_err(End::Lost)
     }
 
-    fn poll_idle(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<(), End>> {
+    fn poll_idle(
+        &mut self,
+        cx: &mut Context<'_>,
+        wanted: usize,
+        kept: Option<&mut TenantServer>,
+    ) -> Poll<Result<(), End>> {
         let client = self.membership.client();
         client.listen(cx);
         client.clear_cancel();
         if client.order().is_some() {
             return Poll::Ready(Err(End::Told(shutdown())));
+        }
+        if let Some(server) = kept
+            && let Poll::Ready(end) = self.poll_kept(cx, server)
+        {
+            return Poll::Ready(Err(end));
         }
         let channel = &mut self.client;
         if let Poll::Ready(Err(error)) = channel.output.poll_flush(&mut channel.stream, cx) {

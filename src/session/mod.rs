@@ -27,7 +27,8 @@ use crate::fault::{Fault, Report, sqlstate};
 use crate::net::Channel;
 use crate::relay::Conversation;
 use crate::tenant::Limits;
-use crate::upstream::{Greeting, Share, TenantServer, UpstreamFault};
+use crate::guard::footprint::State;
+use crate::upstream::{Greeting, Share, TenantServer, UpstreamFault, Wear};
 use crate::wire::backend::Status;
 use crate::wire::encode::{self, Severity};
 
@@ -91,38 +92,59 @@ impl Session {
     }
 
     async fn serve(&mut self) -> End {
+        let mut kept = None;
         loop {
-            if let Err(end) = self.next_request().await {
+            if let Err(end) = self.next_request(&mut kept).await {
+                self.let_go(&mut kept);
                 return end;
             }
             self.look_up_limits();
-            let waited = Instant::now();
-            let server = match self.acquire().await {
-                Acquired::Server(server) => server,
-                Acquired::Refused(fault) => {
-                    self.conversation.metrics.queue_wait(waited.elapsed());
-                    tracing::warn!(%fault, "no server for the client");
-                    self.refuse_segment(&fault.report());
-                    continue;
-                }
-                Acquired::InDoubt => {
-                    self.refuse_segment(&in_doubt());
-                    continue;
-                }
-                Acquired::Cancelled => {
-                    self.refuse_segment(&cancelled());
-                    continue;
-                }
-                Acquired::End(end) => return end,
+            let server = match kept.take().filter(|_| !self.is_in_doubt()) {
+                Some(server) => server,
+                None => match self.take_server().await {
+                    Ok(Some(server)) => server,
+                    Ok(None) => continue,
+                    Err(end) => return end,
+                },
             };
             let taken = Instant::now();
-            self.conversation.metrics.queue_wait(taken - waited);
             let outcome = self.converse(server).await;
             self.conversation.metrics.transaction(taken.elapsed());
             self.alarm.clear();
-            if let Err(end) = outcome {
-                return end;
+            match outcome {
+                Ok(server) => kept = server,
+                Err(end) => return end,
             }
+        }
+    }
+
+    /// Takes a server from the pool; none: the request was refused.
+    async fn take_server(&mut self) -> Result<Option<TenantServer>, End> {
+        let waited = Instant::now();
+        let acquired = self.acquire().await;
+        self.conversation.metrics.queue_wait(waited.elapsed());
+        let report = match acquired {
+            Acquired::Server(server) => return Ok(Some(server)),
+            Acquired::Refused(fault) => {
+                tracing::warn!(%fault, "no server for the client");
+                fault.report()
+            }
+            Acquired::InDoubt => in_doubt(),
+            Acquired::Cancelled => cancelled(),
+            Acquired::End(end) => return Err(end),
+        };
+        self.refuse_segment(&report);
+        Ok(None)
+    }
+
+    /// Gives back a server that the client has kept between transactions. What it left there is reset before anybody
+    /// else has it; what no reset takes away closes it.
+    fn let_go(&mut self, kept: &mut Option<TenantServer>) {
+        let Some(mut server) = kept.take() else { return };
+        let lasts = self.conversation.pin().is_some_and(|pin| pin.states.has(State::Library));
+        server.server().wear = Wear::Dirty;
+        if !lasts {
+            server.release();
         }
     }
 

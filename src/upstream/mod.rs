@@ -4,6 +4,7 @@
 mod context;
 mod error;
 mod pool;
+mod question;
 pub mod settings;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +23,7 @@ pub use error::{ConnectError, UpstreamFault};
 pub(crate) use pool::login::Connector;
 pub use pool::server::{ClientKey, Server, StatementId, Wear, prepared_name};
 use pool::{Asker, Lease, Pool, server};
+pub use question::{Answer, Question};
 use settings::UpstreamSettings;
 
 /// Longest time that a statement of our own may take, for example the reset.
@@ -260,6 +262,18 @@ impl TenantServer {
         context::statement::restore(server.channel.output.space(), parameters);
     }
 
+    /// The server has these parameters, as it said itself.
+    pub fn believes(&mut self, parameters: &SessionParameters) {
+        if let Some(stamp) = &mut self.lease.server().stamp {
+            stamp.parameters = parameters.fingerprint();
+        }
+    }
+
+    /// Whether it serves this tenant.
+    pub fn is_of(&self, tenant: Option<&TenantId>) -> bool {
+        self.context.tenant_id() == tenant
+    }
+
     /// Gives the server back. The caller knows: nothing is owed, and the last status was idle.
     pub fn release(self) {
         self.lease.release();
@@ -279,7 +293,7 @@ impl TenantServer {
     /// Rolls back a transaction whose client has left, and gives the server back if that worked.
     pub async fn roll_back_and_release(mut self) {
         match self.run_own(b"ROLLBACK").await {
-            Ok(()) => self.lease.release(),
+            Ok(_) => self.lease.release(),
             Err(error) => {
                 tracing::debug!(%error, "a server was closed: its transaction could not be rolled back");
             }
@@ -289,9 +303,36 @@ impl TenantServer {
     /// Waits out a cancel signal that may still be on its way: it may hit this empty query, nothing else.
     pub async fn settle(&mut self) -> Result<(), UpstreamFault> {
         match self.run_own(b"").await {
-            Err(UpstreamFault::Parameters { sqlstate, .. }) if sqlstate == "57014" => self.run_own(b"").await,
+            Err(UpstreamFault::Parameters { sqlstate, .. }) if sqlstate == "57014" => {
+                self.run_own(b"").await.map(drop)
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// Asks what a transaction left. Of state that this role may not look at, all is said to be there.
+    pub async fn ask(&mut self, question: &Question) -> Result<Answer, UpstreamFault> {
+        match self.ask_once(question).await {
+            Err(UpstreamFault::Parameters { .. }) if !question.states.is_empty() => {
+                let settings = question.about_settings();
+                let answer = if settings.is_empty() { Answer::default() } else { self.ask_once(&settings).await? };
+                Ok(Answer { states: question.states, ..answer })
+            }
             outcome => outcome,
         }
+    }
+
+    async fn ask_once(&mut self, question: &Question) -> Result<Answer, UpstreamFault> {
+        let sql = question.sql(self.lease.pool().connector().user());
+        self.lease.server().unnamed = None;
+        let row = self.run_own(sql.as_bytes()).await?;
+        row.map(|row| question.read(&row)).ok_or(UpstreamFault::Doubt("a question was not answered"))
+    }
+
+    /// Puts a client's parameters back behind a transaction that reset all of them among others.
+    pub async fn put_back(&mut self, parameters: &SessionParameters) -> Result<(), UpstreamFault> {
+        self.lease.server().unnamed = None;
+        self.run_own(context::statement::apply(parameters).as_bytes()).await.map(drop)
     }
 
     async fn reset_if_needed(
@@ -321,8 +362,8 @@ impl TenantServer {
         Ok(())
     }
 
-    /// Runs a statement of our own to its ReadyForQuery, which must say idle.
-    async fn run_own(&mut self, sql: &[u8]) -> Result<(), UpstreamFault> {
+    /// Runs a statement of our own to its ReadyForQuery, which must say idle; its last row, if there is one.
+    async fn run_own(&mut self, sql: &[u8]) -> Result<Option<Vec<u8>>, UpstreamFault> {
         let server = self.lease.server();
         encode::query(server.channel.output.space(), sql);
         timeout(OWN_STATEMENT_TIMEOUT, finish_own(server))
@@ -331,9 +372,9 @@ impl TenantServer {
     }
 }
 
-async fn finish_own(server: &mut Server) -> Result<(), UpstreamFault> {
+async fn finish_own(server: &mut Server) -> Result<Option<Vec<u8>>, UpstreamFault> {
     server.channel.flush().await.map_err(UpstreamFault::Lost)?;
-    let mut failure = None;
+    let (mut failure, mut row) = (None, None);
     loop {
         let (tag, body) = pool::login::read_message(&mut server.channel).await?;
         match tag {
@@ -342,12 +383,17 @@ async fn finish_own(server: &mut Server) -> Result<(), UpstreamFault> {
                     server.parameters.insert(name.to_owned(), value.to_owned());
                 }
             }
+            b'A' => {
+                let out = &mut server.notifications;
+                encode::frame(out, tag, |out| out.extend_from_slice(&body));
+            }
+            b'D' => row = Some(body),
             b'E' => {
                 let field = |code| backend::error_field(&body, code).unwrap_or_default().to_owned();
                 failure = Some(UpstreamFault::Parameters { sqlstate: field(b'C'), message: field(b'M') });
             }
             b'Z' if backend::ready_for_query(&body) == Some(backend::Status::Idle) => {
-                return failure.map_or(Ok(()), Err);
+                return failure.map_or(Ok(row), Err);
             }
             b'Z' => return Err(UpstreamFault::Doubt("not idle after a statement of the proxy")),
             _ => {}

@@ -46,6 +46,18 @@ impl SessionParameters {
         self.values.get(name).map(String::as_str)
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// It has its default again.
+    pub fn remove(&mut self, name: &str) {
+        if self.values.remove(name).is_some() {
+            self.fingerprint = fingerprint(&self.values);
+        }
+    }
+
     /// PostgreSQL reported that the client changed a parameter.
     pub fn set(&mut self, name: &str, value: &str) {
         let name = name.to_ascii_lowercase();

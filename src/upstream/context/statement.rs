@@ -20,7 +20,7 @@ pub(crate) fn nonce() -> String {
 
 /// A value for `set_config`: as it stands if it is plain ASCII, else from hexadecimal, so that neither
 /// `standard_conforming_strings` nor the client encoding has a say in how it is read.
-fn value_expression(value: &str) -> String {
+pub(in crate::upstream) fn value_expression(value: &str) -> String {
     if value.bytes().all(is_plain) {
         return format!("'{value}'");
     }
@@ -65,7 +65,7 @@ pub(crate) fn reset(nonce: &str, parameters: &SessionParameters) -> String {
 }
 
 /// Sets parameters for the session.
-fn apply(parameters: &SessionParameters) -> String {
+pub(in crate::upstream) fn apply(parameters: &SessionParameters) -> String {
     let calls: Vec<String> = parameters.iter().map(|(name, value)| set_config(name, value)).collect();
     format!("SELECT {}", calls.join(","))
 }

@@ -57,6 +57,11 @@ impl Connector {
         self.settings.name.as_str()
     }
 
+    /// The role that it logs in as.
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
+
     /// Prepared statements kept on one server.
     pub(crate) const fn max_prepared(&self) -> usize {
         self.settings.max_prepared
