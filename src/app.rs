@@ -100,7 +100,7 @@ impl App {
         let shared = Shared {
             live: ArcSwap::from_pointee(live(&config, mock_key, probes.as_deref())?),
             clients: Arc::default(),
-            contexts: Contexts::new(&config.directory.tenancy.setting, &config.directory.tenancy.context),
+            contexts: Contexts::new(&config.directory.tenancy),
             upstreams: Upstreams::new(config.upstreams.values().cloned()),
             relay: Arc::new(relay),
             labels: TenantLabels::new(config.metrics.max_tenants),

@@ -24,6 +24,8 @@ pub struct Directory {
 pub struct Tenancy {
     /// The custom setting that carries the tenant's id, for example `app.tenant_id`.
     pub setting: String,
+    /// What clients are called in `pg_stat_activity`: `{tenant}` and `{application_name}` are filled in.
+    pub application_name: String,
     /// Refuse a gateway user's statements (28000) as long as no tenant is chosen.
     pub require_tenant: bool,
     /// What carries the tenant to the policies.

@@ -62,13 +62,22 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 8] {
     ]
 }
 
-fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 5] {
-    let Tenancy { setting, require_tenant: _, context, guard, allow_unsafe, doctor_interval } = old;
+fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 6] {
+    let Tenancy {
+        setting,
+        application_name,
+        require_tenant: _,
+        context,
+        guard,
+        allow_unsafe,
+        doctor_interval,
+    } = old;
     // The key may change while sealed stays sealed.
     let sealed = |mode: &ContextMode| matches!(mode, ContextMode::Sealed(_));
     [
         ("tenancy.setting", *setting != new.setting),
         ("tenancy.context", sealed(context) != sealed(&new.context)),
+        ("tenancy.application_name", *application_name != new.application_name),
         ("tenancy.guard", *guard != new.guard),
         ("tenancy.allow_unsafe", *allow_unsafe != new.allow_unsafe),
         ("tenancy.doctor_interval", *doctor_interval != new.doctor_interval),

@@ -14,7 +14,8 @@ use super::verifier::{PlainPasswords, verifier};
 use crate::guard;
 use crate::names::{TenantId, UpstreamName, UserName};
 use crate::tenant::{
-    ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Pinning, PoolMode, Tenancy, Tenant, User,
+    ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Pinning, PoolMode, Tenancy,
+    Tenant, User,
 };
 
 /// Names that others may refer to, in the file's order.
@@ -101,12 +102,18 @@ fn tenancy(section: &Section<'_>) -> Option<Tenancy> {
     ];
     let guard = section.choice("guard", &words).unwrap_or(GuardLevel::Strict);
     let context = context(section);
+    let application_name = if section.has("application_name") {
+        section.parsed("application_name", value::name_form)
+    } else {
+        Some("{tenant} {application_name}".to_owned())
+    };
     let require_tenant = section.flag("require_tenant").unwrap_or(true);
     let allow_unsafe = section.flag("allow_unsafe").unwrap_or(false);
     let doctor_interval =
         section.duration("doctor_interval", Duration::from_secs(3600), Duration::ZERO..=DAY);
     Some(Tenancy {
         setting: setting?,
+        application_name: application_name?,
         require_tenant,
         context: context?,
         guard,
@@ -201,9 +208,11 @@ fn user(section: &Section<'_>, plain: PlainPasswords, grants: &Grants<'_>) -> Op
     let grant = grant(section, grants);
     let allow = allowed_rules(section);
     let modes = [("transaction", PoolMode::Transaction), ("session", PoolMode::Session)];
-    let pool_mode = section.choice("pool_mode", &modes.map(|(word, mode)| (word, Some(mode)))).unwrap_or_default();
+    let pool_mode =
+        section.choice("pool_mode", &modes.map(|(word, mode)| (word, Some(mode)))).unwrap_or_default();
     let pinnings = [("allow", Pinning::Allow), ("refuse", Pinning::Refuse)];
-    let pinning = section.choice("pinning", &pinnings.map(|(word, pinning)| (word, Some(pinning)))).unwrap_or_default();
+    let pinning =
+        section.choice("pinning", &pinnings.map(|(word, pinning)| (word, Some(pinning)))).unwrap_or_default();
     Some(User { name: name?, verifier: verifier?, grant: grant?, allow, pool_mode, pinning })
 }
 

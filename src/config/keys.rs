@@ -107,6 +107,7 @@ pub(super) static TENANCY: Keys = Keys {
         restart("context"),
         live("seal_key"),
         restart("guard"),
+        restart("application_name"),
         live("require_tenant"),
         restart("allow_unsafe"),
         restart("doctor_interval"),

@@ -625,6 +625,7 @@ fn a_reload_names_exactly_what_needs_a_restart() {
         ("upstream.*", "connect_timeout = '1s'"),
         ("upstream.*", "max_prepared = 1"),
         ("tenancy", "setting = 'my.tenant'"),
+        ("tenancy", "application_name = '{application_name}'"),
         ("tenancy", "require_tenant = false"),
         ("defaults", "max_clients = 1"),
         ("tenant", "max_servers = 1"),

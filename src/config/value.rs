@@ -128,6 +128,18 @@ pub(super) fn tenancy_setting(text: &str) -> Result<String, Refusal> {
     Ok(setting)
 }
 
+/// What clients are called on servers.
+pub(super) fn name_form(text: &str) -> Result<String, Refusal> {
+    let hint = "for example \"{tenant} {application_name}\"";
+    if !["{tenant}", "{application_name}"].iter().any(|word| text.contains(word)) {
+        return Err(refuse("must hold {tenant} or {application_name}", hint));
+    }
+    if text.len() > 63 || text.chars().any(char::is_control) {
+        return Err(refuse("must be at most 63 bytes without control characters", hint));
+    }
+    Ok(text.to_owned())
+}
+
 /// 32 bytes in hexadecimal, as `openssl rand -hex 32` prints them.
 pub(super) fn seal_key(text: &str) -> Result<SealKey, Refusal> {
     let refused = || refuse("must be 64 hexadecimal digits", "make one with: openssl rand -hex 32");

@@ -21,8 +21,17 @@ pub struct Footprint {
 pub struct Touch {
     /// Which.
     pub name: Name,
-    /// Whether it returns to its default.
-    pub is_reset: bool,
+    /// What is done to it.
+    pub verb: Verb,
+}
+
+/// What is done to a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// It gets a value.
+    Set,
+    /// It returns to its default.
+    Reset,
 }
 
 /// Which setting.
@@ -255,8 +264,8 @@ impl Footprint {
             Word::Prepare if lexer.clone().next().is_none_or(|next| Word::of(&next) != Word::Transaction) => {
                 self.states.add(State::Prepared);
             }
-            Word::Set => self.note_set(lexer.clone(), false),
-            Word::Reset => self.note_set(lexer.clone(), true),
+            Word::Set => self.note_set(lexer.clone(), Verb::Set),
+            Word::Reset => self.note_set(lexer.clone(), Verb::Reset),
             _ => {}
         }
     }
@@ -278,7 +287,7 @@ impl Footprint {
     }
 
     /// SET and RESET, behind the verb.
-    fn note_set(&mut self, mut lexer: Lexer<'_>, is_reset: bool) {
+    fn note_set(&mut self, mut lexer: Lexer<'_>, verb: Verb) {
         let words: Vec<Keyed> = lexer.clone().take(4).map(|token| Keyed::of(&token)).collect();
         let mut words = words.as_slice();
         if let [Keyed::Session, rest @ ..] = words
@@ -292,26 +301,26 @@ impl Footprint {
             [Keyed::Transaction | Keyed::Constraints | Keyed::Seed, ..] => {}
             [Keyed::Characteristics, ..] => {
                 for name in ["isolation", "read_only", "deferrable"] {
-                    self.touch(format!("default_transaction_{name}"), is_reset);
+                    self.touch(format!("default_transaction_{name}"), verb);
                 }
             }
-            [Keyed::Authorization, ..] | [Keyed::Session, Keyed::Authorization, ..] | [Keyed::Role, ..] => {
+            [Keyed::Authorization | Keyed::Role, ..] | [Keyed::Session, Keyed::Authorization, ..] => {
                 // SET ROLE NONE, SET SESSION AUTHORIZATION DEFAULT
                 let value = lexer.take_while(|token| token.kind != TokenKind::Semicolon).last();
                 let returns = value.is_some_and(|token| Keyed::of(&token) == Keyed::Nobody);
-                if !is_reset && !returns {
+                if verb == Verb::Set && !returns {
                     self.states.add(State::Role);
                 }
             }
-            [Keyed::Time, Keyed::Zone, ..] => self.touch("timezone".to_owned(), is_reset),
-            [Keyed::Names, ..] => self.touch("client_encoding".to_owned(), is_reset),
-            [Keyed::Schema, ..] => self.touch("search_path".to_owned(), is_reset),
-            [Keyed::Xml, Keyed::Option, ..] => self.touch("xmloption".to_owned(), is_reset),
-            [Keyed::All, ..] if is_reset => self.settings.push(Touch { name: Name::All, is_reset }),
+            [Keyed::Time, Keyed::Zone, ..] => self.touch("timezone".to_owned(), verb),
+            [Keyed::Names, ..] => self.touch("client_encoding".to_owned(), verb),
+            [Keyed::Schema, ..] => self.touch("search_path".to_owned(), verb),
+            [Keyed::Xml, Keyed::Option, ..] => self.touch("xmloption".to_owned(), verb),
+            [Keyed::All, ..] if verb == Verb::Reset => self.settings.push(Touch { name: Name::All, verb }),
             _ => {
                 let name = Setting::read_name(&mut lexer).and_then(Setting::into_name);
                 match name {
-                    Some(name) => self.touch(name, is_reset),
+                    Some(name) => self.touch(name, verb),
                     None => self.states.add(State::Setting),
                 }
             }
@@ -347,14 +356,14 @@ impl Footprint {
         }
         match (plain_literal(&name), name.kind) {
             (Some(literal), _) if is_whole => match String::from_utf8(literal.to_ascii_lowercase()) {
-                Ok(name) => self.touch(name, false),
+                Ok(name) => self.touch(name, Verb::Set),
                 Err(_) => self.states.add(State::Setting),
             },
             (None, TokenKind::Parameter) if is_whole => {
                 let digits = name.bytes.get(1..).and_then(|digits| std::str::from_utf8(digits).ok());
                 match digits.and_then(|digits| digits.parse().ok()) {
                     Some(number) => {
-                        self.settings.push(Touch { name: Name::Parameter(number), is_reset: false });
+                        self.settings.push(Touch { name: Name::Parameter(number), verb: Verb::Set });
                     }
                     None => self.states.add(State::Setting),
                 }
@@ -363,8 +372,8 @@ impl Footprint {
         }
     }
 
-    fn touch(&mut self, name: String, is_reset: bool) {
-        self.settings.push(Touch { name: Name::Is(name), is_reset });
+    fn touch(&mut self, name: String, verb: Verb) {
+        self.settings.push(Touch { name: Name::Is(name), verb });
     }
 }
 
@@ -442,7 +451,7 @@ mod tests {
                 Name::Parameter(number) => format!("${number}"),
                 Name::All => "*".to_owned(),
             };
-            if touch.is_reset { format!("-{name}") } else { name }
+            if touch.verb == Verb::Reset { format!("-{name}") } else { name }
         };
         found.settings.iter().map(shown).collect()
     }

@@ -61,7 +61,12 @@ pub const ALL: &[Description] = &[
     ("pgtenant_clients", Kind::Gauge, &["tenant"], "Logged-in clients"),
     ("pgtenant_servers", Kind::Gauge, &["upstream", "state"], "Server connections by state: idle, used"),
     ("pgtenant_guard_refusals_total", Kind::Counter, &["tenant", "rule"], "Statements refused by the guard"),
-    ("pgtenant_pins_total", Kind::Counter, &["tenant", "reason"], "Clients pinned to a server, by what keeps them there"),
+    (
+        "pgtenant_pins_total",
+        Kind::Counter,
+        &["tenant", "reason"],
+        "Clients pinned to a server, by what keeps them there",
+    ),
     ("pgtenant_logins_total", Kind::Counter, &["outcome"], "Login attempts by outcome: ok, refused, failed"),
     (
         "pgtenant_context_switches_total",

@@ -14,19 +14,9 @@ use crate::wire::frame;
 /// Largest server message that is looked into as a whole, in bytes: errors, notices, tags, parameters.
 const MAX_WHOLE_BYTES: usize = 16 * 1024 * 1024;
 
-/// What PostgreSQL reports and a client may change; carried from server to server.
-const CARRIED: &[&str] = &[
-    "client_encoding",
-    "DateStyle",
-    "TimeZone",
-    "IntervalStyle",
-    "application_name",
-    "default_transaction_read_only",
-];
-
 /// What happens to a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Forward,
     Swallow,
 }
@@ -124,8 +114,9 @@ impl Conversation {
     ) -> Result<Fate, RelayFault> {
         let body = frame::body(whole);
         match tag {
-            b'N' | b'A' => Ok(if self.ledger.is_ours() { Fate::Swallow } else { Fate::Forward }),
-            b'S' => self.parameter(body, server.server()),
+            b'N' => Ok(if self.ledger.is_ours() { Fate::Swallow } else { Fate::Forward }),
+            b'A' => Ok(self.notification(body, client, server.server())),
+            b'S' => self.parameter(body, client, server),
             b'E' => self.error(body, client, server),
             b'Z' => self.ready(body, client, server.server()),
             b'C' | b's' | b'I' => self.completed(tag, body, client, server),
@@ -142,31 +133,6 @@ impl Conversation {
             b'1' | b'2' | b'3' => self.acknowledged(tag),
             _ => Err(RelayFault::Doubt("the server sent a message of an unknown kind")),
         }
-    }
-
-    fn parameter(&mut self, body: &[u8], server: &mut Server) -> Result<Fate, RelayFault> {
-        let (name, value) =
-            backend::parameter_status(body).ok_or(RelayFault::Doubt("a malformed ParameterStatus"))?;
-        if server.parameters.get(name).is_none_or(|known| known != value) {
-            server.parameters.insert(name.to_owned(), value.to_owned());
-        }
-        if self.ledger.is_ours() {
-            return Ok(Fate::Swallow);
-        }
-        // RESET ALL among several statements: what the client asked for at startup is put back behind the
-        // transaction, and is what it goes on to believe.
-        if self.bound == StatementKind::ResetAll && self.startup.get(&name.to_ascii_lowercase()).is_some() {
-            self.state.restore_later();
-            return Ok(Fate::Swallow);
-        }
-        if CARRIED.contains(&name) {
-            self.state.save(&self.parameters);
-            self.parameters.set(name, value);
-            if let Some(stamp) = &mut server.stamp {
-                stamp.parameters = self.parameters.fingerprint();
-            }
-        }
-        Ok(Fate::Forward)
     }
 
     fn error(

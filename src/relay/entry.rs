@@ -77,10 +77,14 @@ impl Conversation {
             // In a failed block nothing runs, so nothing can run without a context.
             (Status::Transaction | Status::Failed, _) => return,
         }
-        if server.reset(self.client, &self.parameters) == Part::Sent {
-            self.relay.switches.increment();
-            self.ledger.push(Owed::Reset);
-            self.ledger.push(Owed::Enter);
+        match server.reset(self.client, &self.parameters) {
+            Part::Sent => {
+                self.relay.switches.increment();
+                self.ledger.push(Owed::Reset);
+                self.ledger.push(Owed::Enter);
+            }
+            Part::Named => self.ledger.push(Owed::Enter),
+            Part::Left => {}
         }
         match lead {
             Lead::Begin => self.standing = Standing::Awaited,

@@ -20,6 +20,7 @@ mod extended;
 pub mod ledger;
 pub mod prepared;
 mod refusals;
+mod reports;
 mod requests;
 pub mod state;
 
@@ -277,6 +278,12 @@ impl Conversation {
         self.parameters = self.startup.clone();
         self.state.discard();
         self.choice.forget();
+    }
+
+    /// The process id that the client was given; the rest of its key counts how often it discarded its state.
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is meant")]
+    const fn process_id(&self) -> u32 {
+        self.client as u32
     }
 
     /// What the client asked for at startup.

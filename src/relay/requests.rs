@@ -189,7 +189,8 @@ impl Conversation {
         match self.relay.verdicts.inspect(text, &self.rules) {
             Verdict::Pass(survey) => {
                 let leaves = survey.session_state == SessionState::Maybe;
-                let footprint = leaves.then(|| footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
+                let footprint =
+                    leaves.then(|| footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
                 Ok(Reading { survey, change: None, footprint })
             }
             Verdict::Tenant(survey, change) => {

@@ -71,7 +71,10 @@ impl Session {
                 }
                 Event::ServerFault(fault) => {
                     replays += 1;
-                    if replays <= MAX_REPLAYS && !self.conversation.keeps_server() && self.replay(&fault, &mut server).await {
+                    if replays <= MAX_REPLAYS
+                        && !self.conversation.keeps_server()
+                        && self.replay(&fault, &mut server).await
+                    {
                         continue;
                     }
                     tracing::warn!(%fault, "the server was lost");
@@ -244,15 +247,18 @@ impl Session {
             Ok::<_, UpstreamFault>(self.conversation.settle(&question, answer, server))
         })
         .await;
-        let notifications = std::mem::take(&mut server.server().notifications);
-        self.client.output.space().extend_from_slice(&notifications);
+        self.conversation.notify(&mut self.client, server.server());
         match outcome {
             Ok(Change::None) => {}
             Ok(Change::Pinned) => {
                 if let Some(pin) = self.conversation.pin() {
                     let reasons: Vec<&str> = pin.states.iter().map(State::label).collect();
                     let statement = &*pin.statement;
-                    tracing::info!(reason = reasons.join(","), statement, "the client is pinned to its server");
+                    tracing::info!(
+                        reason = reasons.join(","),
+                        statement,
+                        "the client is pinned to its server"
+                    );
                 }
             }
             Ok(Change::Freed) => tracing::info!("the client is no longer pinned to its server"),

@@ -57,7 +57,8 @@ impl Session {
     /// A server is kept no longer than what it is kept for: DISCARD ALL ends that, and a choice of another tenant.
     fn look_at_kept(&mut self, kept: &mut Option<TenantServer>) {
         let tenant = self.conversation.session_acting().tenant();
-        let stays = kept.as_ref().is_none_or(|server| self.conversation.keeps_server() && server.is_of(tenant));
+        let stays =
+            kept.as_ref().is_none_or(|server| self.conversation.keeps_server() && server.is_of(tenant));
         if !stays {
             self.let_go(kept);
         }
@@ -78,7 +79,9 @@ impl Session {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(End::Told(RelayFault::Ended("connection closed".to_owned()).report()));
+                    return Poll::Ready(End::Told(
+                        RelayFault::Ended("connection closed".to_owned()).report(),
+                    ));
                 }
                 Poll::Ready(Err(error)) => {
                     return Poll::Ready(End::Told(RelayFault::Ended(error.to_string()).report()));

@@ -3,6 +3,7 @@
 
 mod context;
 mod error;
+mod own;
 mod pool;
 mod question;
 pub mod settings;
@@ -11,23 +12,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dashmap::DashMap;
-use tokio::time::timeout;
-
 use crate::directory::Limits;
 use crate::names::{TenantId, UpstreamName};
 use crate::secret::Secret;
-use crate::wire::{backend, encode};
+pub use context::application::APPLICATION_NAME;
 pub use context::{Context, Contexts, Part, Place, SessionParameters};
+use dashmap::DashMap;
 pub use error::{ConnectError, UpstreamFault};
 pub(crate) use pool::login::Connector;
 pub use pool::server::{ClientKey, Server, StatementId, Wear, prepared_name};
-use pool::{Asker, Lease, Pool, server};
+use pool::{Asker, Lease, Pool};
 pub use question::{Answer, Question};
 use settings::UpstreamSettings;
 
-/// Longest time that a statement of our own may take, for example the reset.
-const OWN_STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Greetings remembered; beyond that they are asked for again.
 const MAX_GREETINGS: usize = 256;
 
@@ -208,6 +205,10 @@ impl Access {
         }
         outcome?;
         let greeting = Arc::new(server.lease.server().parameters.clone());
+        if self.context.name(parameters).is_some() {
+            // It has the client's own name, which was asked for.
+            server.lease.server().stamp = None;
+        }
         server.lease.release();
         let mut greetings = self.greetings();
         if greetings.len() >= MAX_GREETINGS {
@@ -257,9 +258,10 @@ impl TenantServer {
 
     /// Puts a client's parameters back after it has reset all of them.
     pub fn restore(&mut self, parameters: &SessionParameters) {
+        let name = parameters.get(APPLICATION_NAME).and_then(|_| self.context.name(parameters));
         let server = self.lease.server();
         server.unnamed = None;
-        context::statement::restore(server.channel.output.space(), parameters);
+        context::statement::restore(server.channel.output.space(), parameters, name.as_deref());
     }
 
     /// The server has these parameters, as it said itself.
@@ -267,6 +269,11 @@ impl TenantServer {
         if let Some(stamp) = &mut self.lease.server().stamp {
             stamp.parameters = parameters.fingerprint();
         }
+    }
+
+    /// What a client with these parameters is called there, if that is not what it calls itself.
+    pub fn name(&self, parameters: &SessionParameters) -> Option<String> {
+        self.context.name(parameters)
     }
 
     /// Whether it serves this tenant.
@@ -307,96 +314,6 @@ impl TenantServer {
                 self.run_own(b"").await.map(drop)
             }
             outcome => outcome.map(drop),
-        }
-    }
-
-    /// Asks what a transaction left. Of state that this role may not look at, all is said to be there.
-    pub async fn ask(&mut self, question: &Question) -> Result<Answer, UpstreamFault> {
-        match self.ask_once(question).await {
-            Err(UpstreamFault::Parameters { .. }) if !question.states.is_empty() => {
-                let settings = question.about_settings();
-                let answer = if settings.is_empty() { Answer::default() } else { self.ask_once(&settings).await? };
-                Ok(Answer { states: question.states, ..answer })
-            }
-            outcome => outcome,
-        }
-    }
-
-    async fn ask_once(&mut self, question: &Question) -> Result<Answer, UpstreamFault> {
-        let sql = question.sql(self.lease.pool().connector().user());
-        self.lease.server().unnamed = None;
-        let row = self.run_own(sql.as_bytes()).await?;
-        row.map(|row| question.read(&row)).ok_or(UpstreamFault::Doubt("a question was not answered"))
-    }
-
-    /// Puts a client's parameters back behind a transaction that reset all of them among others.
-    pub async fn put_back(&mut self, parameters: &SessionParameters) -> Result<(), UpstreamFault> {
-        self.lease.server().unnamed = None;
-        self.run_own(context::statement::apply(parameters).as_bytes()).await.map(drop)
-    }
-
-    async fn reset_if_needed(
-        &mut self,
-        client: ClientKey,
-        parameters: &SessionParameters,
-    ) -> Result<(), UpstreamFault> {
-        let context = Context::none();
-        let server = self.lease.server();
-        let needed = server.stamp.as_ref().map(|stamp| &stamp.tenant)
-            != Some(&self.context.tenant_id().cloned())
-            || context.needs_reset(server, client, parameters) == context::Reset::Needed;
-        if !needed || (server.wear == Wear::Unused && parameters.is_empty()) {
-            return Ok(());
-        }
-        let nonce = context::statement::nonce();
-        let sql = context::statement::reset(&nonce, parameters);
-        self.run_own(sql.as_bytes()).await?;
-        let server = self.lease.server();
-        server.clear_prepared();
-        server.wear = Wear::Clean;
-        server.stamp = Some(server::Stamp {
-            tenant: self.context.tenant_id().cloned(),
-            client,
-            parameters: parameters.fingerprint(),
-        });
-        Ok(())
-    }
-
-    /// Runs a statement of our own to its ReadyForQuery, which must say idle; its last row, if there is one.
-    async fn run_own(&mut self, sql: &[u8]) -> Result<Option<Vec<u8>>, UpstreamFault> {
-        let server = self.lease.server();
-        encode::query(server.channel.output.space(), sql);
-        timeout(OWN_STATEMENT_TIMEOUT, finish_own(server))
-            .await
-            .map_err(|_| UpstreamFault::Doubt("a statement of the proxy took too long"))?
-    }
-}
-
-async fn finish_own(server: &mut Server) -> Result<Option<Vec<u8>>, UpstreamFault> {
-    server.channel.flush().await.map_err(UpstreamFault::Lost)?;
-    let (mut failure, mut row) = (None, None);
-    loop {
-        let (tag, body) = pool::login::read_message(&mut server.channel).await?;
-        match tag {
-            b'S' => {
-                if let Some((name, value)) = backend::parameter_status(&body) {
-                    server.parameters.insert(name.to_owned(), value.to_owned());
-                }
-            }
-            b'A' => {
-                let out = &mut server.notifications;
-                encode::frame(out, tag, |out| out.extend_from_slice(&body));
-            }
-            b'D' => row = Some(body),
-            b'E' => {
-                let field = |code| backend::error_field(&body, code).unwrap_or_default().to_owned();
-                failure = Some(UpstreamFault::Parameters { sqlstate: field(b'C'), message: field(b'M') });
-            }
-            b'Z' if backend::ready_for_query(&body) == Some(backend::Status::Idle) => {
-                return failure.map_or(Ok(row), Err);
-            }
-            b'Z' => return Err(UpstreamFault::Doubt("not idle after a statement of the proxy")),
-            _ => {}
         }
     }
 }

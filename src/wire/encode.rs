@@ -101,6 +101,14 @@ pub fn authentication(out: &mut Vec<u8>, code: u32, data: &[u8]) {
     });
 }
 
+/// `NotificationResponse`: who sent it, and then the channel and the payload as they came.
+pub fn notification(out: &mut Vec<u8>, process_id: u32, rest: &[u8]) {
+    frame(out, b'A', |out| {
+        out.extend_from_slice(&process_id.to_be_bytes());
+        out.extend_from_slice(rest);
+    });
+}
+
 /// `CommandComplete`.
 pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
     frame(out, b'C', |out| cstr(out, tag.as_bytes()));

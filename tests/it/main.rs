@@ -22,5 +22,6 @@ mod protect;
 mod protocol;
 mod same_as_direct;
 mod serves;
+mod session_state;
 mod tenant;
 mod upstream;

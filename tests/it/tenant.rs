@@ -235,13 +235,44 @@ async fn the_application_name_is_seen_by_the_client_and_in_the_servers_activity(
     .await;
     let mut link = proxy.link_with("acme_app", &[("application_name", "billing")]).await;
     let mut other = proxy.link_with("globex_app", &[("application_name", "search")]).await;
+    assert_eq!(link.parameters.get("application_name").map(String::as_str), Some("billing"), "its own name");
     let own = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()";
     for _ in 0..2 {
-        let name = link.query(own).await.value();
-        assert!(name.contains("billing"), "{name}");
-        let name = other.query(own).await.value();
-        assert!(name.contains("search"), "{name}");
+        assert_eq!(link.query(own).await.value(), "acme billing");
+        assert_eq!(other.query(own).await.value(), "globex search");
     }
+    for (text, told, there) in [
+        ("SET application_name = 'till'", "C(SET) S(application_name=till) Z(I)", "acme till"),
+        ("BEGIN; SET application_name = 'x'; ROLLBACK", "C(BEGIN) C(SET) C(ROLLBACK) Z(I)", "acme till"),
+        (
+            "SELECT set_config('application_name', 'desk', false)",
+            "T(set_config) D(desk) C(SELECT 1) S(application_name=desk) Z(I)",
+            "acme desk",
+        ),
+    ] {
+        assert_eq!(link.query(text).await, told, "{text}");
+        assert_eq!(link.query(own).await.value(), there, "{text}");
+        assert_eq!(other.query(own).await.value(), "globex search");
+        assert_eq!(link.query(own).await.value(), there, "{text}");
+    }
+    link.query("BEGIN").await;
+    assert_eq!(link.query("SET application_name = 'x'").await, "C(SET) S(application_name=x) Z(T)");
+    assert_eq!(link.query("ROLLBACK").await, "C(ROLLBACK) S(application_name=desk) Z(I)");
+    assert_eq!(link.query(own).await.value(), "acme desk");
+}
+
+#[tokio::test]
+async fn the_application_name_can_be_left_as_it_is() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.set("tenancy.application_name", "{application_name}");
+        config.lenient();
+    })
+    .await;
+    let mut link = proxy.link_with("acme_app", &[("application_name", "billing")]).await;
+    assert_eq!(link.query("SHOW application_name").await.value(), "billing");
+    assert_eq!(link.query("SET application_name = 'till'").await, "C(SET) S(application_name=till) Z(I)");
+    assert_eq!(link.query("SHOW application_name").await.value(), "till");
 }
 
 #[tokio::test]

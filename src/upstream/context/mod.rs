@@ -13,16 +13,18 @@
 //! A *sealed* context carries a proof besides the tenant, made for this server and this moment; PostgreSQL
 //! verifies it ([`seal`]). It replaces one statement and changes nothing else.
 
+pub(super) mod application;
 pub(super) mod parameters;
 pub(super) mod seal;
 pub(super) mod statement;
 
 use std::sync::Arc;
 
-use crate::directory::ContextMode;
+use crate::directory::{ContextMode, Tenancy};
 use crate::names::TenantId;
 use crate::upstream::pool::server::{ClientKey, Server, Stamp, Wear};
 use crate::wire::encode;
+use application::NameForm;
 pub use parameters::SessionParameters;
 use seal::Seal;
 
@@ -31,6 +33,8 @@ use seal::Seal;
 pub struct Context {
     tenant: Option<TenantId>,
     enter: Option<Enter>,
+    /// What its clients are called on servers.
+    name: Option<Arc<NameForm>>,
 }
 
 #[derive(Debug, Clone)]
@@ -58,17 +62,18 @@ impl Enter {
 #[derive(Debug, Clone)]
 pub struct Contexts {
     setting: String,
+    name_form: String,
     seal: Option<Arc<Seal>>,
 }
 
 impl Contexts {
     /// As `[tenancy]` says.
-    pub fn new(setting: &str, mode: &ContextMode) -> Self {
-        let seal = match mode {
+    pub fn new(tenancy: &Tenancy) -> Self {
+        let seal = match &tenancy.context {
             ContextMode::Plain => None,
             ContextMode::Sealed(key) => Some(Arc::new(Seal::new(key.clone()))),
         };
-        Self { setting: setting.to_owned(), seal }
+        Self { setting: tenancy.setting.clone(), name_form: tenancy.application_name.clone(), seal }
     }
 
     /// A new key after a reload; proofs are made with it from the next transaction on.
@@ -84,13 +89,14 @@ impl Contexts {
             None => Enter::plain(&self.setting, tenant.as_str()),
             Some(seal) => Enter::Sealed(Arc::clone(seal), tenant.clone()),
         };
-        Context { tenant: Some(tenant.clone()), enter: Some(enter) }
+        let name = NameForm::new(&self.name_form, tenant.as_str()).map(Arc::new);
+        Context { tenant: Some(tenant.clone()), enter: Some(enter), name }
     }
 
     /// The context of nobody: the setting is the empty string, which policies take for no tenant. Under a seal
     /// there is no proof either, and the policies refuse.
     pub fn nobody(&self) -> Context {
-        Context { tenant: None, enter: Some(Enter::plain(&self.setting, "")) }
+        Context { tenant: None, enter: Some(Enter::plain(&self.setting, "")), name: None }
     }
 }
 
@@ -103,19 +109,21 @@ pub enum Place {
     InBlock,
 }
 
-/// Whether a reset was written.
+/// What was written in front of a context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// It was.
+    /// A reset and its check.
     Sent,
-    /// It was not needed.
+    /// The application's name, on a server that nobody has used.
+    Named,
+    /// Nothing: it was not needed.
     Left,
 }
 
 impl Context {
     /// No context: a maintenance user.
     pub const fn none() -> Self {
-        Self { tenant: None, enter: None }
+        Self { tenant: None, enter: None, name: None }
     }
 
     /// Whose it is.
@@ -126,6 +134,11 @@ impl Context {
     /// Whether a context is entered at all.
     pub const fn enters(&self) -> bool {
         self.enter.is_some()
+    }
+
+    /// What a client with these parameters is called on servers, if that is not what it calls itself.
+    pub(super) fn name(&self, parameters: &SessionParameters) -> Option<String> {
+        self.name.as_ref().map(|form| form.of(parameters))
     }
 
     /// Whether the server has to be reset before this client may use it.
@@ -164,11 +177,19 @@ impl Context {
         parameters: &SessionParameters,
     ) -> Part {
         let part = match self.needs_reset(server, client, parameters) {
-            Reset::Unneeded => Part::Left,
+            Reset::Unneeded => match self.name(parameters) {
+                Some(name) if server.wear == Wear::Unused => {
+                    server.unnamed = None;
+                    statement::restore(server.channel.output.space(), parameters, Some(&name));
+                    Part::Named
+                }
+                _ => Part::Left,
+            },
             Reset::Needed => {
                 let nonce = statement::nonce();
                 let out = server.channel.output.space();
-                encode::query(out, statement::reset(&nonce, parameters).as_bytes());
+                let name = self.name(parameters);
+                encode::query(out, statement::reset(&nonce, parameters, name.as_deref()).as_bytes());
                 statement::check_reset(out, &nonce);
                 server.clear_prepared();
                 server.wear = Wear::Clean;

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use rand::Rng as _;
 
 use crate::upstream::context::SessionParameters;
+use crate::upstream::context::application::APPLICATION_NAME;
 use crate::upstream::pool::server::Server;
 use crate::wire::encode;
 
@@ -47,15 +48,15 @@ fn set_config(name: &str, value: &str) -> String {
 
 /// One message that takes away what the last user left and applies this client's parameters.
 /// `DISCARD ALL` would also throw the plans away and cannot stand in one message with others.
-pub(crate) fn reset(nonce: &str, parameters: &SessionParameters) -> String {
+pub(crate) fn reset(nonce: &str, parameters: &SessionParameters, name: Option<&str>) -> String {
     let seed: f64 = rand::rng().random_range(-1.0..1.0);
     let mut sql = format!(
         "SET SESSION AUTHORIZATION DEFAULT;RESET ALL;CLOSE ALL;DEALLOCATE ALL;UNLISTEN *;\
          SELECT pg_catalog.pg_advisory_unlock_all(),pg_catalog.setseed({seed:.17});\
          DISCARD TEMP;DISCARD SEQUENCES;"
     );
-    if !parameters.is_empty() {
-        sql.push_str(&apply(parameters));
+    if !parameters.is_empty() || name.is_some() {
+        sql.push_str(&apply(parameters, name));
         sql.push(';');
     }
     // Last, so that it is there only if all that stands before it succeeded.
@@ -64,9 +65,11 @@ pub(crate) fn reset(nonce: &str, parameters: &SessionParameters) -> String {
     sql
 }
 
-/// Sets parameters for the session.
-pub(in crate::upstream) fn apply(parameters: &SessionParameters) -> String {
-    let calls: Vec<String> = parameters.iter().map(|(name, value)| set_config(name, value)).collect();
+/// Sets parameters for the session, and the application's name, if that is another here.
+pub(in crate::upstream) fn apply(parameters: &SessionParameters, name: Option<&str>) -> String {
+    let own = parameters.iter().filter(|(parameter, _)| name.is_none() || *parameter != APPLICATION_NAME);
+    let all = own.chain(name.map(|name| (APPLICATION_NAME, name)));
+    let calls: Vec<String> = all.map(|(name, value)| set_config(name, value)).collect();
     format!("SELECT {}", calls.join(","))
 }
 
@@ -85,8 +88,8 @@ pub(crate) fn check_reset(out: &mut Vec<u8>, nonce: &str) {
 }
 
 /// The frames that put a client's parameters back, after it has reset all of them.
-pub(crate) fn restore(out: &mut Vec<u8>, parameters: &SessionParameters) {
-    run(out, &apply(parameters));
+pub(crate) fn restore(out: &mut Vec<u8>, parameters: &SessionParameters, name: Option<&str>) {
+    run(out, &apply(parameters, name));
 }
 
 /// The frames that enter a tenant's context in an open transaction block. They need no snapshot either.

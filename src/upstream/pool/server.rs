@@ -65,8 +65,8 @@ pub struct Server {
     identity: Identity,
     /// The sealed context that was entered last.
     pub sealed: Option<SealedFrames>,
-    /// Notifications that came while a statement of our own ran, as they came.
-    pub notifications: Vec<u8>,
+    /// Notifications that came while a statement of our own ran.
+    pub notifications: Vec<Vec<u8>>,
 }
 
 /// Which server process it is, and its clock, as PostgreSQL itself says.

@@ -1,0 +1,101 @@
+//! What is asked of a server behind a transaction that may have changed its session: what settings are now, and
+//! which state is left there. PostgreSQL alone knows what a transaction's end, a savepoint or an error took back.
+
+use crate::guard::footprint::{State, States};
+use crate::upstream::context::statement::value_expression;
+use crate::wire::backend;
+
+/// What is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Question {
+    /// The values of these settings.
+    pub settings: Vec<String>,
+    /// Whether any of these is there.
+    pub states: States,
+}
+
+/// What the server said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The values in the order of the question; none: it knows no such setting.
+    pub settings: Vec<Option<String>>,
+    /// What is there; all that was asked for, if the server would not say.
+    pub states: States,
+}
+
+impl Question {
+    /// Whether nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        self.settings.is_empty() && self.states.is_empty()
+    }
+
+    /// The statement. Values come as hexadecimal, whatever the client's encoding is.
+    pub(super) fn sql(&self, login: &str) -> String {
+        let mut columns = Vec::new();
+        for name in &self.settings {
+            let value = format!("pg_catalog.current_setting({},true)", value_expression(name));
+            columns.push(format!("pg_catalog.encode(pg_catalog.convert_to({value},'UTF8'),'hex')"));
+        }
+        columns.extend(self.states.iter().map(|state| condition(state, login)));
+        format!("SELECT {}", columns.join(","))
+    }
+
+    /// Reads the row that answers it.
+    pub(super) fn read(&self, row: &[u8]) -> Answer {
+        let settings = self.settings.iter().enumerate().map(|(place, _)| {
+            let bytes = from_hexadecimal(backend::column(row, place)?)?;
+            String::from_utf8(bytes).ok()
+        });
+        let settings = settings.collect();
+        let mut states = States::default();
+        for (place, state) in self.states.iter().enumerate() {
+            if backend::column(row, self.settings.len() + place) != Some("f") {
+                states.add(state);
+            }
+        }
+        Answer { settings, states }
+    }
+
+    /// The part of it that every role may ask.
+    pub(super) fn about_settings(&self) -> Self {
+        Self { settings: self.settings.clone(), states: States::default() }
+    }
+}
+
+fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+/// Whether such state is there. Catalogs only, all names qualified.
+fn condition(state: State, login: &str) -> String {
+    let found = match state {
+        State::Temporary => {
+            let own = "OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()";
+            return format!(
+                "EXISTS(SELECT FROM pg_catalog.pg_class WHERE relnamespace {own} \
+                 UNION ALL SELECT FROM pg_catalog.pg_proc WHERE pronamespace {own} \
+                 UNION ALL SELECT FROM pg_catalog.pg_type WHERE typnamespace {own})"
+            );
+        }
+        State::Role => {
+            let login = value_expression(login);
+            return format!(
+                "(pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none' \
+                 OR pg_catalog.current_setting('session_authorization') OPERATOR(pg_catalog.<>) {login})"
+            );
+        }
+        State::HeldCursor => {
+            "pg_catalog.pg_cursors WHERE is_holdable AND name OPERATOR(pg_catalog.!~) '^pgtenant_reset_'"
+        }
+        State::AdvisoryLock => {
+            "pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+             AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
+        }
+        State::Listen => "pg_catalog.pg_listening_channels()",
+        State::Prepared => "pg_catalog.pg_prepared_statements WHERE from_sql",
+        // Nothing takes them back but the end of the session.
+        State::Library | State::Setting => return "true".to_owned(),
+    };
+    format!("EXISTS(SELECT FROM {found})")
+}
