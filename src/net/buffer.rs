@@ -66,6 +66,11 @@ impl ReadBuffer {
         self.mark = Some(self.start);
     }
 
+    /// Whether there is a mark to return to.
+    pub const fn is_marked(&self) -> bool {
+        self.mark.is_some()
+    }
+
     /// Lets go of the mark.
     pub fn forget(&mut self) {
         self.mark = None;

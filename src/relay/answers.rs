@@ -3,7 +3,8 @@
 use crate::net::Channel;
 use crate::relay::ledger::{Owed, Shown};
 use crate::relay::{
-    Absorbed, Conversation, CopyIn, Discard, Gate, HeldSync, Outcome, RelayFault, Standing, Stream,
+    Absorbed, Conversation, CopyIn, Discard, Gate, HeldSync, Outcome, Reach, RelayFault, Renewal, Standing,
+    Stream,
 };
 use crate::sql::StatementKind;
 use crate::upstream::{Server, TenantServer};
@@ -30,7 +31,9 @@ impl Conversation {
         server: &mut TenantServer,
     ) -> Result<(Absorbed, usize), RelayFault> {
         loop {
-            self.tell_due(client);
+            if self.ledger.of_server().next().is_none() {
+                self.tell_due(client);
+            }
             if client.output.is_full() {
                 return Ok((Absorbed::All, 0));
             }
@@ -67,7 +70,7 @@ impl Conversation {
             server.server().channel.input = input;
             server.server().channel.input.consume(header.total);
             fate?;
-            if header.tag == b'Z' && self.gate == Gate::Between {
+            if header.tag == b'Z' && self.gate == Gate::Between && self.renewal == Renewal::No {
                 return Ok((Absorbed::Ready(self.status), 0));
             }
         }
@@ -113,6 +116,12 @@ impl Conversation {
         server: &mut TenantServer,
     ) -> Result<Fate, RelayFault> {
         let body = frame::body(whole);
+        if matches!(self.ledger.front(), Some(Owed::Told(..))) && !matches!(tag, b'N' | b'A' | b'S' | b't') {
+            if tag == b'E' && self.renews(body, client, server) {
+                return Ok(Fate::Swallow);
+            }
+            self.tell_due(client);
+        }
         match tag {
             b'N' => Ok(if self.ledger.is_ours() { Fate::Swallow } else { Fate::Forward }),
             b'A' => Ok(self.notification(body, client, server.server())),
@@ -125,9 +134,13 @@ impl Conversation {
                 Some(Owed::Execute | Owed::Query) => Ok(Fate::Forward),
                 _ => Err(RelayFault::Doubt("COPY that nobody asked for")),
             },
-            b'T' | b'n' => self.described(tag),
-            b't' => match self.ledger.front() {
-                Some(Owed::DescribeStatement) => Ok(Fate::Forward),
+            b'T' | b'n' => self.described(tag, client),
+            b't' => match self.ledger.of_server().next() {
+                Some(Owed::DescribeStatement(_)) => {
+                    // An error may stand in the place of the columns.
+                    self.description.extend_from_slice(whole);
+                    Ok(Fate::Swallow)
+                }
                 _ => Err(RelayFault::Doubt("a description that nobody asked for")),
             },
             b'1' | b'2' | b'3' => self.acknowledged(tag),
@@ -145,6 +158,9 @@ impl Conversation {
         let sqlstate = field(b'C');
         if matches!(field(b'V'), "FATAL" | "PANIC") {
             return Err(RelayFault::Ended(format!("{sqlstate}: {}", field(b'M'))));
+        }
+        if self.renews(body, client, server) {
+            return Ok(Fate::Swallow);
         }
         self.outcome = Outcome::RolledBack;
         match self.ledger.front() {
@@ -180,6 +196,7 @@ impl Conversation {
             }
             Some(_) => {
                 self.metrics.error(sqlstate);
+                self.tell_description(client);
                 self.fail(server);
                 Ok(Fate::Forward)
             }
@@ -204,6 +221,10 @@ impl Conversation {
         let status = backend::ready_for_query(body).ok_or(RelayFault::Doubt("a malformed ReadyForQuery"))?;
         match self.ledger.pop() {
             Some(Owed::Reset) if status == Status::Idle => Ok(Fate::Swallow),
+            Some(Owed::Sync) if self.renewal == Renewal::Awaited && status == Status::Idle => {
+                self.begin_again(client);
+                Ok(Fate::Swallow)
+            }
             Some(Owed::Query | Owed::Sync) if self.ledger.is_empty() => {
                 self.status = status;
                 self.gate = Gate::Between;
@@ -219,6 +240,7 @@ impl Conversation {
                     }
                 }
                 self.outcome = Outcome::Open;
+                self.renewal = Renewal::No;
                 client.input.forget();
                 if let Some(started) = self.started.take() {
                     self.metrics.query(started.elapsed());
@@ -247,7 +269,7 @@ impl Conversation {
             Some(Owed::Enter) if tag == b'C' => {
                 self.ledger.pop();
                 if !self.ledger.is_ours() {
-                    client.input.forget();
+                    self.reach = Reach::Statement;
                 }
                 return Ok(Fate::Swallow);
             }
@@ -263,6 +285,14 @@ impl Conversation {
                 }
                 client.input.forget();
                 encode::command_complete(client.output.space(), "DISCARD ALL");
+                return Ok(Fate::Swallow);
+            }
+            Some(Owed::Deallocate(_)) => {
+                if let Some(Owed::Deallocate(name)) = self.ledger.pop() {
+                    self.statements.named.remove(&name);
+                }
+                client.input.forget();
+                encode::command_complete(client.output.space(), "DEALLOCATE");
                 return Ok(Fate::Swallow);
             }
             Some(Owed::Query) => {}
@@ -302,16 +332,23 @@ impl Conversation {
         Ok(Fate::Forward)
     }
 
-    fn described(&mut self, tag: u8) -> Result<Fate, RelayFault> {
+    fn described(&mut self, tag: u8, client: &mut Channel) -> Result<Fate, RelayFault> {
         match self.ledger.front() {
             Some(Owed::Query) if tag == b'T' => return Ok(Fate::Forward),
             Some(Owed::Enter | Owed::Reset) => return Ok(Fate::Swallow),
-            Some(Owed::DescribeStatement | Owed::DescribePortal(_)) => {}
+            Some(Owed::DescribeStatement(_) | Owed::DescribePortal(_)) => {}
             _ => return Err(RelayFault::Doubt("a description that nobody asked for")),
         }
+        self.tell_description(client);
         match self.ledger.pop() {
             Some(Owed::DescribePortal(Shown::Nobody)) if tag == b'n' => Ok(Fate::Swallow),
             _ => Ok(Fate::Forward),
+        }
+    }
+
+    fn tell_description(&mut self, client: &mut Channel) {
+        if !self.description.is_empty() {
+            client.output.space().append(&mut self.description);
         }
     }
 
@@ -320,7 +357,7 @@ impl Conversation {
             return Ok(Fate::Swallow);
         }
         let shown = match (tag, self.ledger.pop()) {
-            (b'1', Some(Owed::Parse(shown, _))) | (b'2', Some(Owed::Bind(shown))) => shown,
+            (b'1', Some(Owed::Parse(shown, _))) | (b'2', Some(Owed::Bind(shown, _))) => shown,
             (b'3', Some(Owed::ClosePortal)) => Shown::Client,
             (b'3', Some(Owed::Evict(_))) => Shown::Nobody,
             (_, Some(owed)) => {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::fault::{Report, sqlstate};
 use crate::relay::Conversation;
 use crate::relay::entry::Lead;
-use crate::relay::ledger::{Owed, Shown, Undo};
+use crate::relay::ledger::{Bound, Owed, Shown, Undo};
 use crate::relay::prepared::{MAX_NAMED, Reading, Statement};
 use crate::relay::requests::REFUSED;
-use crate::sql::StatementKind;
+use crate::sql::{Count, StatementKind, Survey, deallocated};
 use crate::upstream::{TenantServer, prepared_name};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frontend};
@@ -38,6 +38,16 @@ impl Conversation {
             server.server().unnamed = None;
             encode::parse(server.server().channel.output.space(), "", parse.text, parse.types);
             self.ledger.push(Owed::Parse(Shown::Client, Undo::Nothing));
+            return;
+        }
+        if parse.name.is_empty()
+            && let Some(name) = self.known_deallocated(parse.text, survey)
+        {
+            let statement = self.relay.interner.deallocation(parse.text, name, reading);
+            server.server().unnamed = Some(statement.id);
+            encode::parse(server.server().channel.output.space(), "", statement.sent(), parse.types);
+            self.statements.unnamed = Some(statement);
+            self.ledger.push(Owed::Parse(Shown::Client, Undo::Unnamed));
             return;
         }
         if parse.name.is_empty() {
@@ -128,15 +138,26 @@ impl Conversation {
         }
         self.provide(bind.statement, &statement, server);
         self.bound = statement.survey().first;
+        self.deallocates.clone_from(&statement.deallocates);
         self.note_effects(statement.survey(), server);
         self.may_copy |= statement.survey().first == StatementKind::CopyFromStdin;
         if bind.statement.is_empty() {
-            self.send(whole, Owed::Bind(Shown::Client), server);
+            self.send(whole, Owed::Bind(Shown::Client, None), server);
         } else {
             let out = server.server().channel.output.space();
             encode::bind_renamed(out, bind.portal, &prepared_name(statement.id), bind.rest);
-            self.ledger.push(Owed::Bind(Shown::Client));
+            let is_known = self.statements.use_of(bind.statement);
+            self.ledger.push(Owed::Bind(Shown::Client, Some(Bound { id: statement.id, is_known })));
         }
+    }
+
+    /// The name in a DEALLOCATE of a statement that servers know by another one.
+    pub(super) fn known_deallocated(&self, text: &[u8], survey: Survey) -> Option<Box<[u8]>> {
+        if survey.first != StatementKind::Deallocate || survey.statements != Count::One {
+            return None;
+        }
+        let name = deallocated(text)?;
+        self.statements.named.contains_key(name.as_slice()).then(|| name.into())
     }
 
     pub(super) fn describe(&mut self, target: frontend::Target<'_>, whole: &[u8], server: &mut TenantServer) {
@@ -150,10 +171,10 @@ impl Conversation {
         };
         self.provide(target.name, &statement, server);
         if target.name.is_empty() {
-            self.send(whole, Owed::DescribeStatement, server);
+            self.send(whole, Owed::DescribeStatement(statement.id), server);
         } else {
             encode::describe(server.server().channel.output.space(), b'S', &prepared_name(statement.id));
-            self.ledger.push(Owed::DescribeStatement);
+            self.ledger.push(Owed::DescribeStatement(statement.id));
         }
     }
 

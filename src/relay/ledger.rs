@@ -25,16 +25,18 @@ pub enum Owed {
     Enter,
     /// `ParseComplete`, with what to undo if it does not come.
     Parse(Shown, Undo),
-    /// `BindComplete`.
-    Bind(Shown),
+    /// `BindComplete`; of a statement under a name of ours, if there is one.
+    Bind(Shown, Option<Bound>),
     /// `ParameterDescription` and then a row description or none.
-    DescribeStatement,
+    DescribeStatement(StatementId),
     /// A row description or none; `Nobody` hides the none of a converted simple query.
     DescribePortal(Shown),
     /// Rows, then an end: complete, suspended, empty.
     Execute,
     /// The end of what is sent in the place of an extended `DISCARD ALL`.
     DiscardAll,
+    /// The end of what is sent in the place of a `DEALLOCATE` of this name, which the protocol gave.
+    Deallocate(Box<[u8]>),
     /// `CloseComplete` of a portal.
     ClosePortal,
     /// `CloseComplete` of a statement that the proxy evicts.
@@ -47,6 +49,15 @@ pub enum Owed {
     Told(u8, Undo),
     /// An error that is made to happen; the client reads this report instead of it.
     Refused(Box<Report>),
+}
+
+/// A named statement that was bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// Which.
+    pub id: StatementId,
+    /// Whether the client has used it since it prepared it, and may go by the columns that it had then.
+    pub is_known: bool,
 }
 
 /// What a client loses or keeps if a message was skipped.
@@ -85,6 +96,11 @@ impl Ledger {
     /// The next one.
     pub fn front(&self) -> Option<&Owed> {
         self.owed.front()
+    }
+
+    /// The next ones that the server owes.
+    pub fn of_server(&self) -> impl Iterator<Item = &Owed> {
+        self.owed.iter().filter(|owed| !matches!(owed, Owed::Told(..)))
     }
 
     /// The next one is settled.

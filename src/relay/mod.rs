@@ -20,6 +20,7 @@ mod extended;
 pub mod ledger;
 pub mod prepared;
 mod refusals;
+mod renewal;
 mod reports;
 mod requests;
 pub mod state;
@@ -117,6 +118,25 @@ enum Outcome {
     RolledBack,
 }
 
+/// How far the server has come with the segment, as far as it has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// The context: nothing of the client can have run.
+    Context,
+    /// The client's statement.
+    Statement,
+}
+
+/// Whether the segment is sent again, because a plan that was made for it does not fit its tables any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Renewal {
+    No,
+    /// As soon as the server is ready.
+    Awaited,
+    /// It was; another error is the client's.
+    Done,
+}
+
 /// A frame that is passed on in pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stream {
@@ -160,6 +180,8 @@ pub struct Conversation {
     may_copy: bool,
     /// What the last Bind of this segment bound.
     bound: StatementKind,
+    /// The statement that it deallocates, if the protocol named that.
+    deallocates: Option<Box<[u8]>>,
     from_server: Stream,
     from_client: Stream,
     started: Option<Instant>,
@@ -167,6 +189,11 @@ pub struct Conversation {
     outcome: Outcome,
     /// What the next request is answered with: its server was lost while the client was silent.
     owed_error: Option<Box<Report>>,
+    /// Whether a plan that no longer fits is being replaced: the segment's end, and then all of it again.
+    renewal: Renewal,
+    reach: Reach,
+    /// The parameters of a statement, until its columns are known, too.
+    description: Vec<u8>,
     /// Bytes that the next client frame has in all, if it is not there yet.
     wanted: usize,
 }
@@ -217,11 +244,15 @@ impl Conversation {
             standing: Standing::Sure,
             may_copy: false,
             bound: StatementKind::Nothing,
+            deallocates: None,
             from_server: Stream::No,
             from_client: Stream::No,
             started: None,
             outcome: Outcome::Open,
             owed_error: None,
+            renewal: Renewal::No,
+            reach: Reach::Context,
+            description: Vec::new(),
             wanted: 0,
         }
     }
@@ -253,6 +284,11 @@ impl Conversation {
             && self.gate == Gate::Between
             && self.from_server == Stream::No
             && self.from_client == Stream::No
+    }
+
+    /// Whether nothing of the segment can have run.
+    pub fn has_run_nothing(&self) -> bool {
+        self.reach == Reach::Context
     }
 
     /// Whether the client would see a torn frame if it were told something now.
@@ -302,6 +338,8 @@ impl Conversation {
         self.discard = Discard::No;
         self.standing = Standing::Sure;
         self.may_copy = false;
+        self.renewal = Renewal::No;
+        self.description.clear();
         self.from_server = Stream::No;
         self.started = None;
         self.outcome = Outcome::Open;

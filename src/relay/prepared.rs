@@ -12,6 +12,9 @@ use crate::guard::footprint::Footprint;
 use crate::sql::Survey;
 use crate::upstream::StatementId;
 
+/// Runs in the place of what the proxy does itself: allowed wherever that is, and changes nothing.
+pub(super) const NOTHING: &[u8] = b"RESET \"pgtenant\".\"choice\"";
+
 /// A statement as a client prepared it.
 #[derive(Debug)]
 pub struct Statement {
@@ -23,6 +26,8 @@ pub struct Statement {
     pub types: Box<[u8]>,
     /// What its text tells about running it.
     pub reading: Reading,
+    /// The client's statement of this name ends with it.
+    pub deallocates: Option<Box<[u8]>>,
     /// What is sent in the place of a text that must not run as it stands.
     stand_in: Option<Vec<u8>>,
 }
@@ -73,7 +78,20 @@ impl Interner {
             text: text.into(),
             types: types.into(),
             stand_in: reading.change.as_ref().map(|change| change.stand_in(text)),
+            deallocates: None,
             reading,
+        })
+    }
+
+    /// DEALLOCATE of a name that is known to the proxy only.
+    pub fn deallocation(&self, text: &[u8], name: Box<[u8]>, reading: Reading) -> Arc<Statement> {
+        Arc::new(Statement {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            text: text.into(),
+            types: Box::default(),
+            reading,
+            deallocates: Some(name),
+            stand_in: Some(NOTHING.to_vec()),
         })
     }
 
@@ -81,7 +99,18 @@ impl Interner {
     pub fn intern(self: &Arc<Self>, text: &[u8], types: &[u8], reading: Reading) -> Named {
         let entry = self.known.entry((text.into(), types.into(), reading.change.is_some()));
         let statement = Arc::clone(&entry.or_insert_with(|| self.single(text, types, reading)));
-        Named { statement, interner: Arc::clone(self) }
+        Named { statement, interner: Arc::clone(self), is_used: false }
+    }
+
+    /// Plans of a statement do not fit their tables any more: from here on its text has another id, so that every
+    /// server prepares it anew. The old one ages out of servers like any that is not used.
+    fn renew(self: &Arc<Self>, old: &Statement) -> Arc<Statement> {
+        let renewed = || self.single(&old.text, &old.types, old.reading.clone());
+        let mut entry = self.known.entry(old.key()).or_insert_with(renewed);
+        if entry.id == old.id {
+            *entry = renewed();
+        }
+        Arc::clone(&entry)
     }
 }
 
@@ -90,6 +119,7 @@ impl Interner {
 pub struct Named {
     statement: Arc<Statement>,
     interner: Arc<Interner>,
+    is_used: bool,
 }
 
 impl Named {
@@ -126,6 +156,19 @@ impl Statements {
             return self.unnamed.clone();
         }
         self.named.get(name).map(|named| Arc::clone(named.statement()))
+    }
+
+    /// The client binds the statement of that name; whether it has done so before.
+    pub fn use_of(&mut self, name: &[u8]) -> bool {
+        self.named.get_mut(name).is_none_or(|named| std::mem::replace(&mut named.is_used, true))
+    }
+
+    /// The client's statements of this id get the one that renews it, as if they had not been used yet.
+    pub fn renew(&mut self, id: StatementId) {
+        for named in self.named.values_mut().filter(|named| named.statement.id == id) {
+            named.statement = named.interner.renew(&named.statement);
+            named.is_used = false;
+        }
     }
 
     /// All are gone, as after `DISCARD ALL`.

@@ -9,8 +9,10 @@ use crate::net::Channel;
 use crate::net::buffer::ReadBuffer;
 use crate::relay::entry::Lead;
 use crate::relay::ledger::{Owed, Shown, Undo};
-use crate::relay::prepared::Reading;
-use crate::relay::{Conversation, CopyIn, Discard, Gate, HeldSync, Pumped, RelayFault, Stream, refusal};
+use crate::relay::prepared::{NOTHING, Reading};
+use crate::relay::{
+    Conversation, CopyIn, Discard, Gate, HeldSync, Pumped, Reach, RelayFault, Stream, refusal,
+};
 use crate::sql::{Count, SessionState, StatementKind, Survey, mentions_reset_all, reset_setting};
 use crate::upstream::{SessionParameters, TenantServer};
 use crate::wire::backend::Status;
@@ -72,9 +74,10 @@ impl Conversation {
             let input = std::mem::take(&mut client.input);
             let taken = self.take_frame(header.tag, &input, header.total, server);
             client.input = input;
-            if opens && server.enters_context() && self.status == Status::Idle {
-                // Until the context is entered nothing of the segment has run, so it can be sent again.
+            if opens && self.status == Status::Idle {
+                // Until the client has seen an answer to it, the segment may be sent again.
                 client.input.mark();
+                self.reach = if server.enters_context() { Reach::Context } else { Reach::Statement };
             }
             client.input.consume(header.total);
             self.metrics.bytes_in(header.total);
@@ -170,7 +173,12 @@ impl Conversation {
                     return Err(MALFORMED);
                 }
                 let discards = self.bound == StatementKind::DiscardAll && self.status == Status::Idle;
-                self.send(whole, if discards { Owed::DiscardAll } else { Owed::Execute }, server);
+                let owed = match self.deallocates.clone() {
+                    Some(name) => Owed::Deallocate(name),
+                    None if discards => Owed::DiscardAll,
+                    None => Owed::Execute,
+                };
+                self.send(whole, owed, server);
                 self.follow_up(self.bound, server);
             }
             b'S' => self.sync(server),
@@ -220,6 +228,9 @@ impl Conversation {
         {
             return self.refuse_query(report, server);
         }
+        if let Some(name) = self.known_deallocated(text, survey) {
+            return self.query_deallocate(name, server);
+        }
         if survey.statements == Count::Many && self.has_left_login() && mentions_reset_all(text) {
             self.choose_login();
         }
@@ -249,6 +260,26 @@ impl Conversation {
             self.ledger.push(Owed::Query);
         }
         self.gate = Gate::Closed;
+    }
+
+    /// DEALLOCATE as a simple query, of a statement that servers know by another name.
+    fn query_deallocate(&mut self, name: Box<[u8]>, server: &mut TenantServer) {
+        self.begin(Lead::Control, server);
+        self.statements.unnamed = None;
+        server.server().unnamed = None;
+        let out = server.server().channel.output.space();
+        encode::parse(out, "", NOTHING, &[0, 0]);
+        encode::bind_text(out, &[]);
+        encode::execute_unnamed(out);
+        let all = [
+            Owed::Parse(Shown::Nobody, Undo::Nothing),
+            Owed::Bind(Shown::Nobody, None),
+            Owed::Deallocate(name),
+        ];
+        for owed in all {
+            self.ledger.push(owed);
+        }
+        self.send_sync(server);
     }
 
     /// A change of tenant as a simple query.
@@ -285,7 +316,7 @@ impl Conversation {
         encode::execute_unnamed(out);
         for owed in [
             Owed::Parse(Shown::Nobody, Undo::Nothing),
-            Owed::Bind(Shown::Nobody),
+            Owed::Bind(Shown::Nobody, None),
             Owed::DescribePortal(Shown::Nobody),
             Owed::Execute,
         ] {

@@ -217,7 +217,7 @@ impl Session {
             RelayFault::Ended(reason) => reason.starts_with("57P0"),
             RelayFault::Protocol(_) | RelayFault::TooLarge { .. } | RelayFault::Doubt(_) => false,
         };
-        if !certain || !self.client.input.rewind() {
+        if !certain || !self.conversation.has_run_nothing() || !self.client.input.rewind() {
             return false;
         }
         tracing::info!(%fault, "the server is replaced before the client's statement has run");

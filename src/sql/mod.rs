@@ -20,8 +20,11 @@ pub mod kind;
 
 pub mod statement;
 
+mod deallocate;
+
 mod reset;
 
+pub use deallocate::deallocated;
 pub use kind::{SessionState, StatementKind};
 pub use reset::{mentions_reset_all, reset_setting};
 pub use statement::{Count, Survey, survey};
