@@ -4,6 +4,7 @@
 //! ```text
 //!   client        server                                      standing
 //!   SELECT        [reset] enter SELECT                        sure
+//!   SET           [reset] SET                                 awaited, if more of the segment follows
 //!   BEGIN         [reset] BEGIN                               awaited
 //!   SET TRANS…    SET TRANS…                                  awaited: it must come before any query
 //!   SELECT        enter SELECT                                sure
@@ -87,10 +88,10 @@ impl Conversation {
             Part::Left => {}
         }
         match lead {
-            Lead::Begin => self.standing = Standing::Awaited,
+            Lead::Begin | Lead::Control => self.standing = Standing::Awaited,
             // PostgreSQL warns that there is no block yet; there will be one before the first query.
             Lead::BeginAndMore => self.enter(Place::InBlock, server),
-            Lead::Control | Lead::Other => self.enter(Place::InFront, server),
+            Lead::Other => self.enter(Place::InFront, server),
         }
     }
 

@@ -213,14 +213,14 @@ impl Session {
     /// DISCARD ALL ends the client's own state; no server is needed for it.
     fn discard_all(&mut self) {
         let out = self.client.output.space();
+        encode::command_complete(out, "DISCARD ALL");
         for (name, value) in self.greeting.iter() {
-            let lower = name.to_ascii_lowercase();
-            if self.conversation.parameters.get(&lower) != self.conversation.startup().get(&lower) {
+            let known = self.conversation.parameters.get(&name.to_ascii_lowercase());
+            if known.is_some_and(|known| known != value) {
                 encode::parameter_status(out, name, value);
             }
         }
         self.conversation.discard_all();
-        encode::command_complete(out, "DISCARD ALL");
         self.tell_ready(Status::Idle);
     }
 

@@ -46,10 +46,11 @@ pub fn column(body: &[u8], place: usize) -> Option<&str> {
     let (_, mut rest) = body.split_first_chunk::<2>()?;
     for before in 0.. {
         let (length, values) = rest.split_first_chunk::<4>()?;
-        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
-        let (value, after) = values.split_at_checked(length)?;
+        // NULL has the length -1 and no bytes.
+        let length = usize::try_from(i32::from_be_bytes(*length)).ok();
+        let (value, after) = values.split_at_checked(length.unwrap_or(0))?;
         if before == place {
-            return std::str::from_utf8(value).ok();
+            return length.and_then(|_| std::str::from_utf8(value).ok());
         }
         rest = after;
     }
@@ -96,6 +97,7 @@ mod tests {
     fn columns_are_found_by_place_and_never_beyond_the_row() {
         let body = b"\0\x02\0\0\0\x0242\xff\xff\xff\xff\0\0\0\x01x";
         assert_eq!(column(body, 0), Some("42"));
+        assert_eq!(column(body, 1), None, "NULL");
         assert_eq!(column(body, 2), Some("x"));
         assert_eq!(column(body, 3), None);
         assert_eq!(column(b"\0\x01\0\0\0\x09x", 0), None);

@@ -586,8 +586,8 @@ async fn sql_deallocate_ends_a_statement_that_the_protocol_prepared() {
     let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
     for user in ["acme_app", "migrate"] {
         let mut link = proxy.link(user).await;
-        let prepare = [message::parse("mine", "SELECT 42"), message::sync()].concat();
-        let run = [message::rerun("mine", &[]), message::sync()].concat();
+        let prepare = [parse("mine", "SELECT 42"), sync()].concat();
+        let run = [rerun("mine", &[]), sync()].concat();
         assert_eq!(link.ask(&prepare).await, "1 Z(I)");
         assert_eq!(link.query("DEALLOCATE mine").await, "C(DEALLOCATE) Z(I)", "{user}");
         assert_eq!(link.ask(&run).await, "E(26000) Z(I)", "{user}");
@@ -598,7 +598,7 @@ async fn sql_deallocate_ends_a_statement_that_the_protocol_prepared() {
         assert_eq!(link.query("DEALLOCATE mine").await, "E(25P02) Z(E)", "{user}");
         link.query("ROLLBACK").await;
         assert_eq!(link.ask(&run).await, "2 D(42) C(SELECT 1) Z(I)", "{user}");
-        let extended = [message::unnamed("DEALLOCATE PREPARE \"mine\"", &[]), message::sync()].concat();
+        let extended = [unnamed("DEALLOCATE PREPARE \"mine\"", &[]), sync()].concat();
         assert_eq!(link.ask(&extended).await, "1 2 n C(DEALLOCATE) Z(I)", "{user}");
         assert_eq!(link.ask(&run).await, "E(26000) Z(I)", "{user}");
         assert_eq!(link.ask(&prepare).await, "1 Z(I)", "{user}");

@@ -1,6 +1,6 @@
 //! Same as direct: a script of messages is sent to PostgreSQL and through the proxy, and the frames must
-//! be the same, byte for byte, except for three named differences: an error of the proxy's own names no
-//! place in PostgreSQL's source, columns may be described before an error, and an error may call a prepared
+//! be the same, byte for byte, except for named differences: an error of the proxy's own names no
+//! place in PostgreSQL's source, a notification names another process, parameters that are reported in one go come in another order, columns may be described before an error, and an error may call a prepared
 //! statement by the name that it has on the proxy's servers. Each side has a cluster of its own, so that neither waits for the other's locks
 //! and both make the same rows.
 
@@ -133,6 +133,9 @@ fn bytes(answer: &Answer) -> Vec<(char, Vec<u8>)> {
 }
 
 fn without_source(frame: &Frame) -> Vec<u8> {
+    if frame.tag == b'A' {
+        return frame.body[4..].to_vec();
+    }
     if !matches!(frame.tag, b'E' | b'N') {
         return frame.body.to_vec();
     }
@@ -171,10 +174,21 @@ fn is_refused_by_a_failed_block(answer: &Answer, expected: &Answer) -> bool {
     text == "E(25P02) Z(E)" && tags(expected) == *b"EZ" && expected.to_string().ends_with("Z(E)")
 }
 
+/// Parameters that are reported in one go come in no particular order.
+fn in_order(mut answer: Answer) -> Answer {
+    let is_report = |frame: &&mut Frame| frame.tag == b'S';
+    let mut reports: Vec<Frame> = answer.0.iter().filter(|frame| frame.tag == b'S').cloned().collect();
+    reports.sort_by_key(|frame| frame.body.to_vec());
+    for (place, report) in answer.0.iter_mut().filter(is_report).zip(reports) {
+        *place = report;
+    }
+    answer
+}
+
 /// Sends the same to both; none: they answered the same.
 async fn difference(what: &str, bytes_sent: &[u8], direct: &mut Link, proxied: &mut Link) -> Option<String> {
-    let expected = described_in_vain(direct.ask(bytes_sent).await);
-    let answer = described_in_vain(proxied.ask(bytes_sent).await);
+    let expected = in_order(described_in_vain(direct.ask(bytes_sent).await));
+    let answer = in_order(described_in_vain(proxied.ask(bytes_sent).await));
     if is_refused_by_a_failed_block(&answer, &expected) {
         return None;
     }
@@ -242,5 +256,182 @@ async fn in_any_order_and_with_another_tenant_in_between_every_frame_is_the_same
         if idle {
             assert_eq!(stranger.query("SELECT 1").await.value(), "1");
         }
+    }
+}
+
+/// What a session keeps: settings in all forms, and what lives on one server.
+fn session_script() -> Vec<(&'static str, Vec<u8>)> {
+    let simple = [
+        "SET work_mem = '1MB'",
+        "SET work_mem = '2MB'",
+        "SET LOCAL work_mem = '3MB'",
+        "RESET work_mem",
+        "SHOW work_mem",
+        "SET search_path = shelf, public",
+        "SET SESSION search_path TO public",
+        "RESET search_path",
+        "SHOW search_path",
+        "SELECT count(*) FROM notes",
+        "SET TIME ZONE 'Asia/Tokyo'",
+        "SET TIME ZONE DEFAULT",
+        "SHOW TimeZone",
+        "SET DateStyle = 'German'",
+        "RESET DateStyle",
+        "SELECT date '2026-02-01'",
+        "SET app.colour = 'red'; SET app.size = '5'",
+        "SELECT nullif(current_setting('app.colour', true), ''), nullif(current_setting('app.size', true), '')",
+        "SELECT set_config('app.colour', 'blue', false)",
+        "SELECT set_config('app.colour', 'green', true)",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+        "SHOW transaction_read_only",
+        "RESET ALL",
+        "DISCARD ALL",
+        "DISCARD TEMP",
+        "DISCARD PLANS",
+        "BEGIN",
+        "BEGIN",
+        "SAVEPOINT a",
+        "ROLLBACK TO a",
+        "RELEASE a",
+        "COMMIT",
+        "COMMIT",
+        "ROLLBACK",
+        "SELECT 1/0",
+        "BEGIN; SET work_mem = '5MB'; COMMIT",
+        "BEGIN; SET work_mem = '6MB'; ROLLBACK",
+        "SET work_mem = '7MB'; SELECT 1/0",
+        "BEGIN; SAVEPOINT b; SET work_mem = '8MB'; ROLLBACK TO b; COMMIT",
+        "CREATE TEMP TABLE mine (a int)",
+        "CREATE TEMP TABLE IF NOT EXISTS mine (a int) ON COMMIT DELETE ROWS",
+        "INSERT INTO mine VALUES (1), (2)",
+        "SELECT count(*) FROM mine",
+        "DROP TABLE mine",
+        "DROP TABLE IF EXISTS mine",
+        "DECLARE held CURSOR WITH HOLD FOR SELECT generate_series(1, 9)",
+        "FETCH 2 FROM held",
+        "CLOSE held",
+        "CLOSE ALL",
+        "PREPARE stored (int) AS SELECT $1 * 2",
+        "EXECUTE stored (21)",
+        "DEALLOCATE stored",
+        "DEALLOCATE ALL",
+        "LISTEN news",
+        "NOTIFY news, 'hello'",
+        "UNLISTEN *",
+        "SELECT pg_advisory_lock(1)",
+        "SELECT pg_advisory_unlock(1)",
+        "SELECT pg_advisory_unlock_all()",
+    ];
+    let extended: [(&str, Vec<Vec<u8>>); 8] = [
+        ("bound setting", vec![unnamed("SELECT set_config('work_mem', $1, false)", &["4MB"])]),
+        ("bound name", vec![unnamed("SELECT set_config($1, $2, false)", &["app.size", "6"])]),
+        ("extended SET", vec![unnamed("SET work_mem = '9MB'", &[])]),
+        (
+            "prepare",
+            vec![parse("p", "SELECT count(*) AS n, $1::text AS t FROM notes"), describe_statement("p")],
+        ),
+        ("run", vec![rerun("p", &["x"])]),
+        ("run twice", vec![rerun("p", &["x"]), rerun("p", &["y"])]),
+        ("close", vec![close_statement("p")]),
+        (
+            "pipeline with SET",
+            vec![
+                unnamed("SET work_mem = '10MB'", &[]),
+                unnamed("SHOW work_mem", &[]),
+                unnamed("SELECT 1/0", &[]),
+            ],
+        ),
+    ];
+    let simple = simple.into_iter().map(|sql| (sql, query(sql)));
+    let extended = extended.into_iter().map(|(what, batch)| (what, [batch.concat(), sync()].concat()));
+    simple.chain(extended).collect()
+}
+
+/// A client, and the same client of PostgreSQL itself.
+struct Pair {
+    tenant: &'static str,
+    proxied: Link,
+    direct: Link,
+}
+
+impl Pair {
+    async fn step(&mut self, what: &str, bytes: &[u8], trace: &mut Vec<String>) {
+        trace.push(format!("{}: {what}", self.tenant));
+        if let Some(found) = difference(what, bytes, &mut self.direct, &mut self.proxied).await {
+            panic!(
+                "{}\nafter\n{}",
+                found,
+                trace.iter().rev().take(40).rev().cloned().collect::<Vec<_>>().join("\n")
+            );
+        }
+    }
+
+    async fn is_idle(&mut self) -> bool {
+        let status = |answer: &Answer| answer.0.last().unwrap().to_string();
+        let both = [self.direct.query("").await, self.proxied.query("").await];
+        assert_eq!(status(&both[0]), status(&both[1]));
+        status(&both[0]) == "Z(I)"
+    }
+}
+
+/// Random steps of two tenants that have one server between them, and each of them one of its own directly.
+#[tokio::test]
+async fn sessions_of_two_tenants_on_one_server_are_the_same_as_direct() {
+    let seed =
+        std::env::var("PGTENANT_SEED").map_or_else(|_| rand::rng().random(), |seed| seed.parse().unwrap());
+    println!("PGTENANT_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let (cluster, twin) = (Cluster::start().await, Cluster::start().await);
+    let proxy = Proxy::start(&cluster, |config| {
+        config.one_server();
+        config.set("tenancy.guard", "off");
+        config.set("tenancy.allow_unsafe", true);
+        config.set("tenancy.application_name", "{application_name}");
+    })
+    .await;
+    let script: Vec<_> = session_script()
+        .into_iter()
+        .chain(script().into_iter().filter(|(what, _)| *what != "SET work_mem = '8MB'"))
+        .collect();
+    let own = session_script().len();
+    let mut pairs = Vec::new();
+    for tenant in ["acme", "globex"] {
+        let proxied = proxy.link(&format!("{tenant}_app")).await;
+        pairs.push(Pair { tenant, proxied, direct: twin.link(tenant).await });
+    }
+    let mut trace = Vec::new();
+    for _ in 0..200 {
+        let pair = &mut pairs[random.random_range(0..2)];
+        for _ in 0..random.random_range(1..8) {
+            let place = if random.random_bool(0.8) {
+                random.random_range(0..own)
+            } else {
+                random.random_range(0..script.len())
+            };
+            let (what, bytes) = &script[place];
+            pair.step(what, bytes, &mut trace).await;
+        }
+        // The other one can go on only if this one keeps no server.
+        for what in ["ROLLBACK", "DISCARD ALL"] {
+            if !pair.is_idle().await
+                || proxy.metrics().await.sum("pgtenant_servers", &[("state", "used")]) > 0.0
+            {
+                pair.step(what, &query(what), &mut trace).await;
+            }
+        }
+    }
+    for pair in &mut pairs {
+        for state in [
+            "SELECT id, tenant_id, body FROM notes ORDER BY id",
+            "SELECT name, setting FROM pg_settings WHERE name IN ('work_mem', 'search_path', 'TimeZone', 'DateStyle', 'default_transaction_read_only')",
+            "SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()",
+        ] {
+            pair.step(state, &query(state), &mut trace).await;
+        }
+    }
+    for table in ["notes", "shelf.notes"] {
+        let all = format!("SELECT coalesce(string_agg(t::text, ',' ORDER BY t::text), '') FROM {table} AS t");
+        assert_eq!(cluster.value(&all).await, twin.value(&all).await, "{table}");
     }
 }
