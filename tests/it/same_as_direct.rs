@@ -260,6 +260,7 @@ async fn in_any_order_and_with_another_tenant_in_between_every_frame_is_the_same
 }
 
 /// What a session keeps: settings in all forms, and what lives on one server.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn session_script() -> Vec<(&'static str, Vec<u8>)> {
     let simple = [
         "SET work_mem = '1MB'",
