@@ -105,6 +105,7 @@ impl App {
             relay: Arc::new(relay),
             labels: TenantLabels::new(config.metrics.max_tenants),
             breaker: Arc::default(),
+            replication: dashmap::DashMap::default(),
             seats: Arc::new(Semaphore::new(config.listen.max_clients)),
             login_timeout: config.listen.login_timeout,
         };

@@ -183,6 +183,8 @@ pub struct Maintenance {
     pub server_user: String,
     /// Its password, if the server asks for one.
     pub server_password: Option<Secret<String>>,
+    /// Replication connections at one time.
+    pub max_replication: usize,
 }
 
 impl Grant {

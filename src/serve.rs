@@ -7,11 +7,14 @@
 //! ```
 
 mod acting;
+mod replication;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use dashmap::DashMap;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -64,6 +67,8 @@ pub struct Shared {
     pub labels: TenantLabels,
     /// Whether anything of any tenant may run.
     pub breaker: Arc<Breaker>,
+    /// Replication connections of each user.
+    pub replication: DashMap<UserName, Arc<AtomicUsize>>,
     /// Seats for clients in all.
     pub seats: Arc<Semaphore>,
     /// From accept to the end of the login.
@@ -77,6 +82,14 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 struct Admitted {
     user: UserName,
     session: Session,
+}
+
+/// What a connection became.
+enum Welcome {
+    /// It was a cancel request.
+    Cancelled,
+    Session(Box<Admitted>),
+    Replication(Box<(replication::Admitted, Channel, Identity)>),
 }
 
 /// Why a connection did not become a session.
@@ -102,12 +115,18 @@ pub async fn connection(shared: Arc<Shared>, stream: Stream) {
             login(LoginOutcome::Failed);
             tracing::info!("a client did not log in within login_timeout");
         }
-        Ok(Ok(None)) => {}
-        Ok(Ok(Some(admitted))) => {
+        Ok(Ok(Welcome::Cancelled)) => {}
+        Ok(Ok(Welcome::Session(admitted))) => {
             login(LoginOutcome::Ok);
             // A task of its own: the login's is larger and would stay allocated for the whole session.
             tokio::spawn(run(admitted, seat));
             return;
+        }
+        Ok(Ok(Welcome::Replication(admitted))) => {
+            login(LoginOutcome::Ok);
+            let (admitted, channel, identity) = *admitted;
+            let end = replication::run(admitted, channel, &identity).await;
+            tracing::info!(?end, "replication connection ended");
         }
         Ok(Err(Rejected::Gone(reason))) => {
             login(LoginOutcome::Failed);
@@ -161,8 +180,7 @@ async fn tell(mut channel: Channel, report: &Report) {
     }
 }
 
-/// None: it was a cancel request.
-async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Option<Box<Admitted>>, Rejected> {
+async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Welcome, Rejected> {
     let live = shared.live.load_full();
     let (mut channel, mut claim) = match live.negotiator.negotiate(stream).await {
         Ok(Opening::Session(channel, claim)) => (channel, claim),
@@ -171,7 +189,7 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Option<Box<Admit
             if let Err(error) = channel.stream.shutdown().await {
                 tracing::debug!(%error, "the sender of a cancel request did not wait");
             }
-            return Ok(None);
+            return Ok(Welcome::Cancelled);
         }
         Err(StartupFault::Refused(channel, report)) => return Err(Rejected::Told(channel, report)),
         Err(fault) => return Err(Rejected::Gone(fault.to_string())),
@@ -181,11 +199,17 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Option<Box<Admit
         Err(auth::AuthFault::Lost(error)) => return Err(Rejected::Gone(error.to_string())),
         Err(fault) => return Err(Rejected::Told(channel, fault.report())),
     };
+    if let Some(kind) = claim.replication {
+        return match replication::admit(shared, &identity, &claim, kind).await {
+            Ok(admitted) => Ok(Welcome::Replication(Box::new((admitted, *channel, identity)))),
+            Err(report) => Err(Rejected::Told(channel, report)),
+        };
+    }
     match admit(shared, &live, &identity, &mut claim).await {
         Ok(admission) => {
             let admitted = welcome(shared, *channel, &identity, &claim, admission).await;
             admitted
-                .map(|admitted| Some(Box::new(admitted)))
+                .map(|admitted| Welcome::Session(Box::new(admitted)))
                 .map_err(|error| Rejected::Gone(error.to_string()))
         }
         Err(report) => Err(Rejected::Told(channel, report)),

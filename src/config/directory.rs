@@ -277,10 +277,12 @@ fn maintenance(section: &Section<'_>, upstreams: &Known<'_>) -> Option<Grant> {
     let upstream = upstream_of(&section, upstreams);
     let server_user = section.name("server_user", UserName::parse);
     let server_password = section.secret("server_password");
+    let max_replication = section.count("max_replication", 0, 0..=MAX_SERVERS);
     Some(Grant::Maintenance(Maintenance {
         upstream: upstream?,
         server_user: server_user?.as_str().to_owned(),
         server_password,
+        max_replication,
     }))
 }
 

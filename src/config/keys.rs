@@ -161,7 +161,7 @@ pub(super) static USER: Keys = Keys {
 
 pub(super) static MAINTENANCE: Keys = Keys {
     section: "user.maintenance",
-    keys: &[live("upstream"), live("server_user"), live("server_password")],
+    keys: &[live("upstream"), live("server_user"), live("server_password"), live("max_replication")],
 };
 
 /// `{ env = "…" }` or `{ file = "…" }` in place of a secret's text.

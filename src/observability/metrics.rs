@@ -60,6 +60,12 @@ pub const ALL: &[Description] = &[
     ),
     ("pgtenant_clients", Kind::Gauge, &["tenant"], "Logged-in clients"),
     ("pgtenant_servers", Kind::Gauge, &["upstream", "state"], "Server connections by state: idle, used"),
+    (
+        "pgtenant_replication_connections",
+        Kind::Gauge,
+        &["upstream"],
+        "Replication connections, each with a server of its own",
+    ),
     ("pgtenant_guard_refusals_total", Kind::Counter, &["tenant", "rule"], "Statements refused by the guard"),
     (
         "pgtenant_pins_total",
@@ -263,6 +269,25 @@ impl TenantMetrics {
     pub fn client(self: &Arc<Self>) -> ClientGauge {
         self.clients.increment(1.0);
         ClientGauge(Arc::clone(self))
+    }
+}
+
+/// Counts one replication connection for as long as it lives.
+#[derive(Debug)]
+pub struct ReplicationGauge(Gauge);
+
+impl ReplicationGauge {
+    /// One more.
+    pub fn new(upstream: &str) -> Self {
+        let gauge = gauge!("pgtenant_replication_connections", "upstream" => upstream.to_owned());
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for ReplicationGauge {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::relay::ledger::Owed;
 use crate::relay::{Conversation, Gate, Standing};
 use crate::sql::{Count, SessionState, StatementKind, Survey};
-use crate::upstream::{Part, Place, SessionParameters, TenantServer, Wear};
+use crate::upstream::{Next, Part, Place, SessionParameters, TenantServer, Wear};
 use crate::wire::backend::Status;
 
 /// How a transaction begins.
@@ -78,7 +78,11 @@ impl Conversation {
             // In a failed block nothing runs, so nothing can run without a context.
             (Status::Transaction | Status::Failed, _) => return,
         }
-        match server.reset(self.client, &self.parameters) {
+        let next = match lead {
+            Lead::Begin | Lead::BeginAndMore | Lead::Control => Next::Client,
+            Lead::Other => Next::Context,
+        };
+        match server.reset(self.client, &self.parameters, next) {
             Part::Sent => {
                 self.relay.switches.increment();
                 self.ledger.push(Owed::Reset);
@@ -90,14 +94,15 @@ impl Conversation {
         match lead {
             Lead::Begin | Lead::Control => self.standing = Standing::Awaited,
             // PostgreSQL warns that there is no block yet; there will be one before the first query.
-            Lead::BeginAndMore => self.enter(Place::InBlock, server),
+            Lead::BeginAndMore => self.enter(Place::InText, server),
             Lead::Other => self.enter(Place::InFront, server),
         }
     }
 
     pub(super) fn enter(&mut self, place: Place, server: &mut TenantServer) {
-        server.enter(place);
-        self.ledger.push(Owed::Enter);
+        for _ in 0..server.enter(place) {
+            self.ledger.push(Owed::Enter);
+        }
         self.standing = Standing::Sure;
     }
 

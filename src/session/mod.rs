@@ -12,6 +12,7 @@
 
 mod converse;
 mod idle;
+pub mod tunnel;
 
 use std::io;
 use std::pin::Pin;

@@ -18,6 +18,17 @@ pub struct Claim {
     pub minor: u32,
     /// What the client asks to be set, the tenant setting included if it names one.
     pub parameters: StartupParameters,
+    /// What kind of replication connection it asks for, if it does.
+    pub replication: Option<Replication>,
+}
+
+/// A replication connection ("Streaming Replication Protocol").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replication {
+    /// Of the whole cluster.
+    Physical,
+    /// Of one database.
+    Logical,
 }
 
 /// Most settings that one client may ask for.
@@ -63,6 +74,7 @@ impl Claim {
             database: String::new(),
             minor: if startup.minor >= 2 { 2 } else { 0 },
             parameters: Vec::new(),
+            replication: None,
         };
         let mut options = Vec::new();
         for (name, value) in startup.parameters {
@@ -78,7 +90,7 @@ impl Claim {
                         .hint("Use -c name=value or --name=value.")
                     })?;
                 }
-                "replication" => refuse_replication(&value)?,
+                "replication" => claim.replication = replication(&value)?,
                 _ => claim.add(&name, value)?,
             }
         }
@@ -146,15 +158,18 @@ fn is_unsafe_encoding(value: &str) -> bool {
     UNSAFE_ENCODINGS.contains(&canonical.as_str())
 }
 
-fn refuse_replication(value: &str) -> Result<(), Report> {
-    if matches!(value.to_ascii_lowercase().as_str(), "false" | "off" | "no" | "0" | "f" | "n") {
-        return Ok(());
+/// As PostgreSQL's `ProcessStartupPacket` reads it.
+fn replication(value: &str) -> Result<Option<Replication>, Report> {
+    match value.to_ascii_lowercase().as_str() {
+        "database" => Ok(Some(Replication::Logical)),
+        "true" | "on" | "yes" | "1" | "t" | "y" => Ok(Some(Replication::Physical)),
+        "false" | "off" | "no" | "0" | "f" | "n" => Ok(None),
+        _ => Err(Report::new(
+            sqlstate::INVALID_PARAMETER_VALUE,
+            format!("invalid value for parameter \"replication\": \"{}\"", shorten(value)),
+        )
+        .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")),
     }
-    Err(Report::new(
-        sqlstate::FEATURE_NOT_SUPPORTED,
-        "replication connections are not supported by the proxy",
-    )
-    .hint("Connect to PostgreSQL directly for replication."))
 }
 
 fn shorten(text: &str) -> String {
@@ -209,12 +224,16 @@ mod tests {
     }
 
     #[test]
-    fn malformed_names_and_replication_are_refused() {
+    fn malformed_names_and_values_are_refused() {
         for (name, value) in
-            [("a b", "1"), ("", "1"), ("x'y", "1"), ("replication", "database"), ("options", "-d")]
+            [("a b", "1"), ("", "1"), ("x'y", "1"), ("replication", "maybe"), ("options", "-d")]
         {
             assert!(claim(&[("user", "a"), (name, value)]).is_err(), "{name}={value}");
         }
-        assert!(claim(&[("user", "a"), ("replication", "false")]).is_ok());
+        let asks = |value| claim(&[("user", "a"), ("replication", value)]).unwrap().replication;
+        assert_eq!(
+            [asks("false"), asks("on"), asks("Database")],
+            [None, Some(Replication::Physical), Some(Replication::Logical)]
+        );
     }
 }

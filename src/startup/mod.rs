@@ -4,5 +4,5 @@
 pub mod claim;
 pub mod negotiation;
 
-pub use claim::{Claim, StartupParameters};
+pub use claim::{Claim, Replication, StartupParameters};
 pub use negotiation::{Negotiator, Opening, StartupFault};

@@ -6,6 +6,7 @@ mod error;
 mod own;
 mod pool;
 mod question;
+mod replication;
 pub mod settings;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,13 +17,14 @@ use crate::directory::Limits;
 use crate::names::{TenantId, UpstreamName};
 use crate::secret::Secret;
 pub use context::application::APPLICATION_NAME;
-pub use context::{Context, Contexts, Part, Place, SessionParameters};
+pub use context::{Context, Contexts, Next, Part, Place, SessionParameters};
 use dashmap::DashMap;
 pub use error::{ConnectError, UpstreamFault};
 pub(crate) use pool::login::Connector;
 pub use pool::server::{ClientKey, Server, StatementId, Wear, prepared_name};
 use pool::{Asker, Lease, Pool};
 pub use question::{Answer, Question};
+pub use replication::ReplicationServer;
 use settings::UpstreamSettings;
 
 /// Greetings remembered; beyond that they are asked for again.
@@ -247,13 +249,13 @@ impl TenantServer {
     }
 
     /// Writes what has to come before a transaction of this client: a reset, if the server was another's.
-    pub fn reset(&mut self, client: ClientKey, parameters: &SessionParameters) -> Part {
-        self.context.write_reset(self.lease.server(), client, parameters)
+    pub fn reset(&mut self, client: ClientKey, parameters: &SessionParameters, next: Next) -> Part {
+        self.context.write_reset(self.lease.server(), (client, parameters), next)
     }
 
-    /// Enters the context in front of a transaction, or in an open block of one.
-    pub fn enter(&mut self, place: Place) {
-        self.context.write_enter(self.lease.server(), place);
+    /// Enters the context in front of a transaction, or in an open block of one; by so many statements.
+    pub fn enter(&mut self, place: Place) -> usize {
+        self.context.write_enter(self.lease.server(), place)
     }
 
     /// Puts a client's parameters back after it has reset all of them.

@@ -54,8 +54,7 @@ impl TenantServer {
         if !needed || (server.wear == Wear::Unused && parameters.is_empty()) {
             return Ok(());
         }
-        let nonce = context::statement::nonce();
-        let sql = context::statement::reset(&nonce, parameters, None);
+        let sql = context::statement::reset(None, parameters, None);
         self.run_own(sql.as_bytes()).await?;
         let server = self.lease.server();
         server.clear_prepared();

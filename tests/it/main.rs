@@ -20,6 +20,7 @@ mod isolation;
 mod operations;
 mod protect;
 mod protocol;
+mod replication;
 mod same_as_direct;
 mod serves;
 mod session_state;

@@ -107,6 +107,17 @@ pub enum Place {
     InFront,
     /// In an open transaction block.
     InBlock,
+    /// In front of a text that opens a block and may choose its isolation level: no snapshot may be taken.
+    InText,
+}
+
+/// What follows a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The context.
+    Context,
+    /// The client's statement.
+    Client,
 }
 
 /// What was written in front of a context.
@@ -156,25 +167,33 @@ impl Context {
         }
     }
 
-    /// Writes the frames that enter the context in front of a transaction, or in an open block of one.
-    pub(crate) fn write_enter(&self, server: &mut Server, place: Place) {
+    /// Writes the frames that enter the context in front of a transaction, or in an open block of one. How many
+    /// statements they are.
+    pub(crate) fn write_enter(&self, server: &mut Server, place: Place) -> usize {
+        let marker = if place == Place::InText { None } else { server.marker.take() };
+        if let Some(nonce) = &marker {
+            server.unnamed = None;
+            statement::end_reset(server.channel.output.space(), nonce);
+        }
         match (&self.enter, place) {
             (None, _) => {}
             (Some(Enter::Plain { entry, .. }), Place::InFront) => entry.write(server),
-            (Some(Enter::Plain { in_block, .. }), Place::InBlock) => {
+            (Some(Enter::Plain { in_block, .. }), Place::InBlock | Place::InText) => {
                 server.channel.output.space().extend_from_slice(in_block);
                 server.unnamed = None;
             }
             (Some(Enter::Sealed(seal, tenant)), _) => seal.write_enter(server, tenant),
         }
+        if marker.is_some() { 2 } else { 1 }
     }
 
-    /// Writes a reset and its check, if the server needs one, and stamps the server.
+    /// Writes a reset and its check, if the server needs one, and stamps the server. The check takes no snapshot if
+    /// the context does not follow at once.
     pub(crate) fn write_reset(
         &self,
         server: &mut Server,
-        client: ClientKey,
-        parameters: &SessionParameters,
+        (client, parameters): (ClientKey, &SessionParameters),
+        next: Next,
     ) -> Part {
         let part = match self.needs_reset(server, client, parameters) {
             Reset::Unneeded => match self.name(parameters) {
@@ -189,8 +208,17 @@ impl Context {
                 let nonce = statement::nonce();
                 let out = server.channel.output.space();
                 let name = self.name(parameters);
-                encode::query(out, statement::reset(&nonce, parameters, name.as_deref()).as_bytes());
-                statement::check_reset(out, &nonce);
+                encode::query(out, statement::reset(Some(&nonce), parameters, name.as_deref()).as_bytes());
+                server.marker = match next {
+                    Next::Context => {
+                        statement::end_reset(out, &nonce);
+                        None
+                    }
+                    Next::Client => {
+                        statement::check_reset(out, &nonce);
+                        Some(nonce)
+                    }
+                };
                 server.clear_prepared();
                 server.wear = Wear::Clean;
                 Part::Sent

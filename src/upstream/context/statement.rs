@@ -48,7 +48,8 @@ fn set_config(name: &str, value: &str) -> String {
 
 /// One message that takes away what the last user left and applies this client's parameters.
 /// `DISCARD ALL` would also throw the plans away and cannot stand in one message with others.
-pub(crate) fn reset(nonce: &str, parameters: &SessionParameters, name: Option<&str>) -> String {
+/// Without a nonce its success is waited for, and needs no proof.
+pub(crate) fn reset(nonce: Option<&str>, parameters: &SessionParameters, name: Option<&str>) -> String {
     let seed: f64 = rand::rng().random_range(-1.0..1.0);
     let mut sql = format!(
         "SET SESSION AUTHORIZATION DEFAULT;RESET ALL;CLOSE ALL;DEALLOCATE ALL;UNLISTEN *;\
@@ -59,9 +60,11 @@ pub(crate) fn reset(nonce: &str, parameters: &SessionParameters, name: Option<&s
         sql.push_str(&apply(parameters, name));
         sql.push(';');
     }
-    // Last, so that it is there only if all that stands before it succeeded.
-    write!(sql, "DECLARE pgtenant_reset_{nonce} CURSOR WITH HOLD FOR VALUES (1)")
-        .expect("writing to a String cannot fail");
+    if let Some(nonce) = nonce {
+        // Last, so that it is there only if all that stands before it succeeded.
+        write!(sql, "DECLARE pgtenant_reset_{nonce} CURSOR WITH HOLD FOR VALUES (1)")
+            .expect("writing to a String cannot fail");
+    }
     sql
 }
 
@@ -80,9 +83,14 @@ fn run(out: &mut Vec<u8>, sql: &str) {
     encode::execute_unnamed(out);
 }
 
-/// The frames that fail unless the reset with this nonce succeeded. MOVE is one of the few statements that
-/// fail on what is missing and take no snapshot, so a BEGIN that follows can still choose its isolation level
-/// (`PlannedStmtRequiresSnapshot` in PostgreSQL's `pquery.c`).
+/// The frames that fail unless the reset with this nonce succeeded, and take its marker away.
+pub(crate) fn end_reset(out: &mut Vec<u8>, nonce: &str) {
+    run(out, &format!("CLOSE pgtenant_reset_{nonce}"));
+}
+
+/// The same, but the marker stays. MOVE is one of the few statements that fail on what is missing and take no
+/// snapshot, so a BEGIN that follows can still choose its isolation level (`PlannedStmtRequiresSnapshot` in
+/// PostgreSQL's `pquery.c`).
 pub(crate) fn check_reset(out: &mut Vec<u8>, nonce: &str) {
     run(out, &format!("MOVE 0 IN pgtenant_reset_{nonce}"));
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
@@ -87,23 +88,35 @@ impl Connector {
     }
 
     async fn connect_to(&self, address: &ServerAddress) -> Result<Server, ConnectError> {
-        let mut channel = Channel::new(self.open(address).await?);
-        encode::startup(
-            channel.output.space(),
-            &[
-                ("user", &self.user),
-                ("database", &self.settings.database),
-                ("client_encoding", "UTF8"),
-                ("standard_conforming_strings", "on"),
-                ("row_security", "on"),
-                ("application_name", "pgtenant"),
-            ],
-        );
-        channel.flush().await?;
-        self.authenticate(&mut channel).await?;
-        let (parameters, cancel_key) = greeting(&mut channel).await?;
+        let parameters = [
+            ("client_encoding", "UTF8"),
+            ("standard_conforming_strings", "on"),
+            ("row_security", "on"),
+            ("application_name", "pgtenant"),
+        ];
+        let (mut channel, (parameters, cancel_key)) = self.log_in(address, &parameters).await?;
         let identity = identify(&mut channel).await?;
         Ok(Server::new(channel, address.clone(), cancel_key, identity).with_parameters(parameters))
+    }
+
+    /// Logs in, with these parameters besides user and database.
+    pub(in crate::upstream) async fn log_in(
+        &self,
+        address: &ServerAddress,
+        parameters: &[(&str, &str)],
+    ) -> Result<(Channel, Greeting), ConnectError> {
+        let mut channel = Channel::new(self.open(address).await?);
+        let who = [("user", self.user.as_str()), ("database", self.settings.database.as_str())];
+        encode::startup(channel.output.space(), &[&who, parameters].concat());
+        channel.flush().await?;
+        self.authenticate(&mut channel).await?;
+        let greeting = greeting(&mut channel).await?;
+        Ok((channel, greeting))
+    }
+
+    /// Where servers are, and how long reaching one may take.
+    pub(in crate::upstream) fn hosts(&self) -> (&[ServerAddress], Duration) {
+        (&self.settings.hosts, self.settings.connect_timeout)
     }
 
     /// A stream to the server, encrypted as configured; nothing of the session was sent yet.
@@ -250,7 +263,7 @@ fn unexpected(tag: u8, body: &[u8]) -> ConnectError {
 }
 
 /// Reported parameters; process id and key for cancel requests.
-type Greeting = (BTreeMap<String, String>, (u32, Vec<u8>));
+pub(in crate::upstream) type Greeting = (BTreeMap<String, String>, (u32, Vec<u8>));
 
 /// What the server says between `AuthenticationOk` and the first `ReadyForQuery`.
 async fn greeting(channel: &mut Channel) -> Result<Greeting, ConnectError> {

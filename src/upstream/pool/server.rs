@@ -65,6 +65,8 @@ pub struct Server {
     identity: Identity,
     /// The sealed context that was entered last.
     pub sealed: Option<SealedFrames>,
+    /// The marker of the last reset, if it is still there.
+    pub marker: Option<String>,
     /// Notifications that came while a statement of our own ran.
     pub notifications: Vec<Vec<u8>>,
 }
@@ -108,6 +110,7 @@ impl Server {
             has_entry: false,
             identity,
             sealed: None,
+            marker: None,
             notifications: Vec::new(),
         }
     }

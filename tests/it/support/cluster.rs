@@ -34,6 +34,7 @@ local   all all                     trust
 host    all app_md5   127.0.0.1/32  md5
 host    all app_clear 127.0.0.1/32  password
 host    all all       127.0.0.1/32  scram-sha-256
+host    replication all 127.0.0.1/32 scram-sha-256
 ";
 
 /// One running `PostgreSQL`.
