@@ -170,6 +170,7 @@ impl Conversation {
             return;
         };
         self.provide(target.name, &statement, server);
+        self.statements.use_of(target.name);
         if target.name.is_empty() {
             self.send(whole, Owed::DescribeStatement(statement.id), server);
         } else {

@@ -56,7 +56,7 @@ pub enum Owed {
 pub struct Bound {
     /// Which.
     pub id: StatementId,
-    /// Whether the client has used it since it prepared it, and may go by the columns that it had then.
+    /// Whether the client has used it or asked for its columns since it prepared it, and may go by those.
     pub is_known: bool,
 }
 

@@ -316,12 +316,6 @@ impl Conversation {
         self.choice.forget();
     }
 
-    /// The process id that the client was given; the rest of its key counts how often it discarded its state.
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is meant")]
-    const fn process_id(&self) -> u32 {
-        self.client as u32
-    }
-
     /// What the client asked for at startup.
     pub const fn startup(&self) -> &SessionParameters {
         &self.startup

@@ -158,7 +158,7 @@ impl Statements {
         self.named.get(name).map(|named| Arc::clone(named.statement()))
     }
 
-    /// The client binds the statement of that name; whether it has done so before.
+    /// The client binds the statement of that name or asks for its columns; whether it has done so before.
     pub fn use_of(&mut self, name: &[u8]) -> bool {
         self.named.get_mut(name).is_none_or(|named| std::mem::replace(&mut named.is_used, true))
     }

@@ -34,18 +34,19 @@ impl Conversation {
         }
     }
 
-    /// A notification that the client caused itself names the process that the client believes to be.
+    /// A notification names the process of its sender; a client of this pool is named as clients know it.
     pub(super) fn notification(&self, body: &[u8], client: &mut Channel, server: &Server) -> Fate {
         if matches!(self.ledger.front(), Some(Owed::Reset)) {
             // It was meant for who had the server before.
             return Fate::Swallow;
         }
-        match body.split_first_chunk::<4>() {
-            Some((sender, rest)) if *sender == server.process_id().to_be_bytes() => {
-                encode::notification(client.output.space(), self.process_id(), rest);
+        let Some((sender, rest)) = body.split_first_chunk::<4>() else { return Fate::Forward };
+        match server.sender.behind(u32::from_be_bytes(*sender)) {
+            Some(sender) => {
+                encode::notification(client.output.space(), sender, rest);
                 Fate::Swallow
             }
-            _ => Fate::Forward,
+            None => Fate::Forward,
         }
     }
 

@@ -151,6 +151,7 @@ impl Access {
     ) -> Result<TenantServer, UpstreamFault> {
         let lease = self.checkout(client, share).await?;
         let mut server = TenantServer { lease, context: self.context.clone() };
+        server.lease.server().sender.is(process_id_of(client));
         // Without a context there is nothing that would fail if the reset did, so its answer is waited for.
         if !self.context.enters() {
             Box::pin(server.reset_if_needed(client, parameters)).await?;
@@ -223,6 +224,12 @@ impl Access {
     fn greetings(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (SessionParameters, Greeting)>> {
         self.shared.greetings.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The process id that a client was given; the rest of its key counts how often it discarded its state.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is meant")]
+pub const fn process_id_of(client: ClientKey) -> u32 {
+    client as u32
 }
 
 /// A server in a client's hands. Dropped, it is closed; only `release` gives it to others.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::{Cluster, Proxy, eventually, message};
+use crate::support::certificate::Certificate;
+use crate::support::{Cluster, Link, Proxy, eventually, message};
 
 const SLEEPING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
 const ONE: &str = "T(?column?) D(1) C(SELECT 1) Z(I)";
@@ -180,4 +181,75 @@ async fn cancels_do_not_count_as_clients_or_logins() {
     let metrics = proxy.metrics().await;
     assert_eq!(metrics.sum("pgtenant_clients", &[]), 1.0);
     assert_eq!(metrics.sum("pgtenant_logins_total", &[]), before);
+}
+
+#[tokio::test]
+async fn a_cancel_request_over_tls_does_the_same() {
+    let cluster = Cluster::start().await;
+    let certificate = Certificate::for_name("localhost");
+    let directory = tempfile::tempdir().unwrap();
+    let (chain, key) = certificate.write(directory.path());
+    let proxy = Proxy::start(&cluster, |config| {
+        config.set("listen.tls", "require");
+        config.set("listen.certificate", chain.display().to_string());
+        config.set("listen.private_key", key.display().to_string());
+    })
+    .await;
+    let encrypted = || async {
+        let mut link = Link::tcp(proxy.port()).await;
+        assert_eq!(link.request(message::SSL_REQUEST).await, 'S');
+        link.tls(certificate.client(&[]), "localhost").await.unwrap()
+    };
+    let mut link = encrypted().await;
+    link.startup(&[("user", "acme_app"), ("database", "app")]).await;
+    link.authenticate("acme_app-secret").await.unwrap();
+    link.send(message::query("SELECT pg_sleep(60)")).await;
+    cluster.settles(SLEEPING, "1").await;
+    let mut sender = encrypted().await;
+    let request = [&link.process_id.to_be_bytes()[..], &link.cancel_key].concat();
+    sender.send(message::packet(message::CANCEL_REQUEST, &request)).await;
+    assert_eq!(link.answer().await.without(b"T"), "E(57014) Z(I)");
+    assert_eq!(link.query("SELECT 1").await, ONE);
+    // In clear, as older libpq sends it also for an encrypted session.
+    link.send(message::query("SELECT pg_sleep(60)")).await;
+    cluster.settles(SLEEPING, "1").await;
+    link.cancel_with(link.process_id, &link.cancel_key.clone()).await;
+    assert_eq!(link.answer().await.without(b"T"), "E(57014) Z(I)");
+}
+
+/// Many clients on few servers: each cancels every other statement of its own at a random moment, also while it waits
+/// for a server and after its statement has ended.
+#[tokio::test]
+async fn under_a_storm_of_cancels_each_client_loses_its_own_statements_only() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.set("upstream.main.pool_size", 3)).await;
+    let mut clients = Vec::new();
+    for number in 0..12_u64 {
+        let user = ["acme_app", "globex_app", "initech_app"][usize::try_from(number % 3).unwrap()];
+        let mut link = proxy.link(user).await;
+        clients.push(tokio::spawn(async move {
+            let mut lost = 0;
+            for round in 0..20_u64 {
+                // The last one of three is left alone: nobody may cancel it.
+                let cancels = round % 3 != 2;
+                link.send(message::query("SELECT pg_sleep(0.02), 'done' AS done")).await;
+                if cancels {
+                    tokio::time::sleep(Duration::from_millis((number * 7 + round * 3) % 40)).await;
+                    link.cancel().await;
+                }
+                let answer = link.answer().await;
+                match answer.code().as_deref() {
+                    None => {}
+                    Some("57014") if cancels => lost += 1,
+                    _ => panic!("client {number}, round {round}: {answer}"),
+                }
+            }
+            lost
+        }));
+    }
+    let mut lost = 0;
+    for client in clients {
+        lost += client.await.unwrap();
+    }
+    assert!(lost > 10, "{lost} statements were hit, so the storm was none");
 }

@@ -449,12 +449,63 @@ async fn a_client_that_does_not_read_costs_bounded_memory_and_blocks_nobody_else
     let mut busy = proxy.link("globex_app").await;
     busy.query("SELECT 1").await;
     let before = proxy.resident_kib();
-    lazy.send(query("SELECT repeat('x', 1000) FROM generate_series(1, 200000)")).await;
+    lazy.send(query("SELECT repeat('x', 1000) FROM generate_series(1, 2000000)")).await;
     for _ in 0..200 {
         assert_eq!(busy.query("SELECT 1").await, ONE);
     }
     let after = proxy.resident_kib();
-    assert!(after < before + 16 * 1024, "{before} KiB before, {after} KiB with 200 MB unread");
+    assert!(after < before + 16 * 1024, "{before} KiB before, {after} KiB with 2 GB unread");
+    assert_eq!(proxy.metrics().await.sum("pgtenant_servers", &[("state", "used")]), 1.0, "its one server");
+}
+
+#[tokio::test]
+async fn a_client_that_floods_requests_without_reading_is_held_back() {
+    let (_cluster, proxy) = started().await;
+    let mut busy = proxy.link("globex_app").await;
+    busy.query("SELECT 1").await;
+    let before = proxy.resident_kib();
+    for batch in
+        [query("SELECT repeat('x', 1000)"), [unnamed("SELECT repeat('x', 1000)", &[]), sync()].concat()]
+    {
+        let mut flood = proxy.link("acme_app").await;
+        let many = batch.repeat(1000);
+        let mut sent = 0_usize;
+        // The socket's own buffers take some megabytes; then nothing more goes in.
+        let stopped = tokio::time::timeout(Duration::from_secs(3), async {
+            while sent < 1_000_000_000 {
+                flood.try_send(&many).await.unwrap();
+                sent += many.len();
+            }
+        });
+        assert!(stopped.await.is_err(), "{sent} bytes went in");
+        assert_eq!(busy.query("SELECT 1").await, ONE);
+        let after = proxy.resident_kib();
+        assert!(
+            after < before + 16 * 1024,
+            "{before} KiB before, {after} KiB under the flood of {sent} bytes"
+        );
+    }
+}
+
+#[tokio::test]
+async fn idle_clients_cost_a_few_kib_each() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.set("defaults.max_clients", 1000)).await;
+    let mut links = Vec::new();
+    let mut before = 0;
+    for number in 0..500 {
+        if number == 100 {
+            before = proxy.resident_kib();
+        }
+        let mut link = proxy.link("acme_app").await;
+        assert_eq!(link.query("SELECT 1").await, ONE, "client {number}");
+        links.push(link);
+    }
+    let grown = proxy.resident_kib().saturating_sub(before);
+    assert!(grown < 400 * 24, "400 more clients took {grown} KiB");
+    for link in &mut links {
+        assert_eq!(link.query("SELECT 1").await, ONE);
+    }
 }
 
 #[tokio::test]

@@ -272,6 +272,7 @@ async fn a_pinned_listener_hears_while_it_is_idle_and_from_itself() {
     sender.query("NOTIFY news, 'first'").await;
     let heard = within("a notification", listener.frame("A")).await;
     assert!(heard.body.ends_with(b"news\0first\0"), "{heard:?}");
+    assert_eq!(heard.body[..4], sender.process_id.to_be_bytes(), "from whom");
     listener.send(message::query("NOTIFY news, 'second'")).await;
     let answer = listener.answer().await;
     let own = answer.0.iter().find(|frame| frame.tag == b'A').unwrap();

@@ -21,6 +21,8 @@ class Suite:
     """One suite. `limit`: seconds for a whole run of it."""
 
     name, limit, packages = "", 600, ()
+    # Whether it is of use to a role that is neither superuser nor alone in its database.
+    is_for_tenants = False
 
     def fetch(self, kit):
         """Puts the suite's files in place; `kit.path` is kept between runs."""
@@ -35,6 +37,7 @@ class Suite:
 
 
 class Asyncpg(Suite):
+    is_for_tenants = True
     name, packages = "asyncpg", ("asyncpg==0.30.0", "pytest", "distro")
 
     def fetch(self, kit):
@@ -51,6 +54,7 @@ class Asyncpg(Suite):
 class Sqlalchemy(Suite):
     """The dialect's part of SQLAlchemy's own tests, which contains `sqlalchemy.testing.suite`."""
 
+    is_for_tenants = True
     name, packages = "sqlalchemy", ("sqlalchemy==2.0.41", "psycopg[binary]==3.2.9", "pytest<9", "greenlet", "typing_extensions")
     driver = "psycopg"
 
@@ -88,24 +92,15 @@ USE_TZ = False
 """)
         argv = [kit.python, "tests/runtests.py", "--settings=pgt_settings", "--parallel=1", "--keepdb", "--noinput", "-v", "2", *DJANGO_LABELS]
         text = kit.command(work, argv, self.source, {"PYTHONPATH": str(work)}, self.limit)
-        found = {}
-        # The name's line may be followed by the test's own words before the verdict comes.
-        for name, verdict in re.findall(r"^(\S+ \([\w.]+\))(?:[^\n]*\n)??.*?\.\.\. (ok|FAIL|ERROR|skipped|expected failure)", text, re.M):
-            found[name] = {"ok": "passed", "expected failure": "passed", "skipped": "skipped"}.get(verdict, "failed")
-        for name in re.findall(r"^(?:ERROR|FAIL): (\S+ \([\w.]+\))", text, re.M):
-            found[name] = "failed"
-        return found
+        return unittest_verdicts(text)
 
 
 class TokioPostgres(Suite):
+    is_for_tenants = True
     name = "tokio-postgres"
 
     def fetch(self, kit):
         self.source = kit.crate("tokio-postgres", "0.7.18")
-        # They log in without a password, which pgtenant lets nobody do.
-        for tests in (self.source / "tests" / "test").rglob("*.rs"):
-            text = tests.read_text()
-            tests.write_text(re.sub(r"user=postgres(?! password)", f"user=postgres password={PASSWORD}", text))
         # The tests want a server at this port. It is ours as long as the run lasts.
         self.port = 5433
 
@@ -114,6 +109,10 @@ class TokioPostgres(Suite):
                          (("pass_user", "scram-sha-256"), ("md5_user", "md5"), ("scram_user", "scram-sha-256"))) + "; CREATE EXTENSION hstore; CREATE EXTENSION citext"
 
     def run(self, kit, target, work):
+        # They log in as postgres and without a password, which pgtenant lets nobody do.
+        login = f"user={target.user} password={target.password} dbname={target.database}"
+        for tests in (self.source / "tests" / "test").rglob("*.rs"):
+            tests.write_text(re.sub(r"user=(?:postgres|suite)(?: password=[\w-]+ dbname=\w+)?(?=[\" ])", login, tests.read_text()))
         with target.listens_at(self.port):
             env = {"CARGO_TARGET_DIR": str(kit.path / "cargo")}
             text = kit.command(work, ["cargo", "test", "--test", "test", "--all-features", "--", "--test-threads=4"], self.source, env, self.limit)
@@ -190,6 +189,22 @@ class Kit:
                 verdict = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
                 found[f"{case.get('classname')}::{case.get('name')}"] = verdict
         return found
+
+
+def unittest_verdicts(text):
+    """What unittest says at -v 2. A test's own words may stand between its name and its verdict."""
+    words = {"ok": "passed", "expected failure": "passed", "skipped": "skipped", "FAIL": "failed", "ERROR": "failed"}
+    found, name = {}, None
+    for line in text.splitlines():
+        begins = re.match(r"(\w+ \([\w.]+\))", line)
+        name = begins.group(1) if begins else name
+        verdict = re.search(r"\.\.\. (ok|expected failure|skipped|FAIL|ERROR)\b", line) or re.match(r"(ok|FAIL|ERROR)$", line)
+        if name and verdict:
+            found[name] = words[verdict.group(1)]
+            name = None
+    for name in re.findall(r"^(?:ERROR|FAIL): (\w+ \([\w.]+\))", text, re.M):
+        found[name] = "failed"
+    return found
 
 
 def unpack(archive, where):

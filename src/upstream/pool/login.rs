@@ -20,6 +20,7 @@ use crate::net::stream::Stream;
 use crate::net::tls::{client_config, server_name};
 use crate::secret::Secret;
 use crate::upstream::error::{ConnectError, UpstreamFault};
+use crate::upstream::pool::senders::Senders;
 use crate::upstream::pool::server::{Identity, Server};
 use crate::upstream::settings::{ServerAddress, UpstreamSettings};
 use crate::wire::{backend, encode, frame};
@@ -34,6 +35,7 @@ pub(crate) struct Connector {
     user: String,
     password: Option<Secret<String>>,
     tls: Option<Arc<ClientConfig>>,
+    senders: Arc<Senders>,
 }
 
 impl Connector {
@@ -50,7 +52,7 @@ impl Connector {
         password: Option<Secret<String>>,
     ) -> Result<Self, ConnectError> {
         let tls = client_config(settings.tls, settings.ca.as_deref())?;
-        Ok(Self { settings, user, password, tls })
+        Ok(Self { settings, user, password, tls, senders: Arc::default() })
     }
 
     /// The upstream's name in the configuration.
@@ -96,7 +98,8 @@ impl Connector {
         ];
         let (mut channel, (parameters, cancel_key)) = self.log_in(address, &parameters).await?;
         let identity = identify(&mut channel).await?;
-        Ok(Server::new(channel, address.clone(), cancel_key, identity).with_parameters(parameters))
+        let sender = self.senders.enter(identity.backend_pid);
+        Ok(Server::new(channel, (address.clone(), cancel_key), identity, sender).with_parameters(parameters))
     }
 
     /// Logs in, with these parameters besides user and database.

@@ -10,6 +10,7 @@ use crate::names::TenantId;
 use crate::net::Channel;
 use crate::upstream::context::seal::SealedFrames;
 use crate::upstream::pool::Asker;
+use crate::upstream::pool::senders::Sender;
 use crate::upstream::settings::ServerAddress;
 use crate::wire::{backend, frame};
 
@@ -63,6 +64,8 @@ pub struct Server {
     /// Whether the statement that enters a context is prepared on it.
     pub has_entry: bool,
     identity: Identity,
+    /// Who has it, for those who hear of it.
+    pub sender: Sender,
     /// The sealed context that was entered last.
     pub sealed: Option<SealedFrames>,
     /// The marker of the last reset, if it is still there.
@@ -92,9 +95,9 @@ impl Server {
     /// A server that has just logged in.
     pub fn new(
         channel: Channel,
-        address: ServerAddress,
-        (process_id, key): (u32, Vec<u8>),
+        (address, (process_id, key)): (ServerAddress, (u32, Vec<u8>)),
         identity: Identity,
+        sender: Sender,
     ) -> Self {
         Self {
             channel,
@@ -109,6 +112,7 @@ impl Server {
             unnamed: None,
             has_entry: false,
             identity,
+            sender,
             sealed: None,
             marker: None,
             notifications: Vec::new(),

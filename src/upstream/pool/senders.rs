@@ -1,0 +1,67 @@
+//! Who stands behind a server process: the client that had it last. Notifications name the process of their sender, and
+//! clients know each other by the process ids that they were given.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use dashmap::DashMap;
+
+/// The servers of one pool by their process ids.
+#[derive(Debug, Default)]
+pub(in crate::upstream) struct Senders(DashMap<u32, Arc<AtomicU32>>);
+
+/// One server's entry, taken out on drop.
+#[derive(Debug)]
+pub struct Sender {
+    senders: Arc<Senders>,
+    server: u32,
+    client: Arc<AtomicU32>,
+}
+
+impl Senders {
+    /// A server that nobody has had yet.
+    pub(in crate::upstream) fn enter(self: &Arc<Self>, server: u32) -> Sender {
+        let client = Arc::<AtomicU32>::default();
+        self.0.insert(server, Arc::clone(&client));
+        Sender { senders: Arc::clone(self), server, client }
+    }
+}
+
+impl Sender {
+    /// A client has the server from here on.
+    pub fn is(&self, client: u32) {
+        self.client.store(client, Ordering::Relaxed);
+    }
+
+    /// The client that had a server of this pool last.
+    pub fn behind(&self, server: u32) -> Option<u32> {
+        let client = self.senders.0.get(&server)?.load(Ordering::Relaxed);
+        (client != 0).then_some(client)
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.senders.0.remove_if(&self.server, |_, client| Arc::ptr_eq(client, &self.client));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_is_known_as_long_as_its_server_lives() {
+        let senders = Arc::<Senders>::default();
+        let (one, two) = (senders.enter(1), senders.enter(2));
+        assert_eq!(two.behind(1), None, "nobody yet");
+        one.is(77);
+        assert_eq!(two.behind(1), Some(77));
+        let again = senders.enter(1);
+        drop(one);
+        again.is(78);
+        assert_eq!(two.behind(1), Some(78), "a process id that is used again");
+        drop(again);
+        assert_eq!(two.behind(1), None);
+    }
+}
