@@ -1,10 +1,11 @@
 # make demo   sets everything up, builds, shows pgtenant at work; stays up until Ctrl-C
 # make test   everything that must be green; what .ci/run calls
+# make suites the test suites of real drivers, direct and through
 # make bench  the comparison with PostgreSQL directly and with PgBouncer
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench setup setup-test lint unit lexer drivers isolation demo-once docs
+.PHONY: demo test bench suites setup setup-test lint unit lexer drivers isolation demo-once docs
 
 demo: setup
 	cargo build --release --locked
@@ -55,6 +56,11 @@ drivers:
 isolation:
 	cargo build --locked
 	PGTENANT=$(TARGET)/debug/pgtenant tests/isolation/run --pgtenant
+
+# The published test suites of drivers, direct and through; a quarter of an hour, and so no part of test.
+suites:
+	cargo build --locked
+	PGTENANT=$(TARGET)/debug/pgtenant tests/suites/run
 
 demo-once:
 	cargo build --locked
