@@ -248,4 +248,29 @@ def killed(tenant):
     assert time.monotonic() - began < 3, "waited for servers that nobody uses"
 
 
+@suite.check("pg_isready says that connections are accepted", together=True)
+def isready(_):
+    for more in ([], ["-U", user("acme"), "-d", "app"]):
+        done = subprocess.run([os.path.join(os.environ["DRIVERS_BIN"], "pg_isready"), "-h", HOST, "-p", str(PORT), *more], text=True,
+                              capture_output=True, timeout=15)
+        equal(done.returncode, 0, done.stdout + done.stderr)
+        assert "accepting connections" in done.stdout, done.stdout
+
+
+@suite.check("pg_dump by a maintenance user is byte for byte what it is directly", together=True)
+def dump(_):
+    def dumped(*words, **env):
+        done = subprocess.run([os.path.join(os.environ["DRIVERS_BIN"], "pg_dump"), *words], capture_output=True, timeout=60,
+                              env={**os.environ, **env})
+        equal(done.returncode, 0, done.stderr.decode())
+        # Newer releases put a word of their own choosing around each dump.
+        return re.sub(rb"\\(un)?restrict \w+", b"", done.stdout)
+
+    name = "dumper"
+    for more in ([], ["--data-only", "--inserts"]):
+        through = dumped("-h", HOST, "-p", str(PORT), "-U", name, *more, "app", PGPASSWORD=password(name))
+        assert b"orders" in through, "nothing was dumped"
+        equal(through, dumped("-d", os.environ["DRIVERS_SUPERUSER"], *more))
+
+
 sys.exit(suite.run())
