@@ -1,18 +1,19 @@
 //! Builds every part from the configuration, wires it, reloads it on SIGHUP and drains it on SIGTERM.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::auth::Authenticator;
 use crate::canary::Probes;
 use crate::clients::Order;
 use crate::config::{self, Config, Problems};
+use crate::console::{Console, Setting, Wish};
 use crate::directory::User;
 use crate::doctor::{self, Watch};
 use crate::guard::Verdicts;
@@ -86,6 +87,8 @@ struct App {
     shared: Arc<Shared>,
     mock_key: [u8; 32],
     probes: Option<Arc<Probes>>,
+    /// Settings in force, for operators.
+    settings: Arc<ArcSwap<Vec<Setting>>>,
 }
 
 impl App {
@@ -97,6 +100,7 @@ impl App {
             switches: ContextSwitches::default(),
         };
         let probes = config.canary.clone().and_then(Probes::new).map(Arc::new);
+        let settings = Arc::new(ArcSwap::from_pointee(config.shown()));
         let shared = Shared {
             live: ArcSwap::from_pointee(live(&config, mock_key, probes.as_deref())?),
             clients: Arc::default(),
@@ -106,10 +110,11 @@ impl App {
             labels: TenantLabels::new(config.metrics.max_tenants),
             breaker: Arc::default(),
             replication: dashmap::DashMap::default(),
+            operators: OnceLock::new(),
             seats: Arc::new(Semaphore::new(config.listen.max_clients)),
             login_timeout: config.listen.login_timeout,
         };
-        Ok(Self { path, config, shared: Arc::new(shared), mock_key, probes })
+        Ok(Self { path, config, shared: Arc::new(shared), mock_key, probes, settings })
     }
 
     /// Nobody is let in before the doctor has looked at every upstream that can be reached.
@@ -129,6 +134,10 @@ impl App {
         let mut reload = signal(SignalKind::hangup()).map_err(AppError::start)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(AppError::start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::start)?;
+        let (wishes, mut orders) = mpsc::channel(4);
+        let console =
+            Console::new(Arc::clone(&self.shared), exporter.clone(), wishes, Arc::clone(&self.settings));
+        let _first = self.shared.operators.set(Arc::new(console));
         let mut upkeep = tokio::time::interval(UPKEEP);
         let canary = self.probes.clone().map(|probes| {
             let shared = Arc::clone(&self.shared);
@@ -145,6 +154,10 @@ impl App {
                     tokio::spawn(connection(Arc::clone(&self.shared), stream));
                 }
                 _ = reload.recv() => self.reload(),
+                Some(wish) = orders.recv() => match wish {
+                    Wish::Reload => self.reload(),
+                    Wish::Shutdown => break,
+                },
                 _ = upkeep.tick() => exporter.upkeep(),
                 found = &mut watch => {
                     tracing::error!("an upstream that could be reached only now does not isolate tenants: stopping");
@@ -213,6 +226,7 @@ impl App {
             "configuration reloaded"
         );
         self.config.directory = config.directory;
+        self.settings.store(Arc::new(self.config.shown()));
     }
 }
 

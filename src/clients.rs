@@ -2,9 +2,11 @@
 //! Promise: a cancel request reaches only the client that knows the key; what happens then is decided by
 //! that client's own task, which knows what runs on its server.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::task::Context;
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use atomic_waker::AtomicWaker;
@@ -31,6 +33,7 @@ pub struct Clients {
 struct TenantState {
     clients: AtomicUsize,
     pins: AtomicUsize,
+    status: AtomicU8,
     limits: ArcSwap<Limits>,
 }
 
@@ -43,6 +46,84 @@ pub struct Client {
     tenant: ArcSwapOption<TenantId>,
     flags: AtomicU8,
     waker: AtomicWaker,
+    address: Option<SocketAddr>,
+    since: SystemTime,
+    activity: AtomicU8,
+    pin: ArcSwapOption<PinView>,
+}
+
+/// What a client does at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Activity {
+    /// It has no transaction.
+    Idle,
+    /// It waits for a server.
+    Waiting,
+    /// It has a server.
+    Active,
+}
+
+/// Why a client keeps its server, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinView {
+    /// What is on the server.
+    pub reasons: String,
+    /// The beginning of the statement that made the first of it.
+    pub statement: Box<str>,
+    /// Since when.
+    pub since: SystemTime,
+}
+
+/// A client as operators see it.
+#[derive(Debug, Clone)]
+pub struct ClientView {
+    /// The process id that it was given.
+    pub process_id: u32,
+    /// Its login name.
+    pub user: UserName,
+    /// The tenant that it acts for.
+    pub tenant: Option<TenantId>,
+    /// Where it comes from; none: a unix socket.
+    pub address: Option<SocketAddr>,
+    /// When it logged in.
+    pub since: SystemTime,
+    /// What it does.
+    pub activity: Activity,
+    /// Why it keeps its server.
+    pub pin: Option<Arc<PinView>>,
+}
+
+/// Whether a tenant's clients may do anything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TenantStatus {
+    /// They may.
+    #[default]
+    Active,
+    /// Their statements are refused from their next transaction on, and their logins.
+    Suspended,
+    /// They are told to leave when their transaction is over, and not let in.
+    Draining,
+}
+
+impl TenantStatus {
+    const fn of(number: u8) -> Self {
+        match number {
+            1 => Self::Suspended,
+            2 => Self::Draining,
+            _ => Self::Active,
+        }
+    }
+
+    /// The word for operators.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Draining => "draining",
+        }
+    }
 }
 
 /// What a client was told to do.
@@ -61,6 +142,7 @@ impl Clients {
         user: UserName,
         tenant: Option<TenantId>,
         key_bytes: usize,
+        address: Option<SocketAddr>,
     ) -> Membership {
         let mut rng = rand::rng();
         loop {
@@ -75,6 +157,10 @@ impl Clients {
                     tenant: ArcSwapOption::from_pointee(tenant),
                     flags: AtomicU8::new(0),
                     waker: AtomicWaker::new(),
+                    address,
+                    since: SystemTime::now(),
+                    activity: AtomicU8::new(0),
+                    pin: ArcSwapOption::empty(),
                 });
                 place.insert(Arc::clone(&client));
                 return Membership { clients: Arc::clone(self), client };
@@ -82,17 +168,47 @@ impl Clients {
         }
     }
 
-    /// Counts one client of a tenant; none if that would be one too many.
-    pub fn join_tenant(&self, tenant: &Tenant) -> Option<TenantSeat> {
-        let state = self.by_tenant.entry(tenant.id.clone()).or_insert_with(|| {
+    /// Counts one client of a tenant.
+    pub fn join_tenant(&self, tenant: &Tenant) -> Result<TenantSeat, NoSeat> {
+        let state = self.state_of(&tenant.id, tenant.limits);
+        match TenantStatus::of(state.status.load(Ordering::Relaxed)) {
+            TenantStatus::Active if count_one(&state.clients, tenant.limits.max_clients) => {
+                Ok(TenantSeat(state))
+            }
+            TenantStatus::Active => Err(NoSeat::Full),
+            status @ (TenantStatus::Suspended | TenantStatus::Draining) => Err(NoSeat::Closed(status)),
+        }
+    }
+
+    fn state_of(&self, tenant: &TenantId, limits: Limits) -> Arc<TenantState> {
+        let state = self.by_tenant.entry(tenant.clone()).or_insert_with(|| {
             Arc::new(TenantState {
                 clients: AtomicUsize::new(0),
                 pins: AtomicUsize::new(0),
-                limits: ArcSwap::from_pointee(tenant.limits),
+                status: AtomicU8::new(0),
+                limits: ArcSwap::from_pointee(limits),
             })
         });
-        let state = Arc::clone(&state);
-        count_one(&state.clients, tenant.limits.max_clients).then(|| TenantSeat(state))
+        Arc::clone(&state)
+    }
+
+    /// What a tenant's clients may do from here on; until it is changed again or the proxy ends.
+    pub fn set_status(&self, tenant: &Tenant, status: TenantStatus) {
+        self.state_of(&tenant.id, tenant.limits).status.store(status as u8, Ordering::Relaxed);
+    }
+
+    /// A tenant's status, its clients, and how many of them are pinned.
+    pub fn view_tenant(&self, tenant: &TenantId) -> (TenantStatus, usize, usize) {
+        let state = self.by_tenant.get(tenant);
+        state.map_or_else(Default::default, |state| {
+            let status = TenantStatus::of(state.status.load(Ordering::Relaxed));
+            (status, state.clients.load(Ordering::Relaxed), state.pins.load(Ordering::Relaxed))
+        })
+    }
+
+    /// All clients as they are now.
+    pub fn view(&self) -> Vec<ClientView> {
+        self.by_process_id.iter().map(|entry| entry.value().view()).collect()
     }
 
     /// A cancel request came in. Wrong ones are ignored, as PostgreSQL does.
@@ -147,6 +263,15 @@ impl Clients {
     }
 }
 
+/// Why a client cannot act for a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoSeat {
+    /// The tenant has as many clients as it may have.
+    Full,
+    /// Its status.
+    Closed(TenantStatus),
+}
+
 /// One more, unless that would be one too many.
 fn count_one(count: &AtomicUsize, limit: usize) -> bool {
     let more = |now| (now < limit).then_some(now + 1);
@@ -157,6 +282,37 @@ impl Client {
     /// The process id that the client was given.
     pub const fn process_id(&self) -> u32 {
         self.process_id
+    }
+
+    /// Where it comes from; none: a unix socket.
+    pub const fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// What it does from here on.
+    pub fn does(&self, activity: Activity) {
+        self.activity.store(activity as u8, Ordering::Relaxed);
+    }
+
+    /// Why it keeps its server from here on, if it does.
+    pub fn shows_pin(&self, pin: Option<PinView>) {
+        self.pin.store(pin.map(Arc::new));
+    }
+
+    fn view(&self) -> ClientView {
+        ClientView {
+            process_id: self.process_id,
+            user: self.user.clone(),
+            tenant: self.tenant.load().as_deref().cloned(),
+            address: self.address,
+            since: self.since,
+            activity: match self.activity.load(Ordering::Relaxed) {
+                1 => Activity::Waiting,
+                2 => Activity::Active,
+                _ => Activity::Idle,
+            },
+            pin: self.pin.load_full(),
+        }
     }
 
     /// The tenant that it acts for from here on.
@@ -231,6 +387,11 @@ impl TenantSeat {
         **self.0.limits.load()
     }
 
+    /// What the tenant's clients may do now.
+    pub fn status(&self) -> TenantStatus {
+        TenantStatus::of(self.0.status.load(Ordering::Relaxed))
+    }
+
     /// Counts one pinned client of the tenant; none if that would be one too many.
     pub fn pin(&self) -> Option<PinnedSeat> {
         count_one(&self.0.pins, self.limits().max_pins).then(|| PinnedSeat(Arc::clone(&self.0)))
@@ -260,7 +421,7 @@ mod tests {
     #[test]
     fn a_cancel_needs_the_right_key() {
         let clients = Arc::new(Clients::default());
-        let member = clients.register(UserName::parse("a").unwrap(), None, 4);
+        let member = clients.register(UserName::parse("a").unwrap(), None, 4, None);
         let client = Arc::clone(member.client());
         clients.cancel(client.process_id(), b"wrong");
         clients.cancel(client.process_id() ^ 1, client.key());
@@ -289,14 +450,19 @@ mod tests {
         };
         let first = clients.join_tenant(&tenant);
         let second = clients.join_tenant(&tenant);
-        assert!(first.is_some() && second.is_some());
-        assert!(clients.join_tenant(&tenant).is_none());
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(clients.join_tenant(&tenant).err(), Some(NoSeat::Full));
         drop(first);
-        assert!(clients.join_tenant(&tenant).is_some());
+        assert!(clients.join_tenant(&tenant).is_ok());
         let seat = second.unwrap();
         let pin = seat.pin();
         assert!(pin.is_some() && seat.pin().is_none());
         drop(pin);
         assert!(seat.pin().is_some());
+        clients.set_status(&tenant, TenantStatus::Suspended);
+        assert_eq!(seat.status(), TenantStatus::Suspended);
+        assert_eq!(clients.join_tenant(&tenant).err(), Some(NoSeat::Closed(TenantStatus::Suspended)));
+        clients.set_status(&tenant, TenantStatus::Active);
+        assert!(clients.join_tenant(&tenant).is_ok());
     }
 }

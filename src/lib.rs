@@ -42,6 +42,7 @@ pub mod config;
 pub mod protect;
 pub mod canary;
 pub mod doctor;
+pub mod console;
 pub mod demo;
 pub mod app;
 pub mod cli;

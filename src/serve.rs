@@ -9,8 +9,10 @@
 mod acting;
 mod replication;
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,7 +25,7 @@ use tracing::Instrument as _;
 use crate::auth::{self, Authenticator, Identity};
 use crate::breaker::Breaker;
 use crate::clients::{Clients, Membership, Order};
-use crate::directory::Directory;
+use crate::directory::{Directory, Grant};
 use crate::fault::{Fault, Report, sqlstate};
 use crate::guard::Rules;
 use crate::names::UserName;
@@ -50,6 +52,26 @@ pub struct Live {
     pub authenticator: Authenticator,
 }
 
+/// Who serves operators: the console, which stands above all that it shows.
+pub trait Operators: std::fmt::Debug + Send + Sync {
+    /// Serves one until it leaves.
+    fn run(self: Arc<Self>, session: OperatorSession) -> Pin<Box<dyn Future<Output = End> + Send>>;
+}
+
+/// A proven operator.
+#[derive(Debug)]
+pub struct OperatorSession {
+    /// The stream.
+    pub channel: Channel,
+    /// Its place among the clients.
+    pub membership: Membership,
+    /// Who it is.
+    pub identity: Identity,
+}
+
+/// The database that is the console.
+pub const CONSOLE: &str = "pgtenant";
+
 /// What all connections share.
 #[derive(Debug)]
 pub struct Shared {
@@ -69,6 +91,8 @@ pub struct Shared {
     pub breaker: Arc<Breaker>,
     /// Replication connections of each user.
     pub replication: DashMap<UserName, Arc<AtomicUsize>>,
+    /// Who serves operators, once it is there.
+    pub operators: OnceLock<Arc<dyn Operators>>,
     /// Seats for clients in all.
     pub seats: Arc<Semaphore>,
     /// From accept to the end of the login.
@@ -90,6 +114,7 @@ enum Welcome {
     Cancelled,
     Session(Box<Admitted>),
     Replication(Box<(replication::Admitted, Channel, Identity)>),
+    Operator(Box<OperatorSession>),
 }
 
 /// Why a connection did not become a session.
@@ -127,6 +152,13 @@ pub async fn connection(shared: Arc<Shared>, stream: Stream) {
             let (admitted, channel, identity) = *admitted;
             let end = replication::run(admitted, channel, &identity).await;
             tracing::info!(?end, "replication connection ended");
+        }
+        Ok(Ok(Welcome::Operator(session))) => {
+            login(LoginOutcome::Ok);
+            if let Some(operators) = shared.operators.get() {
+                let end = Arc::clone(operators).run(*session).await;
+                tracing::debug!(?end, "operator left");
+            }
         }
         Ok(Err(Rejected::Gone(reason))) => {
             login(LoginOutcome::Failed);
@@ -199,13 +231,16 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Welcome, Rejecte
         Err(auth::AuthFault::Lost(error)) => return Err(Rejected::Gone(error.to_string())),
         Err(fault) => return Err(Rejected::Told(channel, fault.report())),
     };
+    if identity.user().grant == Grant::Operator {
+        return operator(shared, *channel, identity, &claim);
+    }
     if let Some(kind) = claim.replication {
-        return match replication::admit(shared, &identity, &claim, kind).await {
+        return match replication::admit(shared, (&identity, channel.stream.peer()), &claim, kind).await {
             Ok(admitted) => Ok(Welcome::Replication(Box::new((admitted, *channel, identity)))),
             Err(report) => Err(Rejected::Told(channel, report)),
         };
     }
-    match admit(shared, &live, &identity, &mut claim).await {
+    match admit(shared, &live, (&identity, channel.stream.peer()), &mut claim).await {
         Ok(admission) => {
             let admitted = welcome(shared, *channel, &identity, &claim, admission).await;
             admitted
@@ -214,6 +249,24 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Welcome, Rejecte
         }
         Err(report) => Err(Rejected::Told(channel, report)),
     }
+}
+
+/// An operator may use the console and nothing else.
+fn operator(
+    shared: &Shared,
+    channel: Channel,
+    identity: Identity,
+    claim: &Claim,
+) -> Result<Welcome, Rejected> {
+    if claim.database != CONSOLE || claim.replication.is_some() {
+        let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "operators may use the console only")
+            .hint("Connect to the database \"pgtenant\": psql -d pgtenant.");
+        return Err(Rejected::Told(Box::new(channel), report));
+    }
+    let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
+    let user = identity.user().name.clone();
+    let membership = shared.clients.register(user, None, key_bytes, channel.stream.peer());
+    Ok(Welcome::Operator(Box::new(OperatorSession { channel, membership, identity })))
 }
 
 /// What a proven identity gets.
@@ -229,13 +282,13 @@ struct Admission {
 async fn admit(
     shared: &Arc<Shared>,
     live: &Arc<Live>,
-    identity: &Identity,
+    (identity, address): (&Identity, Option<SocketAddr>),
     claim: &mut Claim,
 ) -> Result<Admission, Report> {
     let standing = resolve(identity, claim, &live.directory).map_err(|fault| fault.report())?;
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
     let user = identity.user().name.clone();
-    let membership = shared.clients.register(user, standing.tenant().cloned(), key_bytes);
+    let membership = shared.clients.register(user, standing.tenant().cloned(), key_bytes, address);
     // Registered, it hears of every later reload; one in between is caught here.
     if !Arc::ptr_eq(live, &shared.live.load())
         && !still_stands(&shared.live.load().directory, identity, &standing)

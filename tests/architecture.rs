@@ -27,11 +27,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("axum", &["observability"]),
     ("clap", &["cli"]),
     ("toml", &["config"]),
-    ("pgwire", &["auth"]),
+    ("pgwire", &["auth", "console"]),
     ("tokio_postgres", &["control", "protect", "doctor", "canary", "demo"]),
     ("postgres_protocol", &["upstream", "config", "demo", "cli"]),
     ("rustls", &["net", "startup", "upstream"]),
-    ("dashmap", &["upstream", "relay", "clients", "guard"]),
+    ("dashmap", &["upstream", "relay", "clients", "guard", "serve", "app"]),
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

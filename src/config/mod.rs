@@ -10,6 +10,7 @@ mod file;
 pub mod keys;
 mod named;
 mod problem;
+mod shown;
 mod value;
 mod verifier;
 

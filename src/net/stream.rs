@@ -3,6 +3,7 @@
 //! system call (tokio clears readiness after a short read).
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -37,6 +38,17 @@ impl Stream {
     /// Whether the bytes are encrypted.
     pub const fn is_tls(&self) -> bool {
         matches!(self, Self::TlsServer(_) | Self::TlsClient(_))
+    }
+
+    /// Where the other side is; none: a unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        let tcp = match self {
+            Self::Unix(_) => return None,
+            Self::Tcp(stream) => stream,
+            Self::TlsServer(stream) => stream.get_ref().0,
+            Self::TlsClient(stream) => stream.get_ref().0,
+        };
+        tcp.peer_addr().ok()
     }
 
     /// Ready when a read would give bytes, an end or an error. Cancel safe; takes no buffer.

@@ -132,10 +132,23 @@ impl Exporter {
         self.0.render()
     }
 
+    /// Every sample: name, labels as written, value.
+    pub fn samples(&self) -> Vec<(String, String, f64)> {
+        let text = self.0.render();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.filter_map(sample).collect()
+    }
+
     /// Folds recorded samples into buckets; to be called every few seconds, or they pile up.
     pub fn upkeep(&self) {
         self.0.run_upkeep();
     }
+}
+
+fn sample(line: &str) -> Option<(String, String, f64)> {
+    let (series, value) = line.rsplit_once(' ')?;
+    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+    Some((name.to_owned(), labels.trim_end_matches('}').to_owned(), value.parse().ok()?))
 }
 
 /// Gives out tenant labels: the first `max_tenants` names get their own, for the life of the process, so

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clients::NoSeat;
 use crate::directory::{Grant, GuardLevel, User};
 use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::Rules;
 use crate::names::{TenantId, UserName};
 use crate::relay::choice::{Acting, Chooser, no_tenant};
 use crate::serve::{Live, Shared};
+use crate::session::closed;
 use crate::tenant::{Limits, Standing, Tenant};
 use crate::upstream::{Access, Context, Role};
 
@@ -42,9 +44,10 @@ pub(super) fn act(shared: &Shared, user: &UserName, standing: Standing) -> Resul
 }
 
 fn for_tenant(shared: &Shared, tenant: &Tenant) -> Result<Arc<Acting>, Report> {
-    let seat = shared.clients.join_tenant(tenant).ok_or_else(|| {
-        Report::new(sqlstate::TOO_MANY_CONNECTIONS, "too many clients of this tenant")
-            .hint("Close connections, or raise the tenant's max_clients.")
+    let seat = shared.clients.join_tenant(tenant).map_err(|reason| match reason {
+        NoSeat::Full => Report::new(sqlstate::TOO_MANY_CONNECTIONS, "too many clients of this tenant")
+            .hint("Close connections, or raise the tenant's max_clients."),
+        NoSeat::Closed(status) => closed(status),
     })?;
     let context = shared.contexts.tenant(&tenant.id);
     let access = shared.upstreams.access(&tenant.upstream, None, context).map_err(|fault| fault.report())?;

@@ -1,5 +1,6 @@
 //! A login that asks for a replication connection: allowed to maintenance users as far as the configuration says.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -36,7 +37,7 @@ impl Drop for Place {
 /// Lets a proven user in, or says why not.
 pub(super) async fn admit(
     shared: &Shared,
-    identity: &Identity,
+    (identity, address): (&Identity, Option<SocketAddr>),
     claim: &Claim,
     kind: Replication,
 ) -> Result<Admitted, Report> {
@@ -44,7 +45,7 @@ pub(super) async fn admit(
     let Grant::Maintenance(maintenance) = &user.grant else { return Err(not_allowed()) };
     let place = take_place(shared, &user.name, maintenance)?;
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
-    let membership = shared.clients.register(user.name.clone(), None, key_bytes);
+    let membership = shared.clients.register(user.name.clone(), None, key_bytes, address);
     let role = Role { user: maintenance.server_user.clone(), password: maintenance.server_password.clone() };
     let kind = match kind {
         Replication::Physical => "true",

@@ -3,12 +3,13 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::breaker::in_doubt;
-use crate::clients::Order;
+use crate::clients::{Order, PinView};
 use crate::fault::{Fault, Report, sqlstate};
 use crate::guard::footprint::State;
 use crate::relay::state::Change;
@@ -253,15 +254,20 @@ impl Session {
             Ok(Change::Pinned) => {
                 if let Some(pin) = self.conversation.pin() {
                     let reasons: Vec<&str> = pin.states.iter().map(State::label).collect();
-                    let statement = &*pin.statement;
+                    let (reasons, statement) = (reasons.join(","), pin.statement.clone());
                     tracing::info!(
-                        reason = reasons.join(","),
-                        statement,
+                        reason = reasons,
+                        statement = &*statement,
                         "the client is pinned to its server"
                     );
+                    let view = PinView { reasons, statement, since: SystemTime::now() };
+                    self.membership.client().shows_pin(Some(view));
                 }
             }
-            Ok(Change::Freed) => tracing::info!("the client is no longer pinned to its server"),
+            Ok(Change::Freed) => {
+                tracing::info!("the client is no longer pinned to its server");
+                self.membership.client().shows_pin(None);
+            }
             Err(fault) => {
                 // What the session is now cannot be told, so it must not go on.
                 tracing::warn!(%fault, "the session's state is in doubt");

@@ -221,6 +221,7 @@ impl Session {
             }
         }
         self.conversation.discard_all();
+        self.membership.client().shows_pin(None);
         self.tell_ready(Status::Idle);
     }
 

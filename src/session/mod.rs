@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::breaker::{Breaker, in_doubt};
-use crate::clients::Membership;
+use crate::clients::{Activity, Membership, TenantStatus};
 use crate::fault::{Fault, Report, sqlstate};
 use crate::guard::footprint::State;
 use crate::net::Channel;
@@ -100,6 +100,10 @@ impl Session {
                 return end;
             }
             self.look_up_limits();
+            if let Some(report) = self.tenant_closed() {
+                self.refuse_segment(&report);
+                continue;
+            }
             let server = match kept.take().filter(|_| !self.is_in_doubt()) {
                 Some(server) => server,
                 None => match self.take_server().await {
@@ -109,7 +113,9 @@ impl Session {
                 },
             };
             let taken = Instant::now();
+            self.membership.client().does(Activity::Active);
             let outcome = self.converse(server).await;
+            self.membership.client().does(Activity::Idle);
             self.conversation.metrics.transaction(taken.elapsed());
             self.alarm.clear();
             match outcome {
@@ -122,7 +128,9 @@ impl Session {
     /// Takes a server from the pool; none: the request was refused.
     async fn take_server(&mut self) -> Result<Option<TenantServer>, End> {
         let waited = Instant::now();
+        self.membership.client().does(Activity::Waiting);
         let acquired = self.acquire().await;
+        self.membership.client().does(Activity::Idle);
         self.conversation.metrics.queue_wait(waited.elapsed());
         let report = match acquired {
             Acquired::Server(server) => return Ok(Some(server)),
@@ -147,6 +155,12 @@ impl Session {
         if !lasts {
             server.release();
         }
+    }
+
+    /// Why nothing of the client's tenant may begin.
+    fn tenant_closed(&self) -> Option<Report> {
+        let status = self.conversation.session_acting().seat.as_ref()?.status();
+        (status != TenantStatus::Active).then(|| closed(status))
     }
 
     /// Isolation is in doubt, and this client runs as a tenant.
@@ -227,6 +241,13 @@ fn poll_departure(client: &mut Channel, cx: &mut Context<'_>) -> Poll<End> {
 /// What clients are told whose request was cancelled before a server saw it; PostgreSQL's words.
 fn cancelled() -> Report {
     Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+}
+
+/// What clients of a tenant are told that is suspended or drained.
+pub fn closed(status: TenantStatus) -> Report {
+    let label = status.label();
+    Report::new(sqlstate::CANNOT_CONNECT_NOW, format!("the tenant is {label}"))
+        .hint("An operator of the proxy decided so; try again later.")
 }
 
 /// What clients are told when the proxy goes away or their user does.

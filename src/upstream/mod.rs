@@ -3,6 +3,7 @@
 
 mod context;
 mod error;
+mod gate;
 mod own;
 mod pool;
 mod question;
@@ -20,6 +21,8 @@ pub use context::application::APPLICATION_NAME;
 pub use context::{Context, Contexts, Next, Part, Place, SessionParameters};
 use dashmap::DashMap;
 pub use error::{ConnectError, UpstreamFault};
+use gate::Gate;
+pub use pool::PoolView;
 pub(crate) use pool::login::Connector;
 pub use pool::server::{ClientKey, Server, StatementId, Wear, prepared_name};
 use pool::{Asker, Lease, Pool};
@@ -38,12 +41,14 @@ pub type Greeting = Arc<BTreeMap<String, String>>;
 pub struct Upstreams {
     settings: HashMap<UpstreamName, UpstreamSettings>,
     pools: DashMap<PoolKey, Arc<Shared>>,
+    gate: Arc<Gate>,
 }
 
 /// One pool and what was learned about it.
 #[derive(Debug)]
 struct Shared {
     pool: Arc<Pool>,
+    gate: Arc<Gate>,
     greetings: Mutex<HashMap<u64, (SessionParameters, Greeting)>>,
 }
 
@@ -85,11 +90,48 @@ impl Upstreams {
         self.settings.keys().min()
     }
 
+    /// What is configured, by name.
+    pub fn settings(&self) -> Vec<&UpstreamSettings> {
+        let mut all: Vec<_> = self.settings.values().collect();
+        all.sort_by_key(|settings| &settings.name);
+        all
+    }
+
+    /// The pools that were opened, as they are now.
+    pub fn view(&self) -> Vec<PoolView> {
+        let mut all: Vec<_> = self.pools.iter().map(|entry| entry.value().pool.view()).collect();
+        all.sort_by(|a, b| (&a.upstream, &a.database, &a.user).cmp(&(&b.upstream, &b.database, &b.user)));
+        all
+    }
+
+    /// Every server is replaced: idle ones are closed now, the others when they are given back.
+    pub fn renew(&self) {
+        for entry in &self.pools {
+            entry.value().pool.renew();
+        }
+    }
+
+    /// Whoever wants a server waits from here on.
+    pub fn pause(&self) {
+        self.gate.shut();
+    }
+
+    /// Nobody waits at the gate any more.
+    pub fn resume(&self) {
+        self.gate.open();
+    }
+
+    /// Whether those who want a server wait.
+    pub fn is_paused(&self) -> bool {
+        self.gate.is_shut()
+    }
+
     /// Pools are opened on demand.
     pub fn new(settings: impl IntoIterator<Item = UpstreamSettings>) -> Self {
         Self {
             settings: settings.into_iter().map(|one| (one.name.clone(), one)).collect(),
             pools: DashMap::new(),
+            gate: Arc::default(),
         }
     }
 
@@ -111,7 +153,11 @@ impl Upstreams {
                     None => Connector::new(settings)?,
                     Some(role) => Connector::with_role(settings, role.user, role.password)?,
                 };
-                let shared = Shared { pool: Pool::new(connector, size), greetings: Mutex::default() };
+                let shared = Shared {
+                    pool: Pool::new(connector, size),
+                    gate: Arc::clone(&self.gate),
+                    greetings: Mutex::default(),
+                };
                 Arc::clone(&place.insert(Arc::new(shared)))
             }
         };
@@ -174,6 +220,7 @@ impl Access {
     }
 
     async fn checkout(&self, client: ClientKey, share: Share) -> Result<Lease, UpstreamFault> {
+        self.shared.gate.pass(share.queue_timeout).await?;
         let asker = Asker {
             tenant: self.context.tenant_id(),
             client,

@@ -226,30 +226,33 @@ async fn under_a_storm_of_cancels_each_client_loses_its_own_statements_only() {
     let mut clients = Vec::new();
     for number in 0..12_u64 {
         let user = ["acme_app", "globex_app", "initech_app"][usize::try_from(number % 3).unwrap()];
-        let mut link = proxy.link(user).await;
-        clients.push(tokio::spawn(async move {
-            let mut lost = 0;
-            for round in 0..20_u64 {
-                // The last one of three is left alone: nobody may cancel it.
-                let cancels = round % 3 != 2;
-                link.send(message::query("SELECT pg_sleep(0.02), 'done' AS done")).await;
-                if cancels {
-                    tokio::time::sleep(Duration::from_millis((number * 7 + round * 3) % 40)).await;
-                    link.cancel().await;
-                }
-                let answer = link.answer().await;
-                match answer.code().as_deref() {
-                    None => {}
-                    Some("57014") if cancels => lost += 1,
-                    _ => panic!("client {number}, round {round}: {answer}"),
-                }
-            }
-            lost
-        }));
+        let link = proxy.link(user).await;
+        clients.push(tokio::spawn(storm(number, link)));
     }
     let mut lost = 0;
     for client in clients {
         lost += client.await.unwrap();
     }
     assert!(lost > 10, "{lost} statements were hit, so the storm was none");
+}
+
+/// One client of the storm; how many of its statements were hit.
+async fn storm(number: u64, mut link: Link) -> usize {
+    let mut lost = 0;
+    for round in 0..20_u64 {
+        // The last one of three is left alone: nobody may cancel it.
+        let cancels = round % 3 != 2;
+        link.send(message::query("SELECT pg_sleep(0.02), 'done' AS done")).await;
+        if cancels {
+            tokio::time::sleep(Duration::from_millis((number * 7 + round * 3) % 40)).await;
+            link.cancel().await;
+        }
+        let answer = link.answer().await;
+        match answer.code().as_deref() {
+            None => {}
+            Some("57014") if cancels => lost += 1,
+            _ => panic!("client {number}, round {round}: {answer}"),
+        }
+    }
+    lost
 }

@@ -12,6 +12,7 @@ mod support;
 mod canary;
 mod cancel;
 mod chaos;
+mod console;
 mod copy;
 mod departures;
 mod doctor;

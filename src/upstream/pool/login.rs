@@ -65,6 +65,16 @@ impl Connector {
         &self.user
     }
 
+    /// The database that it connects to.
+    pub(crate) fn database(&self) -> &str {
+        &self.settings.database
+    }
+
+    /// Its servers.
+    pub(in crate::upstream) const fn senders(&self) -> &Arc<Senders> {
+        &self.senders
+    }
+
     /// Prepared statements kept on one server.
     pub(crate) const fn max_prepared(&self) -> usize {
         self.settings.max_prepared

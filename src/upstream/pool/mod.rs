@@ -7,6 +7,7 @@ pub(in crate::upstream) mod senders;
 pub(in crate::upstream) mod server;
 pub(in crate::upstream) mod slots;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ type PoolSlots = Slots<Box<Server>, Option<TenantId>, oneshot::Sender<Lease>>;
 /// Servers of one upstream, database and role.
 pub(super) struct Pool {
     connector: Connector,
+    size: usize,
+    /// Servers of an older one are closed when they are given back.
+    generation: AtomicU64,
     slots: Mutex<PoolSlots>,
     gauges: ServerGauges,
 }
@@ -33,6 +37,29 @@ impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Pool({})", self.connector.name())
     }
+}
+
+/// A pool as operators see it.
+#[derive(Debug, Clone)]
+pub struct PoolView {
+    /// The upstream's name.
+    pub upstream: String,
+    /// The database there.
+    pub database: String,
+    /// The login role.
+    pub user: String,
+    /// The most servers.
+    pub size: usize,
+    /// Idle servers.
+    pub idle: usize,
+    /// Servers in use.
+    pub used: usize,
+    /// Clients in line.
+    pub waiting: usize,
+    /// How long the first of them has waited.
+    pub longest_wait: Duration,
+    /// Every server: its process id, the client that had it last, and whether that still has it.
+    pub servers: Vec<(u32, Option<u32>, bool)>,
 }
 
 /// Who asks for a server.
@@ -53,7 +80,40 @@ impl Pool {
     pub(super) fn new(connector: Connector, size: usize) -> Arc<Self> {
         let gauges = ServerGauges::new(connector.name());
         gauges.change(0, 0);
-        Arc::new(Self { connector, slots: Mutex::new(Slots::new(size)), gauges })
+        let generation = AtomicU64::new(0);
+        Arc::new(Self { connector, size, generation, slots: Mutex::new(Slots::new(size)), gauges })
+    }
+
+    /// The pool as it is now.
+    pub(super) fn view(&self) -> PoolView {
+        let slots = self.lock();
+        let (waiting, since) = slots.waiting();
+        PoolView {
+            upstream: self.connector.name().to_owned(),
+            database: self.connector.database().to_owned(),
+            user: self.connector.user().to_owned(),
+            size: self.size,
+            idle: slots.idle(),
+            used: slots.used(),
+            waiting,
+            longest_wait: since.map(|since| since.elapsed()).unwrap_or_default(),
+            servers: self.connector.senders().view(),
+        }
+    }
+
+    /// Every server is closed: idle ones now, the others when they are given back.
+    pub(super) fn renew(self: &Arc<Self>) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        let mut idle = Vec::new();
+        self.settle(|slots| idle = slots.drain_idle());
+        drop(idle);
+    }
+
+    async fn connect(&self) -> Result<Box<Server>, UpstreamFault> {
+        let generation = self.generation.load(Ordering::Relaxed);
+        let mut server = Box::new(self.connector.connect().await?);
+        server.generation = generation;
+        Ok(server)
     }
 
     /// How to reach this pool's `PostgreSQL`, for cancel requests.
@@ -85,7 +145,7 @@ impl Pool {
         }
         if lease.server.is_none() {
             // Boxed, because this rare path must not make every waiting client's task large.
-            lease.server = Some(Box::new(Box::pin(self.connector.connect()).await?));
+            lease.server = Some(Box::pin(self.connect()).await?);
         }
         Ok(lease)
     }
@@ -202,6 +262,11 @@ impl Lease {
     pub(super) fn release(mut self) {
         self.state = LeaseState::Over;
         let server = self.server.take();
+        let current = self.pool.generation.load(Ordering::Relaxed);
+        let server = server.filter(|server| server.generation == current);
+        if let Some(server) = &server {
+            server.sender.rests();
+        }
         self.pool.settle(|slots| match server {
             Some(server) => slots.give_back(&self.tenant, server),
             None => slots.close(&self.tenant),
@@ -223,7 +288,7 @@ impl Lease {
     /// Closes the server but keeps the slot for a new one.
     pub(super) async fn replace(&mut self) -> Result<(), UpstreamFault> {
         self.server = None;
-        self.server = Some(Box::new(self.pool.connector.connect().await?));
+        self.server = Some(self.pool.connect().await?);
         Ok(())
     }
 

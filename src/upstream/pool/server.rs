@@ -70,6 +70,8 @@ pub struct Server {
     pub sealed: Option<SealedFrames>,
     /// The marker of the last reset, if it is still there.
     pub marker: Option<String>,
+    /// Of which generation of its pool it is.
+    pub generation: u64,
     /// Notifications that came while a statement of our own ran.
     pub notifications: Vec<Vec<u8>>,
 }
@@ -115,6 +117,7 @@ impl Server {
             sender,
             sealed: None,
             marker: None,
+            generation: 0,
             notifications: Vec::new(),
         }
     }

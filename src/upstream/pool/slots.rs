@@ -77,6 +77,17 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
         self.used_total
     }
 
+    /// How many are in line, and since when the first of them is.
+    pub(crate) fn waiting(&self) -> (usize, Option<Instant>) {
+        let all = || self.line.values().flatten();
+        (all().count(), all().map(|waiting| waiting.since).min())
+    }
+
+    /// Takes all idle servers out.
+    pub(crate) fn drain_idle(&mut self) -> Vec<S> {
+        std::mem::take(&mut self.idle)
+    }
+
     /// Whether somebody is in line.
     pub(crate) fn has_waiters(&self) -> bool {
         !self.turns.is_empty()

@@ -184,8 +184,18 @@ impl Proxy {
 
     /// A client by tokio-postgres.
     pub(crate) async fn client(&self, user: &str) -> tokio_postgres::Client {
+        self.client_of(user, "app").await
+    }
+
+    /// The same, to a database of that name.
+    pub(crate) async fn client_of(&self, user: &str, database: &str) -> tokio_postgres::Client {
         let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(self.port).user(user).password(format!("{user}-secret")).dbname("app");
+        config
+            .host("127.0.0.1")
+            .port(self.port)
+            .user(user)
+            .password(format!("{user}-secret"))
+            .dbname(database);
         let (client, connection) =
             within("a login by tokio-postgres", config.connect(tokio_postgres::NoTls)).await.unwrap();
         tokio::spawn(connection);

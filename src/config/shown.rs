@@ -1,0 +1,81 @@
+//! The settings in force, for operators to read. No secret is among them.
+
+use std::time::Duration;
+
+use super::Config;
+use super::keys::{Reload, SECTIONS};
+use crate::directory::{ContextMode, GuardLevel};
+
+impl Config {
+    /// Key, value, and whether a reload changes it.
+    pub fn shown(&self) -> Vec<(String, String, bool)> {
+        let mut rows = Vec::new();
+        let mut row = |key: &str, value: String| rows.push((key.to_owned(), value, is_live(key)));
+        let listen = &self.listen;
+        row("listen.address", listen.address.clone());
+        row("listen.tls", format!("{:?}", listen.tls).to_lowercase());
+        row("listen.max_clients", listen.max_clients.to_string());
+        row("listen.login_timeout", time(listen.login_timeout));
+        row("listen.drain_timeout", time(listen.drain_timeout));
+        row("listen.max_startup_bytes", listen.max_startup_bytes.to_string());
+        row("listen.max_message_bytes", listen.max_message_bytes.to_string());
+        row("metrics.address", self.metrics.address.clone());
+        row("metrics.max_tenants", self.metrics.max_tenants.to_string());
+        let tenancy = &self.directory.tenancy;
+        row("tenancy.setting", tenancy.setting.clone());
+        let context = match tenancy.context {
+            ContextMode::Plain => "plain",
+            ContextMode::Sealed(_) => "sealed",
+        };
+        row("tenancy.context", context.to_owned());
+        let guard = match tenancy.guard {
+            GuardLevel::Off => "off",
+            GuardLevel::Context => "context",
+            GuardLevel::Strict => "strict",
+        };
+        row("tenancy.guard", guard.to_owned());
+        row("tenancy.application_name", tenancy.application_name.clone());
+        row("tenancy.require_tenant", tenancy.require_tenant.to_string());
+        row("tenancy.allow_unsafe", tenancy.allow_unsafe.to_string());
+        row("tenancy.doctor_interval", time(tenancy.doctor_interval));
+        for (name, upstream) in &self.upstreams {
+            let mut row = |key: &str, value: String| {
+                rows.push((format!("upstream.{name}.{key}"), value, is_live(&format!("upstream.*.{key}"))));
+            };
+            row("database", upstream.database.clone());
+            row("user", upstream.user.clone());
+            row("pool_size", upstream.pool_size.to_string());
+            row("connect_timeout", time(upstream.connect_timeout));
+            row("max_prepared", upstream.max_prepared.to_string());
+        }
+        rows
+    }
+}
+
+fn is_live(key: &str) -> bool {
+    let mut all = SECTIONS.iter().flat_map(|keys| keys.keys.iter().map(move |one| (keys.section, one)));
+    all.any(|(section, one)| key == format!("{section}.{}", one.name) && one.reload == Reload::Live)
+}
+
+fn time(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_that_is_shown_is_a_key() {
+        let all = SECTIONS
+            .iter()
+            .flat_map(|keys| keys.keys.iter().map(move |one| format!("{}.{}", keys.section, one.name)));
+        let all: Vec<String> = all.collect();
+        let text = "[upstream.main]\ndatabase = 'app'\nuser = 'app'\npassword = 'very-secret'\n[[tenant]]\nid = 'a'\n";
+        let config = super::super::parse(text, std::path::Path::new("."), &|_| None).unwrap();
+        for (key, value, _) in config.shown() {
+            assert!(all.contains(&key.replace("upstream.main", "upstream.*")), "{key}");
+            assert!(!value.contains("very-secret"), "{key}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The admin console, `psql -d pgtenant`: operators see what happens and decide about tenants. Speaks through pgwire's
+//! query handlers, on streams that our own login has opened. Every deed is in the audit log: target `audit`.
+
+mod command;
+mod handlers;
+mod show;
+mod table;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::BytesMut;
+use futures::StreamExt as _;
+use pgwire::api::{ClientInfo as _, DefaultClient, NoopHandler, PgWireConnectionState};
+use pgwire::error::PgWireResult;
+use pgwire::messages::PgWireFrontendMessage;
+use pgwire::tokio::server::{PgWireMessageServerCodec, process_error, process_message};
+use tokio::sync::mpsc;
+use tokio_util::codec::{Framed, FramedParts};
+
+use crate::auth;
+use crate::clients::{Order, TenantStatus};
+use crate::names::TenantId;
+use crate::net::stream::Stream;
+use crate::observability::metrics::Exporter;
+use crate::serve::{OperatorSession, Operators, Shared};
+use crate::session::{End, shutdown};
+use crate::wire::encode;
+use command::{Command, Deed};
+use handlers::{Statement, refusal};
+
+/// What drivers ask of a server at login.
+const GREETING: [(&str, &str); 7] = [
+    ("server_version", concat!(env!("CARGO_PKG_VERSION"), "/pgtenant")),
+    ("server_encoding", "UTF8"),
+    ("client_encoding", "UTF8"),
+    ("standard_conforming_strings", "on"),
+    ("DateStyle", "ISO, MDY"),
+    ("TimeZone", "UTC"),
+    ("integer_datetimes", "on"),
+];
+/// The longest message of an operator, in bytes.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// How long PAUSE waits for transactions to end.
+const PAUSE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What only the process as a whole can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Read the configuration again.
+    Reload,
+    /// Drain and end.
+    Shutdown,
+}
+
+/// A setting in force: key, value, whether a reload changes it.
+pub type Setting = (String, String, bool);
+
+/// The console's view of the process.
+pub struct Console {
+    shared: Arc<Shared>,
+    exporter: Exporter,
+    wishes: mpsc::Sender<Wish>,
+    settings: Arc<ArcSwap<Vec<Setting>>>,
+}
+
+impl std::fmt::Debug for Console {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Console")
+    }
+}
+
+/// One operator at the console.
+struct Operator {
+    console: Arc<Console>,
+    /// Login name and address, for the audit log.
+    who: String,
+}
+
+impl Console {
+    /// Sees and decides about what is shared.
+    pub fn new(
+        shared: Arc<Shared>,
+        exporter: Exporter,
+        wishes: mpsc::Sender<Wish>,
+        settings: Arc<ArcSwap<Vec<Setting>>>,
+    ) -> Self {
+        Self { shared, exporter, wishes, settings }
+    }
+
+    /// Carries out what is not a SHOW; the tag of the answer.
+    async fn act(&self, command: Command, who: &str) -> PgWireResult<&'static str> {
+        match command {
+            Command::Show(_) | Command::Set => return Ok("SET"),
+            Command::Tenant(deed, tenant) => return self.decide(deed, &tenant, who),
+            _ => {}
+        }
+        tracing::info!(target: "audit", who, action = ?command, "console");
+        match command {
+            Command::Reload => self.wish(Wish::Reload).await,
+            Command::Shutdown => self.wish(Wish::Shutdown).await,
+            Command::Reconnect => {
+                self.shared.upstreams.renew();
+                Ok("RECONNECT")
+            }
+            Command::Resume => {
+                self.shared.upstreams.resume();
+                Ok("RESUME")
+            }
+            Command::Pause => self.pause().await,
+            Command::Show(_) | Command::Set | Command::Tenant(..) => Ok("SET"),
+        }
+    }
+
+    async fn wish(&self, wish: Wish) -> PgWireResult<&'static str> {
+        let gone = |_| refusal("57P01", "the proxy is ending".to_owned());
+        self.wishes.send(wish).await.map_err(gone)?;
+        Ok(match wish {
+            Wish::Reload => "RELOAD",
+            Wish::Shutdown => "SHUTDOWN",
+        })
+    }
+
+    async fn pause(&self) -> PgWireResult<&'static str> {
+        self.shared.upstreams.pause();
+        let quiet = async {
+            while self.shared.upstreams.view().iter().any(|pool| pool.used > 0) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        match tokio::time::timeout(PAUSE_LIMIT, quiet).await {
+            Ok(()) => Ok("PAUSE"),
+            Err(_) => Err(refusal(
+                "55000",
+                "paused, but transactions are still under way; RESUME lets all go on".to_owned(),
+            )),
+        }
+    }
+
+    fn decide(&self, deed: Deed, id: &TenantId, who: &str) -> PgWireResult<&'static str> {
+        let live = self.shared.live.load();
+        let tenant = live.directory.tenants.get(id);
+        let tenant = tenant.ok_or_else(|| refusal("42704", format!("there is no tenant \"{id}\"")))?;
+        let clients = &self.shared.clients;
+        let of_tenant = |_: &crate::names::UserName, acts_for: Option<&TenantId>| acts_for == Some(id);
+        let told = match deed {
+            Deed::Suspend => {
+                clients.set_status(tenant, TenantStatus::Suspended);
+                0
+            }
+            Deed::Resume => {
+                clients.set_status(tenant, TenantStatus::Active);
+                0
+            }
+            Deed::Drain => {
+                clients.set_status(tenant, TenantStatus::Draining);
+                clients.order(Order::Leave, of_tenant)
+            }
+            Deed::Kill => clients.order(Order::LeaveNow, of_tenant),
+        };
+        tracing::info!(target: "audit", who, action = ?deed, tenant = %id, clients_told = told, "console");
+        Ok(match deed {
+            Deed::Suspend => "SUSPEND",
+            Deed::Resume => "RESUME",
+            Deed::Drain => "DRAIN",
+            Deed::Kill => "KILL",
+        })
+    }
+}
+
+impl Operators for Console {
+    fn run(self: Arc<Self>, session: OperatorSession) -> Pin<Box<dyn Future<Output = End> + Send>> {
+        Box::pin(converse(self, session))
+    }
+}
+
+/// One operator's session, from the login's last messages to its end.
+async fn converse(console: Arc<Console>, mut session: OperatorSession) -> End {
+    let client = session.membership.client();
+    let out = session.channel.output.space();
+    auth::accept(&session.identity, out);
+    for (name, value) in GREETING {
+        encode::parameter_status(out, name, value);
+    }
+    encode::backend_key_data(out, client.process_id(), client.key());
+    encode::ready_for_query(out, b'I');
+    if let Err(error) = session.channel.flush().await {
+        return End::Lost(error);
+    }
+    let address = client.address().map_or_else(|| "unix".to_owned(), |address| address.to_string());
+    let operator = Arc::new(Operator { console, who: format!("{}@{address}", session.identity.user().name) });
+    tracing::info!(target: "audit", who = operator.who, action = "login", "console");
+    let mut framed = frame(session.channel);
+    let noop = Arc::new(NoopHandler);
+    loop {
+        let next = tokio::select! {
+            next = framed.next() => next,
+            () = leaves(&session.membership) => return End::Told(shutdown()),
+        };
+        let message = match next {
+            None | Some(Ok(PgWireFrontendMessage::Terminate(_))) => return End::Goodbye,
+            Some(Err(error)) => return End::Lost(std::io::Error::other(error.to_string())),
+            Some(Ok(message)) => message,
+        };
+        let waits_for_sync = message.is_extended_query();
+        let (query, copy) = (Arc::clone(&operator), Arc::clone(&noop));
+        let done = process_message(
+            message,
+            &mut framed,
+            Arc::clone(&noop),
+            Arc::clone(&query),
+            query,
+            copy,
+            Arc::clone(&noop),
+        );
+        if let Err(error) = done.await
+            && let Err(error) = process_error(&mut framed, error, waits_for_sync).await
+        {
+            return End::Lost(error);
+        }
+        if framed.read_buffer().len() > MAX_MESSAGE_BYTES {
+            return End::Lost(std::io::Error::other("an operator's message is too long"));
+        }
+    }
+}
+
+type Wired = Framed<Stream, PgWireMessageServerCodec<Statement>>;
+
+/// The stream in pgwire's hands, with what was read from it already.
+fn frame(channel: crate::net::Channel) -> Wired {
+    let unspecified = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    let mut client =
+        DefaultClient::new(channel.stream.peer().unwrap_or(unspecified), channel.stream.is_tls());
+    client.set_state(PgWireConnectionState::ReadyForQuery);
+    let read = BytesMut::from(channel.input.bytes());
+    let mut parts = FramedParts::new::<pgwire::messages::PgWireBackendMessage>(
+        channel.stream,
+        PgWireMessageServerCodec::new(client),
+    );
+    parts.read_buf = read;
+    Framed::from_parts(parts)
+}
+
+/// Until the operator is told to leave.
+async fn leaves(membership: &crate::clients::Membership) {
+    std::future::poll_fn(|cx| {
+        membership.client().listen(cx);
+        if membership.client().order().is_some() {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+}
