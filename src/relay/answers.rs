@@ -235,6 +235,7 @@ impl Conversation {
                 if status == Status::Idle {
                     self.standing = Standing::Sure;
                     self.state.end();
+                    self.end_definitions();
                     if self.outcome == Outcome::RolledBack {
                         self.choice.roll_back();
                     }

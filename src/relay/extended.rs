@@ -80,7 +80,12 @@ impl Conversation {
             self.refuse_message(report.hint("Close prepared statements that are not needed."), server);
             return;
         }
-        let named = self.relay.interner.intern(parse.text, parse.types, reading);
+        let interner = &self.relay.interner;
+        let named = if self.has_temporary_objects() {
+            interner.own(parse.text, parse.types, reading)
+        } else {
+            interner.intern(parse.text, parse.types, reading)
+        };
         let statement = Arc::clone(named.statement());
         let key: Box<[u8]> = parse.name.into();
         self.statements.named.insert(key.clone(), named);

@@ -71,6 +71,11 @@ pub struct Interner {
 type Key = (Box<[u8]>, Box<[u8]>, bool);
 
 impl Interner {
+    /// A named statement that is not shared, because its text may mean something else in other sessions.
+    pub fn own(self: &Arc<Self>, text: &[u8], types: &[u8], reading: Reading) -> Named {
+        Named { statement: self.single(text, types, reading), interner: Arc::clone(self), is_used: false }
+    }
+
     /// A statement that is not shared: the unnamed one.
     pub fn single(&self, text: &[u8], types: &[u8], reading: Reading) -> Arc<Statement> {
         Arc::new(Statement {
@@ -100,6 +105,12 @@ impl Interner {
         let entry = self.known.entry((text.into(), types.into(), reading.change.is_some()));
         let statement = Arc::clone(&entry.or_insert_with(|| self.single(text, types, reading)));
         Named { statement, interner: Arc::clone(self), is_used: false }
+    }
+
+    /// Definitions may have changed: whoever prepares from here on has its texts read anew by every server, because
+    /// what they mean, and of which types their parameters are, was decided by the old ones.
+    pub fn forget_all(&self) {
+        self.known.clear();
     }
 
     /// Plans of a statement do not fit their tables any more: from here on its text has another id, so that every
@@ -132,8 +143,10 @@ impl Named {
 impl Drop for Named {
     fn drop(&mut self) {
         let key = self.statement.key();
-        // The map's and this one: nobody else holds it.
-        self.interner.known.remove_if(&key, |_, statement| Arc::strong_count(statement) <= 2);
+        // The map's and this one: nobody else holds it. The map may have another one of this text by now.
+        let is_last =
+            |known: &Arc<Statement>| Arc::ptr_eq(known, &self.statement) && Arc::strong_count(known) <= 2;
+        self.interner.known.remove_if(&key, |_, known| is_last(known));
     }
 }
 

@@ -721,3 +721,21 @@ async fn plans_are_renewed_after_ddl_and_no_client_sees_an_error() {
     link.query("ROLLBACK").await;
     assert_eq!(link.ask(&run).await.code(), None);
 }
+
+#[tokio::test]
+async fn a_text_that_is_prepared_after_ddl_is_read_by_the_new_definitions() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let mut migrate = proxy.link("migrate").await;
+    let mut earlier = proxy.link("migrate").await;
+    let text = "SELECT a FROM things WHERE a = $1";
+    let prepare = [parse("mine", text), describe_statement("mine"), sync()].concat();
+    for (definition, described) in [("int", "23"), ("text", "25"), ("date", "1082")] {
+        let created = format!("CREATE TABLE things (a {definition})");
+        assert_eq!(migrate.query(&created).await, "C(CREATE TABLE) Z(I)");
+        let answer = earlier.ask(&prepare).await;
+        assert_eq!(answer, format!("1 t({described}) T(a) Z(I)").as_str(), "{definition}");
+        earlier.ask([close_statement("mine"), sync()].concat()).await;
+        migrate.query("DROP TABLE things").await;
+    }
+}
