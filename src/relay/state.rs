@@ -318,6 +318,9 @@ impl Conversation {
             }
         }
         server.believes(&self.parameters);
+        if let Some(name) = answer.too_long.first() {
+            return self.pin_by_setting(name);
+        }
         let candidates = self.state.candidates.take();
         self.state.recheck = false;
         if question.states.is_empty() {
@@ -341,6 +344,24 @@ impl Conversation {
             }
             (None, _) => Change::None,
         }
+    }
+}
+
+impl Conversation {
+    /// A value too long to carry stays where it is, and the client with it.
+    fn pin_by_setting(&mut self, name: &str) -> Change {
+        let candidates = self.state.candidates.take();
+        if let Some(pin) = &mut self.state.pin {
+            pin.states.add(State::Setting);
+            return Change::None;
+        }
+        let seat = candidates.and_then(|candidates| candidates.seat);
+        let seat = seat.or_else(|| self.choice.acting().seat.as_ref()?.pin());
+        let mut states = States::default();
+        states.add(State::Setting);
+        self.metrics.pin(State::Setting.label());
+        self.state.pin = Some(Pin { states, statement: format!("SET {name}").into(), _seat: seat });
+        Change::Pinned
     }
 }
 

@@ -14,7 +14,7 @@ use crate::fault::{Fault, Report, sqlstate};
 use crate::guard::footprint::State;
 use crate::relay::state::Change;
 use crate::relay::{Absorbed, Pumped, RelayFault};
-use crate::session::{End, Session, cancelled, shutdown};
+use crate::session::{End, Session, cancelled, session_lost, shutdown};
 use crate::upstream::{TenantServer, UpstreamFault};
 use crate::wire::backend::Status;
 
@@ -46,7 +46,7 @@ impl Session {
                     if let Some(cancelling) = cancelling.take()
                         && !Box::pin(settle(&mut server, cancelling)).await
                     {
-                        return self.lost(&in_between()).map(|()| None);
+                        return self.lost(&session_lost()).map(|()| None);
                     }
                     replays = 0;
                     // A server that changed tenants in its transaction goes back to be reset.
@@ -271,7 +271,7 @@ impl Session {
             Err(fault) => {
                 // What the session is now cannot be told, so it must not go on.
                 tracing::warn!(%fault, "the session's state is in doubt");
-                return Err(self.told_or_torn(fault.report()));
+                return Err(self.told_or_torn(session_lost()));
             }
         }
         Ok(())
@@ -280,7 +280,8 @@ impl Session {
     /// The server is gone. A client that kept it has lost its session with it.
     fn lost(&mut self, report: &Report) -> Result<(), End> {
         if self.conversation.keeps_server() {
-            return Err(self.told_or_torn(report.clone()));
+            tracing::info!(reason = report.message, "a session ends with its server");
+            return Err(self.told_or_torn(session_lost()));
         }
         self.server_lost(report)
     }
@@ -331,11 +332,6 @@ impl Session {
     fn told_or_torn(&self, report: Report) -> End {
         if self.conversation.is_mid_frame() { End::Torn } else { End::Told(report) }
     }
-}
-
-/// The server was closed behind a transaction that went well.
-fn in_between() -> Report {
-    Report::new(sqlstate::CONNECTION_FAILURE, "the connection to the server was lost")
 }
 
 /// Waits until a cancel request has done its work, so that it cannot hit the next statement.

@@ -5,9 +5,9 @@ use std::io;
 use std::task::{Context, Poll};
 
 use crate::clients::Order;
-use crate::fault::{Fault as _, Report, sqlstate};
+use crate::fault::{Report, sqlstate};
 use crate::relay::RelayFault;
-use crate::session::{End, Session, shutdown};
+use crate::session::{End, Session, session_lost, shutdown};
 use crate::sql::{StatementKind, survey};
 use crate::upstream::TenantServer;
 use crate::wire::backend::Status;
@@ -69,7 +69,10 @@ impl Session {
         loop {
             let wanted = match self.conversation.absorb(&mut self.client, server) {
                 Ok((_, wanted)) => wanted,
-                Err(fault) => return Poll::Ready(End::Told(fault.report())),
+                Err(fault) => {
+                    tracing::info!(%fault, "a session ends with its server");
+                    return Poll::Ready(End::Told(session_lost()));
+                }
             };
             if self.client.output.is_full() {
                 return Poll::Pending;
@@ -78,14 +81,7 @@ impl Session {
             match channel.input.poll_fill(&mut channel.stream, cx, wanted) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(End::Told(
-                        RelayFault::Ended("connection closed".to_owned()).report(),
-                    ));
-                }
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(End::Told(RelayFault::Ended(error.to_string()).report()));
-                }
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(End::Told(session_lost())),
             }
         }
     }

@@ -243,6 +243,12 @@ fn cancelled() -> Report {
     Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
+/// What a client is told whose session was on the server that is lost.
+fn session_lost() -> Report {
+    Report::new(sqlstate::CONNECTION_FAILURE, "the connection to the upstream server was lost")
+        .hint("The session's state was on it (temporary tables, cursors, …): connect again.")
+}
+
 /// What clients of a tenant are told that is suspended or drained.
 pub fn closed(status: TenantStatus) -> Report {
     let label = status.label();

@@ -13,6 +13,11 @@ use crate::wire::{backend, encode};
 /// Longest time that such a statement may take, for example the reset.
 const OWN_STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The longest answer to such a statement: all settings that are carried, at their longest.
+const MAX_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
+/// Most notifications that may come while such a statement runs.
+const MAX_NOTIFICATIONS: usize = 1000;
+
 impl TenantServer {
     /// Asks what a transaction left. Of state that this role may not look at, all is said to be there.
     pub async fn ask(&mut self, question: &Question) -> Result<Answer, UpstreamFault> {
@@ -81,12 +86,15 @@ async fn finish_own(server: &mut Server) -> Result<Option<Vec<u8>>, UpstreamFaul
     server.channel.flush().await.map_err(UpstreamFault::Lost)?;
     let (mut failure, mut row) = (None, None);
     loop {
-        let (tag, body) = login::read_message(&mut server.channel).await?;
+        let (tag, body) = login::read_message_within(&mut server.channel, MAX_MESSAGE_BYTES).await?;
         match tag {
             b'S' => {
                 if let Some((name, value)) = backend::parameter_status(&body) {
                     server.parameters.insert(name.to_owned(), value.to_owned());
                 }
+            }
+            b'A' if server.notifications.len() >= MAX_NOTIFICATIONS => {
+                return Err(UpstreamFault::Doubt("too many notifications"));
             }
             b'A' => server.notifications.push(body),
             b'D' => row = Some(body),

@@ -5,6 +5,9 @@ use crate::guard::footprint::{State, States};
 use crate::upstream::context::statement::value_expression;
 use crate::wire::backend;
 
+/// The longest value of a setting that is carried, in bytes.
+const MAX_VALUE_BYTES: usize = 8192;
+
 /// What is asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Question {
@@ -17,8 +20,10 @@ pub struct Question {
 /// What the server said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// The values in the order of the question; none: it knows no such setting.
+    /// The values in the order of the question; none: it knows no such setting, or the value is too long to carry.
     pub settings: Vec<Option<String>>,
+    /// Settings whose values are too long to carry.
+    pub too_long: Vec<String>,
     /// What is there; all that was asked for, if the server would not say.
     pub states: States,
 }
@@ -34,7 +39,10 @@ impl Question {
         let mut columns = Vec::new();
         for name in &self.settings {
             let value = format!("pg_catalog.current_setting({},true)", value_expression(name));
-            columns.push(format!("pg_catalog.encode(pg_catalog.convert_to({value},'UTF8'),'hex')"));
+            let hex = format!("pg_catalog.encode(pg_catalog.convert_to({value},'UTF8'),'hex')");
+            columns.push(format!(
+                "CASE WHEN pg_catalog.octet_length({value}) OPERATOR(pg_catalog.>) {MAX_VALUE_BYTES} THEN '-' ELSE {hex} END"
+            ));
         }
         columns.extend(self.states.iter().map(|state| condition(state, login)));
         format!("SELECT {}", columns.join(","))
@@ -42,18 +50,22 @@ impl Question {
 
     /// Reads the row that answers it.
     pub(super) fn read(&self, row: &[u8]) -> Answer {
-        let settings = self.settings.iter().enumerate().map(|(place, _)| {
-            let bytes = from_hexadecimal(backend::column(row, place)?)?;
-            String::from_utf8(bytes).ok()
-        });
-        let settings = settings.collect();
+        let mut too_long = Vec::new();
+        let mut settings = Vec::with_capacity(self.settings.len());
+        for (place, name) in self.settings.iter().enumerate() {
+            let value = backend::column(row, place);
+            if value == Some("-") {
+                too_long.push(name.clone());
+            }
+            settings.push(value.and_then(from_hexadecimal).and_then(|bytes| String::from_utf8(bytes).ok()));
+        }
         let mut states = States::default();
         for (place, state) in self.states.iter().enumerate() {
             if backend::column(row, self.settings.len() + place) != Some("f") {
                 states.add(state);
             }
         }
-        Answer { settings, states }
+        Answer { settings, too_long, states }
     }
 
     /// The part of it that every role may ask.

@@ -155,6 +155,22 @@ async fn settings_beyond_the_limit_are_refused_and_those_up_to_it_are_kept() {
     assert_eq!(shows(&mut link, "app.s63").await, "y");
 }
 
+#[tokio::test]
+async fn a_value_too_long_to_carry_keeps_the_client_on_its_server() {
+    let cluster = Cluster::start().await;
+    let proxy = two_servers(&cluster).await;
+    for (length, pins) in [(8192, 0.0), (8193, 1.0)] {
+        let mut link = proxy.link("acme_app").await;
+        link.query(&format!("SET app.long = '{}'", "x".repeat(length))).await;
+        stir_around(&proxy).await;
+        assert_eq!(
+            link.query("SELECT length(current_setting('app.long'))").await.value(),
+            length.to_string()
+        );
+        assert_eq!(proxy.metrics().await.sum("pgtenant_pins_total", &[("reason", "setting")]), pins);
+    }
+}
+
 /// Statements that make state of one server, what shows that it is there, and what ends it.
 const STATES: [(&str, &str, &str, &str); 8] = [
     ("temporary", "CREATE TEMP TABLE mine (a int)", "SELECT count(*) FROM mine", "DROP TABLE mine"),

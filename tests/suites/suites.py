@@ -67,7 +67,9 @@ class Sqlalchemy(Suite):
 
     def run(self, kit, target, work):
         uri = f"postgresql+{self.driver}://{target.user}:{target.password}@{target.host}:{target.port}/{target.database}"
-        tests = ["test/dialect/test_suite.py", "test/dialect/postgresql", "test/engine/test_transaction.py", "test/engine/test_reconnect.py"]
+        # A tenant cannot end a prepared transaction, whose locks would stop the rest.
+        tests = ["-k", "not two_phase and not twophase"] if target.user == "suite" else []
+        tests += ["test/dialect/test_suite.py", "test/dialect/postgresql", "test/engine/test_transaction.py", "test/engine/test_reconnect.py"]
         return kit.pytest(work, [*tests, "-p", "no:cacheprovider", "--dburi", uri, "-p", "no:xdist"], self.source, {}, self.limit)
 
 

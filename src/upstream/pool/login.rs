@@ -255,11 +255,19 @@ async fn read_sasl(channel: &mut Channel, expected: u32) -> Result<Vec<u8>, Conn
 
 /// Reads one bounded message.
 pub(crate) async fn read_message(channel: &mut Channel) -> Result<(u8, Vec<u8>), ConnectError> {
+    read_message_within(channel, MAX_LOGIN_MESSAGE).await
+}
+
+/// Reads one message of at most so many bytes.
+pub(crate) async fn read_message_within(
+    channel: &mut Channel,
+    limit: usize,
+) -> Result<(u8, Vec<u8>), ConnectError> {
     channel.fill(frame::HEADER_BYTES).await?;
     let header = frame::header(channel.input.bytes())
         .ok()
         .flatten()
-        .filter(|header| header.total <= MAX_LOGIN_MESSAGE)
+        .filter(|header| header.total <= limit)
         .ok_or(ConnectError::Protocol)?;
     channel.fill(header.total).await?;
     let body = channel.input.bytes().get(frame::HEADER_BYTES..header.total).unwrap_or_default().to_vec();
