@@ -158,7 +158,10 @@ impl App {
                     Wish::Reload => self.reload(),
                     Wish::Shutdown => break,
                 },
-                _ = upkeep.tick() => exporter.upkeep(),
+                _ = upkeep.tick() => {
+                    exporter.upkeep();
+                    self.shared.upstreams.reap();
+                }
                 found = &mut watch => {
                     tracing::error!("an upstream that could be reached only now does not isolate tenants: stopping");
                     verdict = Err(AppError::Unsafe(found));
@@ -213,8 +216,10 @@ impl App {
                     .map(|user: &Arc<User>| (user.grant.clone(), user.allow.clone()))
             };
             // A tenant that moved is gone from where its clients are.
-            let place =
-                |config: &Config, tenant| config.directory.tenants.get(tenant).map(|t| t.upstream.clone());
+            let place = |config: &Config, tenant| {
+                let tenant = config.directory.tenants.get(tenant)?;
+                Some((tenant.upstream.clone(), tenant.isolation, tenant.place.clone()))
+            };
             grant(&config) != grant(&self.config)
                 || tenant.is_some_and(|tenant| place(&config, tenant) != place(&self.config, tenant))
         };

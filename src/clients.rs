@@ -439,6 +439,7 @@ mod tests {
             id: TenantId::parse("a").unwrap(),
             upstream: crate::names::UpstreamName::parse("main").unwrap(),
             isolation: crate::directory::Isolation::Row,
+            place: crate::directory::Place::default(),
             limits: Limits {
                 max_clients: 2,
                 max_servers: 1,

@@ -81,6 +81,8 @@ pub struct Tenant {
     pub upstream: UpstreamName,
     /// How its rows are kept apart.
     pub isolation: Isolation,
+    /// Its own place there; empty for shared tables.
+    pub place: Place,
     /// What it may use.
     pub limits: Limits,
 }
@@ -90,6 +92,32 @@ pub struct Tenant {
 pub enum Isolation {
     /// Shared tables, row-level security.
     Row,
+    /// A schema of its own, reached as a server role of its own.
+    Schema,
+    /// A database of its own.
+    Database,
+}
+
+impl Isolation {
+    /// The word in the configuration.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Row => "row",
+            Self::Schema => "schema",
+            Self::Database => "database",
+        }
+    }
+}
+
+/// Where a tenant is that shares no tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its database, if it is not the upstream's.
+    pub database: Option<String>,
+    /// Its schema.
+    pub schema: Option<String>,
+    /// The server role that its connections log in as, if it is not the upstream's, with its password.
+    pub role: Option<(String, Option<Secret<String>>)>,
 }
 
 /// What one tenant may use; zero durations mean no limit.

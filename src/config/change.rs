@@ -98,7 +98,7 @@ fn canary_rows(old: Option<&Canary>, new: Option<&Canary>) -> [Row; 3] {
     ]
 }
 
-fn upstream_rows(old: &UpstreamSettings, new: &UpstreamSettings) -> [Row; 9] {
+fn upstream_rows(old: &UpstreamSettings, new: &UpstreamSettings) -> [Row; 12] {
     let UpstreamSettings {
         name: _,
         hosts,
@@ -108,6 +108,9 @@ fn upstream_rows(old: &UpstreamSettings, new: &UpstreamSettings) -> [Row; 9] {
         tls,
         ca,
         pool_size,
+        tenant_pool_size,
+        tenant_idle_timeout,
+        max_connections,
         connect_timeout,
         max_prepared,
     } = old;
@@ -119,6 +122,9 @@ fn upstream_rows(old: &UpstreamSettings, new: &UpstreamSettings) -> [Row; 9] {
         ("upstream.*.tls", *tls != new.tls),
         ("upstream.*.ca", *ca != new.ca),
         ("upstream.*.pool_size", *pool_size != new.pool_size),
+        ("upstream.*.tenant_pool_size", *tenant_pool_size != new.tenant_pool_size),
+        ("upstream.*.tenant_idle_timeout", *tenant_idle_timeout != new.tenant_idle_timeout),
+        ("upstream.*.max_connections", *max_connections != new.max_connections),
         ("upstream.*.connect_timeout", *connect_timeout != new.connect_timeout),
         ("upstream.*.max_prepared", *max_prepared != new.max_prepared),
     ]

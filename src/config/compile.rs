@@ -139,6 +139,13 @@ fn upstream(name: &str, section: &Section<'_>) -> Option<UpstreamSettings> {
     let password = section.secret("password");
     let (tls, ca) = server_tls(section);
     let pool_size = section.count("pool_size", 20, 1..=MAX_SERVERS);
+    let tenant_pool_size = section.count("tenant_pool_size", 2, 1..=MAX_SERVERS);
+    let minute = Duration::from_secs(60);
+    let tenant_idle_timeout = section.duration("tenant_idle_timeout", minute, MILLISECOND..=DAY);
+    let max_connections = section.count("max_connections", 90.max(pool_size), 1..=MAX_SERVERS);
+    if max_connections < pool_size {
+        section.report("max_connections", refuse("is less than pool_size", "raise it, or lower pool_size"));
+    }
     let connect_timeout = section.duration("connect_timeout", Duration::from_secs(5), MILLISECOND..=DAY);
     let max_prepared = section.count("max_prepared", 200, 1..=100_000);
     Some(UpstreamSettings {
@@ -150,6 +157,9 @@ fn upstream(name: &str, section: &Section<'_>) -> Option<UpstreamSettings> {
         tls,
         ca,
         pool_size,
+        tenant_pool_size,
+        tenant_idle_timeout,
+        max_connections,
         connect_timeout,
         max_prepared,
     })

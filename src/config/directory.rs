@@ -14,8 +14,8 @@ use super::verifier::{PlainPasswords, verifier};
 use crate::guard;
 use crate::names::{TenantId, UpstreamName, UserName};
 use crate::tenant::{
-    ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Pinning, PoolMode, Tenancy,
-    Tenant, User,
+    ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Pinning, Place, PoolMode,
+    Tenancy, Tenant, User,
 };
 
 /// Names that others may refer to, in the file's order.
@@ -173,10 +173,50 @@ fn limits(section: &Section<'_>, base: Limits) -> Limits {
 fn tenant(section: &Section<'_>, defaults: Limits, upstreams: &Known<'_>) -> Option<Tenant> {
     let id = section.name("id", TenantId::parse);
     let upstream = upstream_of(section, upstreams);
-    let words = [("row", Some(Isolation::Row)), ("schema", None), ("database", None)];
+    let all = [Isolation::Row, Isolation::Schema, Isolation::Database];
+    let words = all.map(|isolation| (isolation.label(), Some(isolation)));
     let isolation = section.choice("isolation", &words).unwrap_or(Isolation::Row);
     let limits = limits(section, defaults);
-    Some(Tenant { id: id?, upstream: upstream?, isolation, limits })
+    let place = place(section, isolation, id.as_ref());
+    Some(Tenant { id: id?, upstream: upstream?, isolation, place: place?, limits })
+}
+
+/// Where a tenant is, as far as its isolation has a place of its own.
+fn place(section: &Section<'_>, isolation: Isolation, id: Option<&TenantId>) -> Option<Place> {
+    let allowed: &[&str] = match isolation {
+        Isolation::Row => &[],
+        Isolation::Schema => &["schema", "role", "role_password"],
+        Isolation::Database => &["database", "role", "role_password"],
+    };
+    let mut fits = true;
+    for key in ["database", "schema", "role", "role_password"] {
+        if section.has(key) && !allowed.contains(&key) {
+            let what = format!("means nothing with isolation = {:?}", isolation.label());
+            section.report(key, refuse(what, "leave it out, or choose another isolation"));
+            fits = false;
+        }
+    }
+    let named = |key: &str, default: &str| {
+        let text = section.text(key).unwrap_or(default);
+        let text = text.replace("{tenant}", id.map_or("", TenantId::as_str));
+        section.accept(key, value::identifier(&text))
+    };
+    let password = section.secret("role_password");
+    let role = |name: String| (name, password.clone());
+    let place = match isolation {
+        Isolation::Row => Place::default(),
+        Isolation::Schema => Place {
+            database: None,
+            schema: Some(named("schema", "tenant_{tenant}")?),
+            role: Some(role(named("role", "tenant_{tenant}")?)),
+        },
+        Isolation::Database => Place {
+            database: Some(named("database", "{tenant}")?),
+            schema: None,
+            role: if section.has("role") { Some(role(named("role", "")?)) } else { None },
+        },
+    };
+    fits.then_some(place)
 }
 
 /// The upstream that a table names, or the only one there is.

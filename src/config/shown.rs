@@ -45,6 +45,9 @@ impl Config {
             row("database", upstream.database.clone());
             row("user", upstream.user.clone());
             row("pool_size", upstream.pool_size.to_string());
+            row("tenant_pool_size", upstream.tenant_pool_size.to_string());
+            row("tenant_idle_timeout", time(upstream.tenant_idle_timeout));
+            row("max_connections", upstream.max_connections.to_string());
             row("connect_timeout", time(upstream.connect_timeout));
             row("max_prepared", upstream.max_prepared.to_string());
         }

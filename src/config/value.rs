@@ -128,6 +128,17 @@ pub(super) fn tenancy_setting(text: &str) -> Result<String, Refusal> {
     Ok(setting)
 }
 
+/// The name of a database, schema or role of PostgreSQL.
+pub(super) fn identifier(text: &str) -> Result<String, Refusal> {
+    if text.is_empty() || text.len() > 63 || text.chars().any(char::is_control) {
+        return Err(refuse(
+            "must be 1 to 63 bytes without control characters",
+            "{tenant} stands for the tenant's id",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
 /// What clients are called on servers.
 pub(super) fn name_form(text: &str) -> Result<String, Refusal> {
     let hint = "for example \"{tenant} {application_name}\"";

@@ -261,7 +261,7 @@ impl Console {
             vec![
                 tenant.id.as_str().into(),
                 tenant.upstream.as_str().into(),
-                "row".into(),
+                tenant.isolation.label().into(),
                 status.label().into(),
                 clients.into(),
                 pins.into(),

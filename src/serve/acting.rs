@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clients::NoSeat;
-use crate::directory::{Grant, GuardLevel, User};
+use crate::directory::{Grant, GuardLevel, Isolation, User};
 use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::Rules;
 use crate::names::{TenantId, UserName};
@@ -13,7 +13,7 @@ use crate::relay::choice::{Acting, Chooser, no_tenant};
 use crate::serve::{Live, Shared};
 use crate::session::closed;
 use crate::tenant::{Limits, Standing, Tenant};
-use crate::upstream::{Access, Context, Role};
+use crate::upstream::{Access, Context, Role, Target};
 
 /// No limits: maintenance users, and gateway users who can do nothing yet.
 const UNLIMITED: Limits = Limits {
@@ -31,13 +31,14 @@ pub(super) fn act(shared: &Shared, user: &UserName, standing: Standing) -> Resul
         Standing::Tenant(tenant) => for_tenant(shared, &tenant),
         Standing::Undecided => {
             let upstream = shared.upstreams.first().ok_or_else(no_tenant)?;
-            let access = shared.upstreams.access(upstream, None, shared.contexts.nobody());
+            let access = shared.upstreams.access(upstream, Target::default(), shared.contexts.nobody());
             Ok(unseated(shared, access.map_err(|fault| fault.report())?))
         }
         Standing::Maintenance(maintenance) => {
             tracing::warn!(%user, role = maintenance.server_user, "maintenance login: no tenant context");
             let role = Role { user: maintenance.server_user, password: maintenance.server_password };
-            let access = shared.upstreams.access(&maintenance.upstream, Some(role), Context::none());
+            let target = Target { role: Some(role), ..Target::default() };
+            let access = shared.upstreams.access(&maintenance.upstream, target, Context::none());
             Ok(unseated(shared, access.map_err(|fault| fault.report())?))
         }
     }
@@ -49,11 +50,28 @@ fn for_tenant(shared: &Shared, tenant: &Tenant) -> Result<Arc<Acting>, Report> {
             .hint("Close connections, or raise the tenant's max_clients."),
         NoSeat::Closed(status) => closed(status),
     })?;
-    let context = shared.contexts.tenant(&tenant.id);
-    let access = shared.upstreams.access(&tenant.upstream, None, context).map_err(|fault| fault.report())?;
+    let (target, context) = match tenant.isolation {
+        Isolation::Row => (Target::default(), shared.contexts.tenant(&tenant.id)),
+        Isolation::Schema | Isolation::Database => {
+            (own_place(tenant), shared.contexts.tenant_of_its_own(&tenant.id))
+        }
+    };
+    let access =
+        shared.upstreams.access(&tenant.upstream, target, context).map_err(|fault| fault.report())?;
     let metrics = shared.labels.of(Some(&tenant.id));
     let gauge = metrics.client();
     Ok(Arc::new(Acting { access, unseated: tenant.limits, seat: Some(seat), metrics, gauge }))
+}
+
+/// Where a tenant is that shares no tables.
+fn own_place(tenant: &Tenant) -> Target {
+    let role = tenant.place.role.as_ref();
+    Target {
+        database: tenant.place.database.clone(),
+        schema: tenant.place.schema.clone(),
+        role: role.map(|(user, password)| Role { user: user.clone(), password: password.clone() }),
+        is_tenants_own: true,
+    }
 }
 
 fn unseated(shared: &Shared, access: Access) -> Arc<Acting> {

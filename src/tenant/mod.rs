@@ -4,7 +4,7 @@
 pub mod resolver;
 
 pub use crate::directory::{
-    Canary, ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Pinning, PoolMode,
-    SealKey, Tenancy, Tenant, User, Verifier,
+    Canary, ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Pinning, Place,
+    PoolMode, SealKey, Tenancy, Tenant, User, Verifier,
 };
 pub use resolver::{ResolveFault, Standing, resolve};

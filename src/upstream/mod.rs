@@ -1,6 +1,7 @@
 //! The way to PostgreSQL. Promise: the only thing that leaves here is a [`TenantServer`], whose
 //! transactions begin with the tenant's context; a bare server cannot be had.
 
+mod budget;
 mod context;
 mod error;
 mod gate;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use crate::directory::Limits;
 use crate::names::{TenantId, UpstreamName};
 use crate::secret::Secret;
+use budget::Budget;
 pub use context::application::APPLICATION_NAME;
 pub use context::{Context, Contexts, Next, Part, Place, SessionParameters};
 use dashmap::DashMap;
@@ -42,6 +44,7 @@ pub struct Upstreams {
     settings: HashMap<UpstreamName, UpstreamSettings>,
     pools: DashMap<PoolKey, Arc<Shared>>,
     gate: Arc<Gate>,
+    budgets: HashMap<UpstreamName, Arc<Budget>>,
 }
 
 /// One pool and what was learned about it.
@@ -52,11 +55,26 @@ struct Shared {
     greetings: Mutex<HashMap<u64, (SessionParameters, Greeting)>>,
 }
 
-/// Which pool: the upstream, and the server role if it is not the upstream's own.
+/// Which pool: the upstream, and what of it is not the upstream's own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct PoolKey {
     upstream: UpstreamName,
+    database: Option<String>,
+    schema: Option<String>,
     role: Option<String>,
+}
+
+/// Where on an upstream: its own database and role, unless said otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// Another database.
+    pub database: Option<String>,
+    /// A schema of its own.
+    pub schema: Option<String>,
+    /// Another role.
+    pub role: Option<Role>,
+    /// Whether it is one tenant's own, and small.
+    pub is_tenants_own: bool,
 }
 
 /// A role other than the upstream's own.
@@ -128,40 +146,66 @@ impl Upstreams {
 
     /// Pools are opened on demand.
     pub fn new(settings: impl IntoIterator<Item = UpstreamSettings>) -> Self {
-        Self {
-            settings: settings.into_iter().map(|one| (one.name.clone(), one)).collect(),
-            pools: DashMap::new(),
-            gate: Arc::default(),
-        }
+        let settings: HashMap<_, _> = settings.into_iter().map(|one| (one.name.clone(), one)).collect();
+        let budget = |one: &UpstreamSettings| (one.name.clone(), Budget::new(one.max_connections));
+        let budgets = settings.values().map(budget).collect();
+        Self { settings, pools: DashMap::new(), gate: Arc::default(), budgets }
     }
 
     /// A client's way to its pool, under its context.
     pub fn access(
         &self,
         upstream: &UpstreamName,
-        role: Option<Role>,
+        target: Target,
         context: Context,
     ) -> Result<Access, UpstreamFault> {
-        let key = PoolKey { upstream: upstream.clone(), role: role.as_ref().map(|role| role.user.clone()) };
+        let key = PoolKey {
+            upstream: upstream.clone(),
+            database: target.database.clone(),
+            schema: target.schema.clone(),
+            role: target.role.as_ref().map(|role| role.user.clone()),
+        };
         let shared = match self.pools.entry(key) {
             dashmap::Entry::Occupied(known) => Arc::clone(known.get()),
             dashmap::Entry::Vacant(place) => {
-                let settings = self.settings.get(upstream).cloned();
-                let settings = settings.ok_or(UpstreamFault::Doubt("the upstream is not configured"))?;
-                let size = settings.pool_size;
-                let connector = match role {
-                    None => Connector::new(settings)?,
-                    Some(role) => Connector::with_role(settings, role.user, role.password)?,
-                };
-                let shared = Shared {
-                    pool: Pool::new(connector, size),
-                    gate: Arc::clone(&self.gate),
-                    greetings: Mutex::default(),
-                };
-                Arc::clone(&place.insert(Arc::new(shared)))
+                Arc::clone(&place.insert(Arc::new(self.open(upstream, target)?)))
             }
         };
         Ok(Access { shared, context })
+    }
+
+    fn open(&self, upstream: &UpstreamName, target: Target) -> Result<Shared, UpstreamFault> {
+        let unknown = || UpstreamFault::Doubt("the upstream is not configured");
+        let mut settings = self.settings.get(upstream).cloned().ok_or_else(unknown)?;
+        let budget = self.budgets.get(upstream).cloned().ok_or_else(unknown)?;
+        let size = if target.is_tenants_own { settings.tenant_pool_size } else { settings.pool_size };
+        if let Some(database) = target.database {
+            settings.database = database;
+        }
+        let mut connector = match target.role {
+            None => Connector::new(settings)?,
+            Some(role) => {
+                let inherited = settings.password.clone().filter(|_| target.is_tenants_own);
+                let password = role.password.or(inherited);
+                Connector::with_role(settings, role.user, password)?
+            }
+        };
+        if let Some(schema) = target.schema {
+            connector = connector.with_schema(&schema);
+        }
+        let pool = Pool::new(connector, size, budget);
+        Ok(Shared { pool, gate: Arc::clone(&self.gate), greetings: Mutex::default() })
+    }
+
+    /// Closes connections of tenants' own pools that nobody has needed for a while, and forgets pools without any.
+    pub fn reap(&self) {
+        self.pools.retain(|key, shared| {
+            let is_own = key.database.is_some() || key.schema.is_some();
+            let limit = self.settings.get(&key.upstream).map(|settings| settings.tenant_idle_timeout);
+            let Some(limit) = limit.filter(|_| is_own) else { return true };
+            // A client that is there has the pool in its hands.
+            shared.pool.reap(limit) || Arc::strong_count(shared) > 1
+        });
     }
 }
 

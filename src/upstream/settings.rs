@@ -26,6 +26,12 @@ pub struct UpstreamSettings {
     pub ca: Option<PathBuf>,
     /// Server connections in all, per database and role.
     pub pool_size: usize,
+    /// Server connections of a pool that is one tenant's own.
+    pub tenant_pool_size: usize,
+    /// How long such a pool keeps an idle connection.
+    pub tenant_idle_timeout: Duration,
+    /// Server connections of all pools of this upstream.
+    pub max_connections: usize,
     /// Time to connect and log in to the server.
     pub connect_timeout: Duration,
     /// Prepared statements kept on one server connection.

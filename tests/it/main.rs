@@ -19,6 +19,7 @@ mod doctor;
 mod guard_fuzz;
 mod isolation;
 mod operations;
+mod placement;
 mod protect;
 mod protocol;
 mod replication;

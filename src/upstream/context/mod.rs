@@ -93,6 +93,14 @@ impl Contexts {
         Context { tenant: Some(tenant.clone()), enter: Some(enter), name }
     }
 
+    /// The context of a tenant that shares no tables: the setting alone, since what keeps it apart is its role or its
+    /// database, and needs no proof.
+    pub fn tenant_of_its_own(&self, tenant: &TenantId) -> Context {
+        let name = NameForm::new(&self.name_form, tenant.as_str()).map(Arc::new);
+        let enter = Some(Enter::plain(&self.setting, tenant.as_str()));
+        Context { tenant: Some(tenant.clone()), enter, name }
+    }
+
     /// The context of nobody: the setting is the empty string, which policies take for no tenant. Under a seal
     /// there is no proof either, and the policies refuse.
     pub fn nobody(&self) -> Context {

@@ -36,6 +36,8 @@ pub(crate) struct Connector {
     password: Option<Secret<String>>,
     tls: Option<Arc<ClientConfig>>,
     senders: Arc<Senders>,
+    /// What RESET returns `search_path` to.
+    search_path: Option<String>,
 }
 
 impl Connector {
@@ -52,7 +54,13 @@ impl Connector {
         password: Option<Secret<String>>,
     ) -> Result<Self, ConnectError> {
         let tls = client_config(settings.tls, settings.ca.as_deref())?;
-        Ok(Self { settings, user, password, tls, senders: Arc::default() })
+        Ok(Self { settings, user, password, tls, senders: Arc::default(), search_path: None })
+    }
+
+    /// In a schema of its own.
+    pub(crate) fn with_schema(mut self, schema: &str) -> Self {
+        self.search_path = Some(format!("\"{}\"", schema.replace('"', "\"\"")));
+        self
     }
 
     /// The upstream's name in the configuration.
@@ -100,12 +108,15 @@ impl Connector {
     }
 
     async fn connect_to(&self, address: &ServerAddress) -> Result<Server, ConnectError> {
-        let parameters = [
+        let mut parameters = vec![
             ("client_encoding", "UTF8"),
             ("standard_conforming_strings", "on"),
             ("row_security", "on"),
             ("application_name", "pgtenant"),
         ];
+        if let Some(search_path) = &self.search_path {
+            parameters.push(("search_path", search_path));
+        }
         let (mut channel, (parameters, cancel_key)) = self.log_in(address, &parameters).await?;
         let identity = identify(&mut channel).await?;
         let sender = self.senders.enter(identity.backend_pid);

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::names::TenantId;
 use crate::observability::metrics::ServerGauges;
+use crate::upstream::budget::Budget;
 use crate::upstream::error::UpstreamFault;
 use login::Connector;
 use server::Server;
@@ -27,6 +28,7 @@ type PoolSlots = Slots<Box<Server>, Option<TenantId>, oneshot::Sender<Lease>>;
 pub(super) struct Pool {
     connector: Connector,
     size: usize,
+    budget: Arc<Budget>,
     /// Servers of an older one are closed when they are given back.
     generation: AtomicU64,
     slots: Mutex<PoolSlots>,
@@ -77,11 +79,38 @@ pub struct Asker<'a> {
 
 impl Pool {
     /// An empty pool of at most `size` servers.
-    pub(super) fn new(connector: Connector, size: usize) -> Arc<Self> {
+    pub(super) fn new(connector: Connector, size: usize, budget: Arc<Budget>) -> Arc<Self> {
         let gauges = ServerGauges::new(connector.name());
         gauges.change(0, 0);
         let generation = AtomicU64::new(0);
-        Arc::new(Self { connector, size, generation, slots: Mutex::new(Slots::new(size)), gauges })
+        let slots = Mutex::new(Slots::new(size));
+        let pool = Arc::new(Self { connector, size, budget, generation, slots, gauges });
+        pool.budget.join(&pool);
+        pool
+    }
+
+    /// Since when its longest idle server has been idle.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.lock().idle_ones().first().map(|server| server.idle_since)
+    }
+
+    /// Closes the server that has been idle longest.
+    pub(super) fn shed(self: &Arc<Self>) {
+        let mut first = true;
+        self.close_idle(|_| std::mem::take(&mut first));
+    }
+
+    /// Closes servers that have been idle for so long; whether any is left, idle or used.
+    pub(super) fn reap(self: &Arc<Self>, limit: Duration) -> bool {
+        self.close_idle(|server| server.idle_since.elapsed() >= limit);
+        let slots = self.lock();
+        slots.idle() + slots.used() > 0
+    }
+
+    fn close_idle(self: &Arc<Self>, mut unwanted: impl FnMut(&Server) -> bool) {
+        let mut closed = Vec::new();
+        self.settle(|slots| closed = slots.take_idle(|server| unwanted(server)));
+        drop(closed);
     }
 
     /// The pool as it is now.
@@ -111,8 +140,10 @@ impl Pool {
 
     async fn connect(&self) -> Result<Box<Server>, UpstreamFault> {
         let generation = self.generation.load(Ordering::Relaxed);
+        let permit = self.budget.take(self.connector.hosts().1).await?;
         let mut server = Box::new(self.connector.connect().await?);
         server.generation = generation;
+        server.permit = Some(permit);
         Ok(server)
     }
 
@@ -263,9 +294,10 @@ impl Lease {
         self.state = LeaseState::Over;
         let server = self.server.take();
         let current = self.pool.generation.load(Ordering::Relaxed);
-        let server = server.filter(|server| server.generation == current);
-        if let Some(server) = &server {
+        let mut server = server.filter(|server| server.generation == current);
+        if let Some(server) = &mut server {
             server.sender.rests();
+            server.idle_since = Instant::now();
         }
         self.pool.settle(|slots| match server {
             Some(server) => slots.give_back(&self.tenant, server),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::task::Poll;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::names::TenantId;
@@ -72,6 +73,10 @@ pub struct Server {
     pub marker: Option<String>,
     /// Of which generation of its pool it is.
     pub generation: u64,
+    /// Since when it is idle.
+    pub idle_since: Instant,
+    /// Its part of the upstream's bound.
+    pub permit: Option<OwnedSemaphorePermit>,
     /// Notifications that came while a statement of our own ran.
     pub notifications: Vec<Vec<u8>>,
 }
@@ -118,6 +123,8 @@ impl Server {
             sealed: None,
             marker: None,
             generation: 0,
+            idle_since: Instant::now(),
+            permit: None,
             notifications: Vec::new(),
         }
     }

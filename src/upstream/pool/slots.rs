@@ -83,6 +83,16 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
         (all().count(), all().map(|waiting| waiting.since).min())
     }
 
+    /// The idle servers, the one given back first in front.
+    pub(crate) fn idle_ones(&self) -> &[S] {
+        &self.idle
+    }
+
+    /// Takes the idle servers out that answer the question with yes, as long as it is asked.
+    pub(crate) fn take_idle(&mut self, unwanted: impl FnMut(&mut S) -> bool) -> Vec<S> {
+        self.idle.extract_if(.., unwanted).collect()
+    }
+
     /// Takes all idle servers out.
     pub(crate) fn drain_idle(&mut self) -> Vec<S> {
         std::mem::take(&mut self.idle)

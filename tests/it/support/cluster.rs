@@ -134,7 +134,12 @@ impl Cluster {
 
     /// A superuser in the database `app`, past the proxy.
     pub(crate) async fn superuser(&self) -> tokio_postgres::Client {
-        let (client, connection) = parameters(&self.directory, self.port, "postgres", "app")
+        self.superuser_of("app").await
+    }
+
+    /// A superuser in another database.
+    pub(crate) async fn superuser_of(&self, database: &str) -> tokio_postgres::Client {
+        let (client, connection) = parameters(&self.directory, self.port, "postgres", database)
             .connect(tokio_postgres::NoTls)
             .await
             .unwrap_or_else(|error| panic!("no superuser: {error}; {}", self.log()));
