@@ -88,7 +88,7 @@ impl Conversation {
                 self.ledger.push(Owed::Reset);
                 self.ledger.push(Owed::Enter);
             }
-            Part::Named => self.ledger.push(Owed::Enter),
+            Part::Named => self.ledger.push(Owed::Reset),
             Part::Left => {}
         }
         match lead {

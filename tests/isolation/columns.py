@@ -65,7 +65,7 @@ def through_pgtenant(stage, cluster, guard, context):
     ports = {"narrow": free_port(), "wide": free_port()}
     world = World(Target(
         narrow=("127.0.0.1", ports["narrow"]), wide=("127.0.0.1", ports["wide"]), direct=(str(cluster.sockets), cluster.port),
-        admin=Login("postgres", "", "app"), attacker=attacker, victim=victim))
+        admin=Login("postgres", "", "app"), attacker=attacker, victim=victim, keeps_servers=True))
     world.make()
     key = secrets.token_hex(32)
     configs = {where: stage.write(f"{where}.toml", configuration(cluster, ports[where], size, (guard, context, key), (attacker, victim)))

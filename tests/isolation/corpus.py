@@ -9,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 KEYS = {"id", "title", "steps", "spread", "where", "beside", "hold", "login", "seen_when", "disturbed_when", "leave",
-        "protocols", "from", "until", "note"}
+        "protocols", "from", "until", "note", "one_server"}
 STEP_KEYS = {"sql", "batch", "as", "args", "copy", "frames", "save", "cancel", "run", "raw"}
 WHO = {"attacker", "second", "victim", "admin"}
 
@@ -46,6 +46,7 @@ class Attack:
     disturbed_when: str = ""
     leave: str = "stay"
     protocols: tuple = ("simple", "extended")
+    one_server: bool = False  # needs the pool of one even if both work in turns
 
     def variants(self):
         if not self.spread:
@@ -92,5 +93,5 @@ def attack(raw, family):
         refuse("only plain SQL can be spread")
     is_raw = any("frames" in step or "raw" in step for step in steps) and not any("sql" in step or "batch" in step for step in steps)
     protocols = tuple(raw.get("protocols", ("simple",) if is_raw else ("simple", "extended")))
-    rest = {key: raw[key] for key in ("spread", "where", "beside", "hold", "login", "seen_when", "disturbed_when", "leave") if key in raw}
+    rest = {key: raw[key] for key in ("spread", "where", "beside", "hold", "login", "seen_when", "disturbed_when", "leave", "one_server") if key in raw}
     return Attack(raw["id"], family, raw["title"], steps, protocols=protocols, **rest)

@@ -7,7 +7,7 @@ connections received. Error texts are never looked at.
 import re
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from client import QUIET, Client, Closed, cancel, frame, message, reach
 from world import changes
@@ -109,6 +109,10 @@ class Range:
 
     def run(self, attack, variant):
         started = time.monotonic()
+        both_work = any(step.get("as") in ("victim", "admin") for step in variant.steps)
+        if both_work and self.target.keeps_servers and not attack.one_server:
+            # One of them might keep the only server.
+            attack = replace(attack, where="wide")
         trial = Trial(self, attack, variant)
         expected = self.world.canonical
         if trial.has_others:
@@ -313,7 +317,8 @@ class Trial:
                 is_settled = False
             if not is_settled:
                 self.special("vanish", who)
-            elif self.attack.leave == "leave":
+            elif self.attack.leave == "leave" or (self.target.keeps_servers and self.attack.where == "narrow"):
+                # The only server comes to others when a client that keeps it leaves.
                 self.special("leave", who)
 
 

@@ -39,6 +39,7 @@ class Target:
     setting: str = "app.tenant_id"
     enter: str = ""  # what an application says itself after login, where the proxy enters no context
     patience: float = 2.0
+    keeps_servers: bool = False  # whether a client with state of its own keeps a server between transactions
     words: dict = field(default_factory=dict)  # further words for the attacks
 
 

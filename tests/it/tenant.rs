@@ -262,6 +262,23 @@ async fn the_application_name_is_seen_by_the_client_and_in_the_servers_activity(
 }
 
 #[tokio::test]
+async fn the_first_transaction_on_a_server_may_fail_and_the_tenant_is_named_all_the_same() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.one_server();
+        config.lenient();
+    })
+    .await;
+    let mut link = proxy.link_with("acme_app", &[]).await;
+    assert_eq!(link.extended("SELECT 1/0", &[]).await.code().as_deref(), Some("22012"));
+    assert_eq!(link.query("SHOW application_name").await.value(), "acme");
+    cluster.kill_servers().await;
+    link.query("BEGIN").await;
+    link.query("ROLLBACK").await;
+    assert_eq!(link.query("SHOW application_name").await.value(), "acme");
+}
+
+#[tokio::test]
 async fn the_application_name_can_be_left_as_it_is() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| {

@@ -206,8 +206,9 @@ impl Context {
         let part = match self.needs_reset(server, client, parameters) {
             Reset::Unneeded => match self.name(parameters) {
                 Some(name) if server.wear == Wear::Unused => {
-                    server.unnamed = None;
-                    statement::restore(server.channel.output.space(), parameters, Some(&name));
+                    // Not in the client's transaction, whose end might take it back.
+                    let sql = statement::apply(parameters, Some(&name));
+                    encode::query(server.channel.output.space(), sql.as_bytes());
                     Part::Named
                 }
                 _ => Part::Left,
