@@ -46,12 +46,14 @@ impl Session {
                     if let Some(cancelling) = cancelling.take()
                         && !Box::pin(settle(&mut server, cancelling)).await
                     {
-                        return self.lost(&session_lost()).map(|()| None);
+                        return self.unsettled().map(|()| None);
                     }
                     replays = 0;
                     // A server that changed tenants in its transaction goes back to be reset.
                     let changed = self.conversation.end_transaction();
                     self.settle_session(&mut server).await?;
+                    // The client has not been told yet that its statement has ended: what came until now was for it.
+                    self.membership.client().clear_cancel();
                     if self.conversation.keeps_server() && !changed {
                         return Ok(Some(server));
                     }
@@ -60,10 +62,14 @@ impl Session {
                         return Ok(None);
                     }
                 }
-                Event::Ready(Status::Transaction | Status::Failed) => self.idle_since = Instant::now(),
-                Event::Cancel if cancelling.is_none() => {
+                Event::Ready(Status::Transaction | Status::Failed) => {
+                    self.membership.client().clear_cancel();
+                    self.idle_since = Instant::now();
+                }
+                Event::Cancel if cancelling.as_ref().is_none_or(JoinHandle::is_finished) => {
                     cancelling = Some(tokio::spawn(server.canceller().cancel()));
                 }
+                // One is on its way.
                 Event::Cancel => {}
                 // The request hit the statement that enters the context: nothing of the client ran.
                 Event::ServerFault(RelayFault::Context(_)) if cancelling.is_some() => {
@@ -273,6 +279,16 @@ impl Session {
                 tracing::warn!(%fault, "the session's state is in doubt");
                 return Err(self.told_or_torn(session_lost()));
             }
+        }
+        Ok(())
+    }
+
+    /// The server was closed behind a transaction that was answered. The client need not know, unless its session's
+    /// state was on that server, or what the transaction did to it cannot be asked any more.
+    fn unsettled(&mut self) -> Result<(), End> {
+        self.conversation.end_transaction();
+        if self.conversation.keeps_server() || self.conversation.question().is_some() {
+            return Err(self.told_or_torn(session_lost()));
         }
         Ok(())
     }

@@ -256,3 +256,21 @@ async fn storm(number: u64, mut link: Link) -> usize {
     }
     lost
 }
+
+#[tokio::test]
+async fn in_one_transaction_a_second_statement_can_be_cancelled_too() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    let mut link = proxy.link("acme_app").await;
+    link.query("BEGIN").await;
+    link.query("SAVEPOINT a").await;
+    for _ in 0..3 {
+        link.send(message::query("SELECT pg_sleep(60)")).await;
+        cluster.settles(SLEEPING, "1").await;
+        link.cancel().await;
+        assert_eq!(link.answer().await.without(b"T"), "E(57014) Z(E)");
+        assert_eq!(link.query("ROLLBACK TO a").await, "C(ROLLBACK) Z(T)");
+    }
+    assert_eq!(link.query("COMMIT").await, "C(COMMIT) Z(I)");
+    assert_eq!(link.query("SELECT 1").await, ONE);
+}

@@ -396,3 +396,32 @@ async fn a_pinned_client_leaves_with_the_drain_and_leaves_nothing_behind() {
     assert_eq!(within("the end", link.closes()).await.code().as_deref(), Some("57P01"));
     assert!(proxy.exits().await.success());
 }
+
+#[tokio::test]
+async fn a_maintenance_users_role_and_libraries_pin_it_as_long_as_they_last() {
+    let cluster = Cluster::start().await;
+    cluster.execute("ALTER ROLE app_owner SUPERUSER; CREATE ROLE helper; GRANT helper TO app_owner").await;
+    let proxy = Proxy::start(&cluster, |config| config.set("upstream.main.pool_size", 2)).await;
+    let used = |wanted| proxy.measures("pgtenant_servers", &[("state", "used")], wanted);
+    let mut link = proxy.link("migrate").await;
+    let role = "SELECT current_user::text";
+    assert_eq!(link.query("SET ROLE helper").await.without(b"S"), "C(SET) Z(I)");
+    proxy.link("migrate").await.query("SELECT 1").await;
+    assert_eq!(link.query(role).await.value(), "helper");
+    used(1.0).await;
+    assert_eq!(link.query("RESET ROLE").await.without(b"S"), "C(RESET) Z(I)");
+    used(0.0).await;
+    assert_eq!(
+        link.query("BEGIN; SET LOCAL ROLE helper; COMMIT").await.without(b"S"),
+        "C(BEGIN) C(SET) C(COMMIT) Z(I)"
+    );
+    used(0.0).await;
+    assert_eq!(link.query("LOAD 'auto_explain'").await, "C(LOAD) Z(I)");
+    used(1.0).await;
+    let server = link.query("SELECT pg_backend_pid()").await.value();
+    link.leave().await;
+    used(0.0).await;
+    // What no reset takes away ends with its server.
+    let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {server}");
+    cluster.settles(&gone, "0").await;
+}
