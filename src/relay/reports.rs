@@ -36,7 +36,7 @@ impl Conversation {
 
     /// A notification names the process of its sender; a client of this pool is named as clients know it.
     pub(super) fn notification(&self, body: &[u8], client: &mut Channel, server: &Server) -> Fate {
-        if matches!(self.ledger.front(), Some(Owed::Reset)) {
+        if !self.listens() || matches!(self.ledger.front(), Some(Owed::Reset)) {
             // It was meant for who had the server before.
             return Fate::Swallow;
         }

@@ -250,8 +250,17 @@ impl Conversation {
 
     /// Whether names may mean something else in this session than in others.
     pub(super) fn has_temporary_objects(&self) -> bool {
-        let candidates = self.state.candidates.as_ref().is_some_and(|one| one.states.has(State::Temporary));
-        candidates || self.state.pin.as_ref().is_some_and(|pin| pin.states.has(State::Temporary))
+        self.may_have(State::Temporary)
+    }
+
+    /// Whether the client listens, as far as it said so: what code of the database began without it is nobody's to hear.
+    pub(super) fn listens(&self) -> bool {
+        self.state.policy.pool_mode == PoolMode::Session || self.may_have(State::Listen)
+    }
+
+    fn may_have(&self, state: State) -> bool {
+        let candidates = self.state.candidates.as_ref().is_some_and(|one| one.states.has(state));
+        candidates || self.state.pin.as_ref().is_some_and(|pin| pin.states.has(state))
     }
 
     /// Notes a statement that may change definitions which others' statements were prepared by.
