@@ -63,10 +63,16 @@ impl Session {
                     }
                 }
                 Event::Ready(Status::Transaction | Status::Failed) => {
+                    // PostgreSQL signals a process twice for one request; the client's next statement waits for both.
+                    if let Some(cancelling) = cancelling.take()
+                        && cancelling.await.is_err()
+                    {
+                        return self.lost(&session_lost()).map(|()| None);
+                    }
                     self.membership.client().clear_cancel();
                     self.idle_since = Instant::now();
                 }
-                Event::Cancel if cancelling.as_ref().is_none_or(JoinHandle::is_finished) => {
+                Event::Cancel if cancelling.is_none() => {
                     cancelling = Some(tokio::spawn(server.canceller().cancel()));
                 }
                 // One is on its way.
@@ -310,6 +316,10 @@ impl Session {
         }
         let between = self.conversation.is_between();
         let closed = self.conversation.is_closed();
+        if closed && !self.client.input.is_empty() {
+            // What it has sent ahead was meant for the transaction that is lost, and must not run without it.
+            return Err(End::Told(report.clone()));
+        }
         self.conversation.abandon(None);
         if between {
             // It waits for nothing now; its next request is answered with the error.

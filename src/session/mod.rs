@@ -142,7 +142,12 @@ impl Session {
             Acquired::Cancelled => cancelled(),
             Acquired::End(end) => return Err(end),
         };
+        let is_whole = self.client.input.bytes().first() == Some(&b'Q');
         self.refuse_segment(&report);
+        if is_whole && !self.client.input.is_empty() {
+            // What it has sent ahead may have been meant for the transaction that did not begin.
+            return Err(End::Told(report));
+        }
         Ok(None)
     }
 
