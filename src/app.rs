@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Tokens};
 use crate::canary::Probes;
 use crate::clients::Order;
 use crate::config::{self, Config, Problems};
@@ -87,6 +87,7 @@ struct App {
     shared: Arc<Shared>,
     mock_key: [u8; 32],
     probes: Option<Arc<Probes>>,
+    tokens: Option<Arc<Tokens>>,
     /// Settings in force, for operators.
     settings: Arc<ArcSwap<Vec<Setting>>>,
 }
@@ -100,9 +101,10 @@ impl App {
             switches: ContextSwitches::default(),
         };
         let probes = config.canary.clone().and_then(Probes::new).map(Arc::new);
+        let tokens = config.token.clone().map(Tokens::new).transpose()?.map(Arc::new);
         let settings = Arc::new(ArcSwap::from_pointee(config.shown()));
         let shared = Shared {
-            live: ArcSwap::from_pointee(live(&config, mock_key, probes.as_deref())?),
+            live: ArcSwap::from_pointee(live(&config, mock_key, probes.as_deref(), tokens.as_ref())?),
             clients: Arc::default(),
             contexts: Contexts::new(&config.directory.tenancy),
             upstreams: Upstreams::new(config.upstreams.values().cloned()),
@@ -114,7 +116,7 @@ impl App {
             seats: Arc::new(Semaphore::new(config.listen.max_clients)),
             login_timeout: config.listen.login_timeout,
         };
-        Ok(Self { path, config, shared: Arc::new(shared), mock_key, probes, settings })
+        Ok(Self { path, config, shared: Arc::new(shared), mock_key, probes, tokens, settings })
     }
 
     /// Nobody is let in before the doctor has looked at every upstream that can be reached.
@@ -144,6 +146,7 @@ impl App {
             let setting = self.config.directory.tenancy.setting.clone();
             tokio::spawn(async move { probes.walk(&shared, &setting).await })
         });
+        let keys = self.tokens.clone().map(|tokens| tokio::spawn(async move { tokens.keep_keys().await }));
         let mut watch = std::pin::pin!(watch.run());
         let mut verdict = Ok(());
         ready.set();
@@ -161,6 +164,7 @@ impl App {
                 _ = upkeep.tick() => {
                     exporter.upkeep();
                     self.shared.upstreams.reap();
+                    self.shared.clients.expire(SystemTime::now());
                 }
                 found = &mut watch => {
                     tracing::error!("an upstream that could be reached only now does not isolate tenants: stopping");
@@ -173,8 +177,8 @@ impl App {
         }
         ready.clear();
         drop(listener);
-        if let Some(canary) = canary {
-            canary.abort();
+        for task in canary.into_iter().chain(keys) {
+            task.abort();
         }
         tracing::info!(clients = self.shared.clients.count(), "draining");
         self.shared.seats.close();
@@ -194,7 +198,7 @@ impl App {
                 return;
             }
         };
-        let live = match live(&config, self.mock_key, self.probes.as_deref()) {
+        let live = match live(&config, self.mock_key, self.probes.as_deref(), self.tokens.as_ref()) {
             Ok(live) => live,
             Err(error) => {
                 tracing::error!(%error, "reload refused: the old configuration stays");
@@ -235,11 +239,16 @@ impl App {
     }
 }
 
-fn live(config: &Config, mock_key: [u8; 32], probes: Option<&Probes>) -> Result<Live, TlsError> {
+fn live(
+    config: &Config,
+    mock_key: [u8; 32],
+    probes: Option<&Probes>,
+    tokens: Option<&Arc<Tokens>>,
+) -> Result<Live, TlsError> {
     let listen = &config.listen;
     let identity = match (&listen.certificate, &listen.private_key) {
         (Some(certificate), Some(key)) if listen.tls != crate::net::settings::ClientTls::Off => {
-            Some(load_identity(certificate, key)?)
+            Some(load_identity(certificate, key, listen.clients.as_ref())?)
         }
         _ => None,
     };
@@ -248,12 +257,17 @@ fn live(config: &Config, mock_key: [u8; 32], probes: Option<&Probes>) -> Result<
         probes.enlist(&mut directory);
     }
     Ok(Live {
-        directory,
-        authenticator: Authenticator::new(identity.as_ref().map(|identity| &*identity.chain_pem), mock_key),
+        authenticator: Authenticator::new(
+            identity.as_ref().map(|identity| &*identity.chain_pem),
+            mock_key,
+            tokens.cloned(),
+            &directory,
+        ),
         negotiator: Negotiator {
             tls: listen.tls,
             identity: identity.map(|identity| identity.config),
             max_startup_bytes: listen.max_startup_bytes,
         },
+        directory,
     })
 }

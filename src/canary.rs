@@ -65,7 +65,9 @@ impl Probes {
             let password = random_word();
             let user = User {
                 name: UserName::parse(&format!("canary-{}", random_word())).ok()?,
-                verifier: verifier_of(&password)?,
+                verifier: Some(verifier_of(&password)?),
+                certificate: None,
+                token: None,
                 grant: Grant::Tenant(tenant.clone()),
                 allow: Vec::new(),
                 pool_mode: PoolMode::default(),

@@ -20,6 +20,7 @@ use crate::names::{TenantId, UserName};
 const CANCEL: u8 = 1;
 const LEAVE: u8 = 2;
 const LEAVE_NOW: u8 = 4;
+const EXPIRED: u8 = 8;
 
 /// All clients.
 #[derive(Debug, Default)]
@@ -48,6 +49,8 @@ pub struct Client {
     waker: AtomicWaker,
     address: Option<SocketAddr>,
     since: SystemTime,
+    /// When what it has logged in with is no proof any more.
+    expires: Option<SystemTime>,
     activity: AtomicU8,
     pin: ArcSwapOption<PinView>,
 }
@@ -131,6 +134,8 @@ impl TenantStatus {
 pub enum Order {
     /// Leave as soon as no transaction is under way.
     Leave,
+    /// The same, because its token has expired.
+    Expire,
     /// Leave at once.
     LeaveNow,
 }
@@ -142,7 +147,7 @@ impl Clients {
         user: UserName,
         tenant: Option<TenantId>,
         key_bytes: usize,
-        address: Option<SocketAddr>,
+        (address, expires): (Option<SocketAddr>, Option<SystemTime>),
     ) -> Membership {
         let mut rng = rand::rng();
         loop {
@@ -159,6 +164,7 @@ impl Clients {
                     waker: AtomicWaker::new(),
                     address,
                     since: SystemTime::now(),
+                    expires,
                     activity: AtomicU8::new(0),
                     pin: ArcSwapOption::empty(),
                 });
@@ -223,6 +229,7 @@ impl Clients {
     pub fn order(&self, order: Order, whom: impl Fn(&UserName, Option<&TenantId>) -> bool) -> usize {
         let flag = match order {
             Order::Leave => LEAVE,
+            Order::Expire => EXPIRED,
             Order::LeaveNow => LEAVE | LEAVE_NOW,
         };
         let chosen: Vec<Arc<Client>> = self
@@ -235,6 +242,21 @@ impl Clients {
             client.raise(flag);
         }
         chosen.len()
+    }
+
+    /// Tells those to leave whose token has expired; returns how many there are.
+    pub fn expire(&self, now: SystemTime) -> usize {
+        let is_over = |client: &Client| client.expires.is_some_and(|expires| expires <= now);
+        let over: Vec<Arc<Client>> = self
+            .by_process_id
+            .iter()
+            .filter(|entry| is_over(entry.value()))
+            .map(|entry| Arc::clone(entry.value()))
+            .collect();
+        for client in &over {
+            client.raise(EXPIRED);
+        }
+        over.len()
     }
 
     /// Has every client look around itself; returns how many there are.
@@ -352,6 +374,7 @@ impl Client {
         match self.flags.load(Ordering::Acquire) {
             flags if flags & LEAVE_NOW != 0 => Some(Order::LeaveNow),
             flags if flags & LEAVE != 0 => Some(Order::Leave),
+            flags if flags & EXPIRED != 0 => Some(Order::Expire),
             _ => None,
         }
     }
@@ -421,7 +444,7 @@ mod tests {
     #[test]
     fn a_cancel_needs_the_right_key() {
         let clients = Arc::new(Clients::default());
-        let member = clients.register(UserName::parse("a").unwrap(), None, 4, None);
+        let member = clients.register(UserName::parse("a").unwrap(), None, 4, (None, None));
         let client = Arc::clone(member.client());
         clients.cancel(client.process_id(), b"wrong");
         clients.cancel(client.process_id() ^ 1, client.key());
@@ -430,6 +453,18 @@ mod tests {
         assert!(client.is_cancelled());
         drop(member);
         assert_eq!(clients.count(), 0);
+    }
+
+    #[test]
+    fn a_client_expires_with_its_token_and_not_before() {
+        let clients = Arc::new(Clients::default());
+        let end = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+        let member = clients.register(UserName::parse("a").unwrap(), None, 4, (None, Some(end)));
+        let lasting = clients.register(UserName::parse("a").unwrap(), None, 4, (None, None));
+        assert_eq!(clients.expire(end - std::time::Duration::from_secs(1)), 0);
+        assert_eq!(member.client().order(), None);
+        assert_eq!(clients.expire(end), 1);
+        assert_eq!((member.client().order(), lasting.client().order()), (Some(Order::Expire), None));
     }
 
     #[test]

@@ -258,6 +258,10 @@ fn operator(
     identity: Identity,
     claim: &Claim,
 ) -> Result<Welcome, Rejected> {
+    if identity.reach().is_narrow() {
+        let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "what proves a tenant proves no operator");
+        return Err(Rejected::Told(Box::new(channel), report));
+    }
     if claim.database != CONSOLE || claim.replication.is_some() {
         let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "operators may use the console only")
             .hint("Connect to the database \"pgtenant\": psql -d pgtenant.");
@@ -265,7 +269,8 @@ fn operator(
     }
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
     let user = identity.user().name.clone();
-    let membership = shared.clients.register(user, None, key_bytes, channel.stream.peer());
+    let membership =
+        shared.clients.register(user, None, key_bytes, (channel.stream.peer(), identity.expires()));
     Ok(Welcome::Operator(Box::new(OperatorSession { channel, membership, identity })))
 }
 
@@ -285,10 +290,16 @@ async fn admit(
     (identity, address): (&Identity, Option<SocketAddr>),
     claim: &mut Claim,
 ) -> Result<Admission, Report> {
-    let standing = resolve(identity, claim, &live.directory).map_err(|fault| fault.report())?;
+    let (standing, reach) =
+        resolve(identity, claim, &live.directory).map_err(|fault| fault.report())?;
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
     let user = identity.user().name.clone();
-    let membership = shared.clients.register(user, standing.tenant().cloned(), key_bytes, address);
+    let membership = shared.clients.register(
+        user,
+        standing.tenant().cloned(),
+        key_bytes,
+        (address, identity.expires()),
+    );
     // Registered, it hears of every later reload; one in between is caught here.
     if !Arc::ptr_eq(live, &shared.live.load())
         && !still_stands(&shared.live.load().directory, identity, &standing)
@@ -303,7 +314,7 @@ async fn admit(
         tracing::warn!(%fault, "a login could not be greeted");
         fault.report()
     })?;
-    let chooser = acting::chooser(shared, identity.user());
+    let chooser = acting::chooser(shared, identity.user(), reach);
     let rules = acting::rules(live, identity.user());
     Ok(Admission { membership, acting, chooser, rules, parameters, greeting })
 }

@@ -1,29 +1,49 @@
-//! From a claim to an identity: SCRAM-SHA-256 by pgwire's state machine over our frames.
-//! Promise: an `Identity` exists only for a user whose password was proven, and an unknown user costs the
+//! From a claim to an identity, by what the user is configured to prove: a password, a certificate, a token.
+//! Promise: an `Identity` exists only for a user who has proven all of it, and an unknown user costs the
 //! same messages and the same work as a known one with a wrong password.
+
+mod bearer;
+mod certificate;
+mod exchange;
+mod keys;
+mod reach;
+mod scram;
+pub mod settings;
+mod token;
 
 use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use hmac::{Hmac, KeyInit, Mac};
-use pgwire::api::auth::sasl::scram::{ScramSecret, ScramServerAuth};
-use sha2::Sha256;
-
-use crate::directory::{Directory, User, Verifier};
+use crate::directory::{Directory, TokenUse, User};
 use crate::fault::{Fault, Kind, Report, sqlstate};
 use crate::names::UserName;
 use crate::net::Channel;
+use crate::net::stream::Stream;
 use crate::startup::Claim;
-use crate::wire::{encode, frame};
+use crate::wire::encode;
+use certificate::Shown;
+use exchange::{AUTHENTICATION_OK, SASL_FINAL};
+pub use reach::Reach;
+use scram::Scram;
+pub use token::Tokens;
+use token::{Proven, TokenFault};
 
-/// A user whose password was proven. Made by [`Authenticator::authenticate`] alone.
+/// Largest SASL message of SCRAM, in bytes; PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH.
+const MAX_SASL_BYTES: usize = 1024;
+
+/// A user who has proven to be one. Made by [`Authenticator::authenticate`] alone.
 #[derive(Debug)]
 pub struct Identity {
     user: Arc<User>,
     /// What a gateway user appended to its name: `api.acme` → `acme`.
     suffix: Option<String>,
-    /// The server's proof, told only once the client is admitted.
-    server_final: String,
+    /// What is left of its grant.
+    reach: Reach,
+    /// When what has proven it is no proof any more.
+    expires: Option<SystemTime>,
+    /// The server's own proof, told only once the client is admitted.
+    server_final: Option<String>,
 }
 
 impl Identity {
@@ -36,6 +56,16 @@ impl Identity {
     pub fn suffix(&self) -> Option<&str> {
         self.suffix.as_deref()
     }
+
+    /// The tenants that its proofs leave to it.
+    pub const fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// When its token expires.
+    pub const fn expires(&self) -> Option<SystemTime> {
+        self.expires
+    }
 }
 
 /// Why there is no identity.
@@ -44,13 +74,16 @@ pub enum AuthFault {
     /// The client went away.
     #[error("connection lost during login: {0}")]
     Lost(#[from] io::Error),
-    /// Wrong password or unknown user: one message.
+    /// Wrong password, certificate or token, or unknown user: one message.
     #[error("password authentication failed for user \"{user}\"")]
     Refused {
         /// The name as claimed.
         user: String,
     },
-    /// What came was no SASL message, or one over the limit.
+    /// A token would have to be sent where others can read it.
+    #[error("this user logs in over TLS only")]
+    Unencrypted,
+    /// What came was no message of this login, or one over the limit.
     #[error("invalid authentication message")]
     Protocol,
 }
@@ -64,6 +97,10 @@ impl Fault for AuthFault {
         let sqlstate = match self {
             Self::Lost(_) | Self::Protocol => sqlstate::PROTOCOL_VIOLATION,
             Self::Refused { .. } => sqlstate::INVALID_PASSWORD,
+            Self::Unencrypted => {
+                return Report::new(sqlstate::INVALID_AUTHORIZATION, self.to_string())
+                    .hint("Set sslmode=require or stricter.");
+            }
         };
         Report::new(sqlstate, self.to_string())
     }
@@ -76,40 +113,62 @@ impl AuthFault {
     }
 }
 
-/// `AuthenticationSASL`, `…Continue`, `…Final` and `…Ok` (protocol documentation, "Message Formats").
-const SASL: u32 = 10;
-const SASL_CONTINUE: u32 = 11;
-const SASL_FINAL: u32 = 12;
-const AUTHENTICATION_OK: u32 = 0;
-/// Largest SASL message accepted, in bytes; PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH.
-const MAX_SASL_BYTES: usize = 1024;
-const PLAIN_MECHANISM: &[u8] = b"SCRAM-SHA-256";
-const PLUS_MECHANISM: &[u8] = b"SCRAM-SHA-256-PLUS";
+/// What a name in a claim may turn out to be.
+struct Candidate {
+    user: Arc<User>,
+    suffix: Option<String>,
+    reach: Reach,
+}
 
-/// Proves passwords.
+/// What a client is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    /// Nothing: its certificate has proven it.
+    Nothing,
+    Scram,
+    Token(TokenUse),
+}
+
+impl Method {
+    fn of(user: &User) -> Self {
+        match (user.token, &user.verifier) {
+            (Some(token), _) => Self::Token(token),
+            (None, Some(_)) => Self::Scram,
+            (None, None) => Self::Nothing,
+        }
+    }
+}
+
+/// What the exchange has found out, besides that the user is one.
+#[derive(Default)]
+struct Found {
+    server_final: Option<String>,
+    tenants: Option<Vec<String>>,
+    expires: Option<SystemTime>,
+}
+
+/// Proves who somebody is.
 #[derive(Debug, Clone)]
 pub struct Authenticator {
-    plain: ScramServerAuth,
-    bound: Option<ScramServerAuth>,
-    /// Salts of unknown users are made from it, so that they stay the same from try to try.
-    mock_key: [u8; 32],
+    scram: Scram,
+    tokens: Option<Arc<Tokens>>,
+    /// What users are asked for here; names that nobody has are asked for one of it.
+    methods: Vec<Method>,
 }
 
 impl Authenticator {
     /// `chain_pem` is the certificate that clients see, for channel binding; `mock_key` is random and lives
     /// as long as the process.
-    pub fn new(chain_pem: Option<&[u8]>, mock_key: [u8; 32]) -> Self {
-        let bound = chain_pem.and_then(|pem| {
-            let mut auth = ScramServerAuth::new();
-            match auth.configure_certificate(pem) {
-                Ok(()) => Some(auth),
-                Err(error) => {
-                    tracing::warn!(%error, "no channel binding with this certificate");
-                    None
-                }
-            }
-        });
-        Self { plain: ScramServerAuth::new(), bound, mock_key }
+    pub fn new(
+        chain_pem: Option<&[u8]>,
+        mock_key: [u8; 32],
+        tokens: Option<Arc<Tokens>>,
+        directory: &Directory,
+    ) -> Self {
+        let all = [Method::Scram, Method::Token(TokenUse::Password), Method::Token(TokenUse::OauthBearer)];
+        let is_used = |method: &Method| directory.users.values().any(|user| Method::of(user) == *method);
+        let methods = all.into_iter().filter(is_used).collect();
+        Self { scram: Scram::new(chain_pem, mock_key), tokens, methods }
     }
 
     /// Runs the exchange up to the client's proof. What follows is told by [`accept`], so that an unknown
@@ -120,114 +179,93 @@ impl Authenticator {
         claim: &Claim,
         directory: &Directory,
     ) -> Result<Identity, AuthFault> {
-        let candidate = find(directory, &claim.user);
-        let secret = match &candidate {
-            Some((user, _)) => secret(&user.verifier),
-            None => self.mock_secret(&claim.user),
+        let candidate =
+            find(directory, &claim.user).and_then(|candidate| certified(candidate, channel, claim));
+        let user = candidate.as_ref().map(|candidate| &*candidate.user);
+        let found = match user.map_or_else(|| self.mock_method(&claim.user), Method::of) {
+            Method::Nothing => Found::default(),
+            Method::Scram => {
+                let verifier = user.and_then(|user| user.verifier.as_ref());
+                let server_final = self.scram.prove(channel, &claim.user, verifier).await?;
+                Found { server_final: Some(server_final), ..Found::default() }
+            }
+            Method::Token(how) => self.by_token(how, channel, &claim.user, user).await?,
         };
-        let scram = self.bound.as_ref().filter(|_| channel.stream.is_tls()).unwrap_or(&self.plain);
-        offer(channel, scram).await?;
-        let first = read_sasl(channel).await?;
-        let data = client_first(&first, scram).ok_or(AuthFault::Protocol)?;
-        let (server_first, waiting) = scram
-            .on_client_first_message_with_secret(data, secret)
-            .map_err(|_| AuthFault::refused(&claim.user))?;
-        encode::authentication(channel.output.space(), SASL_CONTINUE, server_first.as_bytes());
-        channel.flush().await?;
-        let last = read_sasl(channel).await?;
-        let server_final =
-            waiting.on_client_final_message(&last).map_err(|_| AuthFault::refused(&claim.user))?;
-        let (user, suffix) = candidate.ok_or_else(|| AuthFault::refused(&claim.user))?;
-        Ok(Identity { user, suffix, server_final })
+        let Candidate { user, suffix, mut reach } =
+            candidate.ok_or_else(|| AuthFault::refused(&claim.user))?;
+        if let Some(tenants) = found.tenants {
+            reach.narrow(tenants);
+        }
+        Ok(Identity { user, suffix, reach, expires: found.expires, server_final: found.server_final })
     }
 
-    /// Keys that no password matches, and a salt that does not change from try to try.
-    fn mock_secret(&self, user: &str) -> ScramSecret {
-        let derive = |purpose: &[u8]| {
-            let mut mac = Hmac::<Sha256>::new_from_slice(&self.mock_key).unwrap_or_else(|_| {
-                // HMAC takes keys of any length (RFC 2104).
-                unreachable!("HMAC accepts every key")
-            });
-            mac.update(purpose);
-            mac.update(user.as_bytes());
-            mac.finalize().into_bytes().to_vec()
-        };
-        let mut salt = derive(b"salt");
-        salt.truncate(16);
-        ScramSecret::Verifier {
-            salt,
-            iterations: 4096,
-            stored_key: derive(b"stored"),
-            server_key: derive(b"server"),
+    /// A name that nobody has is asked for what users are asked for, always the same.
+    fn mock_method(&self, name: &str) -> Method {
+        let number = self.scram.derive(b"method", name).first().map_or(0, |byte| usize::from(*byte));
+        let at = number.checked_rem(self.methods.len());
+        at.and_then(|at| self.methods.get(at)).copied().unwrap_or(Method::Scram)
+    }
+
+    async fn by_token(
+        &self,
+        how: TokenUse,
+        channel: &mut Channel,
+        name: &str,
+        user: Option<&User>,
+    ) -> Result<Found, AuthFault> {
+        let tokens = self.tokens.as_ref().ok_or_else(|| AuthFault::refused(name))?;
+        if matches!(channel.stream, Stream::Tcp(_)) {
+            return Err(AuthFault::Unencrypted);
         }
+        let outcome = match how {
+            TokenUse::Password => bearer::by_password(channel, tokens).await?,
+            TokenUse::OauthBearer => bearer::by_oauthbearer(channel, name, tokens).await?,
+        };
+        let user = user.ok_or_else(|| AuthFault::refused(name))?;
+        let believed = |proven: Proven| {
+            let expires = tokens.settings.end_sessions.then_some(proven.expires);
+            Ok(Found { tenants: tokens.tenants_of(user, proven)?, expires, server_final: None })
+        };
+        outcome.and_then(believed).map_err(|reason: TokenFault| {
+            tracing::info!(user = name, %reason, "a token was refused");
+            AuthFault::refused(name)
+        })
     }
 }
 
 /// The server's proof and `AuthenticationOk`.
 pub fn accept(identity: &Identity, out: &mut Vec<u8>) {
-    encode::authentication(out, SASL_FINAL, identity.server_final.as_bytes());
+    if let Some(server_final) = &identity.server_final {
+        encode::authentication(out, SASL_FINAL, server_final.as_bytes());
+    }
     encode::authentication(out, AUTHENTICATION_OK, &[]);
 }
 
+/// A candidate that needs a certificate is one only with it. Without, the login goes on as for an unknown name.
+fn certified(mut candidate: Candidate, channel: &Channel, claim: &Claim) -> Option<Candidate> {
+    let Some(wanted) = &candidate.user.certificate else { return Some(candidate) };
+    match certificate::shown(wanted, channel.stream.client_certificate()) {
+        Shown::No => {
+            tracing::info!(user = claim.user, "the user's certificate was not shown");
+            return None;
+        }
+        Shown::User => {}
+        Shown::Tenants(tenants) => candidate.reach.narrow(tenants),
+    }
+    Some(candidate)
+}
+
 /// The user of that name, or the gateway user in front of a dot with the tenant behind it.
-fn find(directory: &Directory, name: &str) -> Option<(Arc<User>, Option<String>)> {
+fn find(directory: &Directory, name: &str) -> Option<Candidate> {
+    let candidate = |user: &Arc<User>, suffix| {
+        Candidate { user: Arc::clone(user), suffix, reach: Reach::default() }
+    };
     if let Some(user) = UserName::parse(name).ok().and_then(|name| directory.users.get(&name)) {
-        return Some((Arc::clone(user), None));
+        return Some(candidate(user, None));
     }
     name.char_indices().filter(|(_, c)| *c == '.').find_map(|(dot, _)| {
         let (user, suffix) = name.split_at_checked(dot)?;
         let user = directory.users.get(user).filter(|user| user.grant.is_gateway())?;
-        Some((Arc::clone(user), Some(suffix.get(1..)?.to_owned())))
+        Some(candidate(user, Some(suffix.get(1..)?.to_owned())))
     })
-}
-
-fn secret(verifier: &Verifier) -> ScramSecret {
-    ScramSecret::Verifier {
-        salt: verifier.salt.clone(),
-        iterations: verifier.iterations,
-        stored_key: verifier.stored_key.expose().clone(),
-        server_key: verifier.server_key.expose().clone(),
-    }
-}
-
-async fn offer(channel: &mut Channel, scram: &ScramServerAuth) -> io::Result<()> {
-    let mut mechanisms = Vec::new();
-    if scram.supports_channel_binding() {
-        encode::cstr(&mut mechanisms, PLUS_MECHANISM);
-    }
-    encode::cstr(&mut mechanisms, PLAIN_MECHANISM);
-    mechanisms.push(0);
-    encode::authentication(channel.output.space(), SASL, &mechanisms);
-    channel.flush().await
-}
-
-/// Reads one `p` message.
-async fn read_sasl(channel: &mut Channel) -> Result<Vec<u8>, AuthFault> {
-    channel.fill(frame::HEADER_BYTES).await?;
-    let header = frame::header(channel.input.bytes())
-        .ok()
-        .flatten()
-        .filter(|header| header.tag == b'p' && header.total <= frame::HEADER_BYTES + MAX_SASL_BYTES)
-        .ok_or(AuthFault::Protocol)?;
-    channel.fill(header.total).await?;
-    let body = channel.input.bytes().get(frame::HEADER_BYTES..header.total).unwrap_or_default().to_vec();
-    channel.input.consume(header.total);
-    Ok(body)
-}
-
-/// The client-first message out of a `SASLInitialResponse`, if mechanism and channel-binding flag fit
-/// together (RFC 5802, section 6).
-fn client_first<'a>(body: &'a [u8], scram: &ScramServerAuth) -> Option<&'a [u8]> {
-    let (mechanism, rest) = frame::split_cstr(body)?;
-    let (length, data) = rest.split_first_chunk::<4>()?;
-    if usize::try_from(i32::from_be_bytes(*length)).ok()? != data.len() {
-        return None;
-    }
-    let flag = *data.first()?;
-    let fits = match mechanism {
-        PLUS_MECHANISM => scram.supports_channel_binding() && flag == b'p',
-        PLAIN_MECHANISM => matches!(flag, b'n' | b'y'),
-        _ => false,
-    };
-    fits.then_some(data)
 }

@@ -2,6 +2,7 @@
 //! Each struct is taken apart by field, so that a new setting cannot be forgotten here.
 
 use super::Config;
+use crate::auth::settings::TokenSettings;
 use crate::net::settings::ListenSettings;
 use crate::observability::settings::{LogSettings, MetricsSettings};
 use crate::tenant::{Canary, ContextMode, Tenancy};
@@ -10,7 +11,7 @@ use crate::upstream::settings::UpstreamSettings;
 /// Names of changed settings that need a restart; `upstream` alone means that one came or went.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     // Live: the directory but for one setting of it.
-    let Config { listen, metrics, log, upstreams, canary, directory } = old;
+    let Config { listen, metrics, log, upstreams, token, canary, directory } = old;
     let mut rows = Vec::new();
     rows.extend(listen_rows(listen, &new.listen));
     let MetricsSettings { address, max_tenants } = metrics;
@@ -23,6 +24,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     for (name, upstream) in upstreams {
         rows.extend(new.upstreams.get(name).into_iter().flat_map(|new| upstream_rows(upstream, new)));
     }
+    rows.extend(token_rows(token.as_ref(), new.token.as_ref()));
     rows.extend(canary_rows(canary.as_ref(), new.canary.as_ref()));
     rows.extend(tenancy_rows(&directory.tenancy, &new.directory.tenancy));
 
@@ -44,6 +46,7 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 8] {
         tls,
         certificate: _,
         private_key: _,
+        clients: _,
         max_clients,
         login_timeout,
         drain_timeout,
@@ -66,6 +69,7 @@ fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 6] {
     let Tenancy {
         setting,
         application_name,
+        server_name: _,
         require_tenant: _,
         context,
         guard,
@@ -82,6 +86,53 @@ fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 6] {
         ("tenancy.allow_unsafe", *allow_unsafe != new.allow_unsafe),
         ("tenancy.doctor_interval", *doctor_interval != new.doctor_interval),
     ]
+}
+
+/// Tokens that come or go change all of their settings.
+fn token_rows(old: Option<&TokenSettings>, new: Option<&TokenSettings>) -> [Row; 11] {
+    const NAMES: [&str; 11] = [
+        "token.issuer",
+        "token.audience",
+        "token.algorithms",
+        "token.jwks",
+        "token.jwks_ca",
+        "token.jwks_interval",
+        "token.tenant_claim",
+        "token.user_claim",
+        "token.scope",
+        "token.leeway",
+        "token.end_sessions",
+    ];
+    let (Some(old), Some(new)) = (old, new) else {
+        return NAMES.map(|name| (name, old.is_some() != new.is_some()));
+    };
+    let TokenSettings {
+        issuer,
+        audience,
+        algorithms,
+        jwks,
+        jwks_ca,
+        jwks_interval,
+        tenant_claim,
+        user_claim,
+        scope,
+        leeway,
+        end_sessions,
+    } = old;
+    let changed = [
+        *issuer != new.issuer,
+        *audience != new.audience,
+        *algorithms != new.algorithms,
+        *jwks != new.jwks,
+        *jwks_ca != new.jwks_ca,
+        *jwks_interval != new.jwks_interval,
+        *tenant_claim != new.tenant_claim,
+        *user_claim != new.user_claim,
+        *scope != new.scope,
+        *leeway != new.leeway,
+        *end_sessions != new.end_sessions,
+    ];
+    std::array::from_fn(|at| (NAMES[at], changed[at]))
 }
 
 /// A canary that comes or goes changes all of its settings.

@@ -13,9 +13,10 @@ use super::directory::{Known, directory};
 use super::file::Section;
 use super::keys;
 use super::problem::{Refusal, refuse};
+use super::token::token;
 use super::value;
 use crate::names::{UpstreamName, UserName};
-use crate::net::settings::{ClientTls, ListenSettings, ServerTls};
+use crate::net::settings::{ClientAuthority, ClientTls, ListenSettings, ServerTls};
 use crate::observability::settings::{LogFormat, LogSettings, MetricsSettings};
 use crate::upstream::settings::{ServerAddress, UpstreamSettings};
 
@@ -53,20 +54,17 @@ pub(super) fn config(top: &Section<'_>) -> Option<Config> {
     }
     let known = Known::new("upstream", written.iter().map(|(name, _)| *name));
     let upstreams: Vec<_> = written.iter().map(|(name, section)| upstream(name, section)).collect();
-    let directory = directory(top, &listen_section, &known)?;
+    let token = token(top);
+    let directory = directory(top, &listen_section, &known, token.as_ref())?;
     let upstreams: Option<BTreeMap<_, _>> =
         upstreams.into_iter().map(|upstream| upstream.map(|one| (one.name.clone(), one))).collect();
     let canary = canary(top, &directory);
-    Some(Config { listen, metrics, log, upstreams: upstreams?, canary, directory })
+    Some(Config { listen, metrics, log, upstreams: upstreams?, token, canary, directory })
 }
 
 fn listen(section: &Section<'_>) -> ListenSettings {
     let certificate = section.file("certificate");
     let private_key = section.file("private_key");
-    if section.has("client_ca") {
-        let hint = "leave the line out; users log in with SCRAM";
-        section.report("client_ca", refuse("certificate login is not built yet", hint));
-    }
     let socket_dir = section.path("socket_dir");
     if let Some(dir) = &socket_dir {
         section.accept("socket_dir", value::socket_path(&dir.join(".s.PGSQL.65535")));
@@ -77,12 +75,25 @@ fn listen(section: &Section<'_>) -> ListenSettings {
         tls: client_tls(section),
         certificate,
         private_key,
+        clients: clients(section),
         max_clients: section.count("max_clients", 10_000, 1..=MAX_CLIENTS),
         login_timeout: section.duration("login_timeout", Duration::from_secs(15), MILLISECOND..=DAY),
         drain_timeout: section.duration("drain_timeout", Duration::from_secs(30), Duration::ZERO..=DAY),
         max_startup_bytes: section.bytes("max_startup_bytes", 10_000, 512..=MIB),
         max_message_bytes: section.bytes("max_message_bytes", 64 * MIB, 8 * KIB..=1024 * MIB - 1),
     }
+}
+
+fn clients(section: &Section<'_>) -> Option<ClientAuthority> {
+    let (ca, revoked) = (section.file("client_ca"), section.file("client_crl"));
+    if section.has("client_ca") && !section.has("certificate") {
+        let hint = "add certificate and private_key: client certificates are shown over TLS";
+        section.report("client_ca", refuse("needs TLS", hint));
+    }
+    if section.has("client_crl") && !section.has("client_ca") {
+        section.report("client_crl", refuse("needs client_ca", "add client_ca = \"…\""));
+    }
+    Some(ClientAuthority { ca: ca?, revoked })
 }
 
 fn client_tls(section: &Section<'_>) -> ClientTls {

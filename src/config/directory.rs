@@ -11,11 +11,12 @@ use super::keys;
 use super::problem::{Refusal, refuse, suggest};
 use super::value;
 use super::verifier::{PlainPasswords, verifier};
+use crate::auth::settings::TokenSettings;
 use crate::guard;
 use crate::names::{TenantId, UpstreamName, UserName};
 use crate::tenant::{
-    ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Pinning, Place, PoolMode,
-    Tenancy, Tenant, User,
+    CertificateName, ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Pinning, Place, PoolMode,
+    Tenancy, Tenant, TokenUse, User, Verifier,
 };
 
 /// Names that others may refer to, in the file's order.
@@ -44,7 +45,12 @@ impl<'p> Known<'p> {
 }
 
 /// Everything that a reload replaces; none if something without a default is missing.
-pub(super) fn directory(top: &Section<'_>, listen: &Section<'_>, upstreams: &Known<'_>) -> Option<Directory> {
+pub(super) fn directory(
+    top: &Section<'_>,
+    listen: &Section<'_>,
+    upstreams: &Known<'_>,
+    tokens: Option<&TokenSettings>,
+) -> Option<Directory> {
     let tenancy = tenancy(&top.section("tenancy", &keys::TENANCY));
     let defaults = limits(&top.section("defaults", &keys::DEFAULTS), DEFAULTS);
     let sections = top.list("tenant", &keys::TENANT, "id");
@@ -60,7 +66,7 @@ pub(super) fn directory(top: &Section<'_>, listen: &Section<'_>, upstreams: &Kno
     };
     let sections = top.list("user", &keys::USER, "name");
     distinct("user", "name", &sections);
-    let grants = Grants { tenants: &known, upstreams };
+    let grants = Grants { tenants: &known, upstreams, listen, tokens };
     let mut users = HashMap::with_capacity(sections.len());
     for section in &sections {
         let Some(user) = user(section, plain, &grants) else { continue };
@@ -107,6 +113,7 @@ fn tenancy(section: &Section<'_>) -> Option<Tenancy> {
     } else {
         Some("{tenant} {application_name}".to_owned())
     };
+    let server_name = section.parsed("server_name", value::server_name);
     let require_tenant = section.flag("require_tenant").unwrap_or(true);
     let allow_unsafe = section.flag("allow_unsafe").unwrap_or(false);
     let doctor_interval =
@@ -114,6 +121,7 @@ fn tenancy(section: &Section<'_>) -> Option<Tenancy> {
     Some(Tenancy {
         setting: setting?,
         application_name: application_name?,
+        server_name,
         require_tenant,
         context: context?,
         guard,
@@ -236,15 +244,13 @@ fn upstream_of(section: &Section<'_>, upstreams: &Known<'_>) -> Option<UpstreamN
 struct Grants<'k> {
     tenants: &'k Known<'k>,
     upstreams: &'k Known<'k>,
+    listen: &'k Section<'k>,
+    tokens: Option<&'k TokenSettings>,
 }
 
 fn user(section: &Section<'_>, plain: PlainPasswords, grants: &Grants<'_>) -> Option<User> {
     let name = section.name("name", UserName::parse);
-    if !section.has("password") {
-        section.report("password", refuse("is missing", "make a verifier with pgtenant scram"));
-    }
-    let password = section.secret("password");
-    let verifier = password.and_then(|text| section.accept("password", verifier(text.expose(), plain)));
+    let proofs = proofs(section, name.as_ref(), plain, grants);
     let grant = grant(section, grants);
     let allow = allowed_rules(section);
     let modes = [("transaction", PoolMode::Transaction), ("session", PoolMode::Session)];
@@ -253,7 +259,65 @@ fn user(section: &Section<'_>, plain: PlainPasswords, grants: &Grants<'_>) -> Op
     let pinnings = [("allow", Pinning::Allow), ("refuse", Pinning::Refuse)];
     let pinning =
         section.choice("pinning", &pinnings.map(|(word, pinning)| (word, Some(pinning)))).unwrap_or_default();
-    Some(User { name: name?, verifier: verifier?, grant: grant?, allow, pool_mode, pinning })
+    let Proofs { verifier, certificate, token } = proofs?;
+    Some(User { name: name?, verifier, certificate, token, grant: grant?, allow, pool_mode, pinning })
+}
+
+/// What a user has to prove; at least one thing.
+struct Proofs {
+    verifier: Option<Verifier>,
+    certificate: Option<CertificateName>,
+    token: Option<TokenUse>,
+}
+
+fn proofs(
+    section: &Section<'_>,
+    name: Option<&UserName>,
+    plain: PlainPasswords,
+    grants: &Grants<'_>,
+) -> Option<Proofs> {
+    if !["password", "certificate", "token"].iter().any(|key| section.has(key)) {
+        section.report("password", refuse("is missing", "make a verifier with pgtenant scram"));
+        return None;
+    }
+    let password = section.secret("password");
+    let verifier = password.and_then(|text| section.accept("password", verifier(text.expose(), plain)));
+    let certificate = section
+        .text("certificate")
+        .and_then(|text| section.accept("certificate", value::certificate_name(text, name?.as_str())));
+    if section.has("certificate") && !grants.listen.has("client_ca") {
+        let hint = "add listen.client_ca = \"…\", the PEM roots of client certificates";
+        section.report("certificate", refuse("needs listen.client_ca", hint));
+    }
+    let token = token_use(section, grants);
+    let read = [verifier.is_some(), certificate.is_some(), token.is_some()];
+    let written = ["password", "certificate", "token"].map(|key| section.has(key));
+    (read == written).then_some(Proofs { verifier, certificate, token })
+}
+
+fn token_use(section: &Section<'_>, grants: &Grants<'_>) -> Option<TokenUse> {
+    let words = [("password", Some(TokenUse::Password)), ("oauthbearer", Some(TokenUse::OauthBearer))];
+    let token = section.choice("token", &words)?;
+    let refused = if section.has("password") {
+        refuse("and password are both there", "a token stands in for the password: leave one out")
+    } else if !grants.listen.has("certificate") && !grants.listen.has("socket_dir") {
+        refuse("needs TLS", "add listen.certificate and listen.private_key: tokens are readable in the clear")
+    } else {
+        match grants.tokens {
+            None => refuse("needs a section [token]", "add it, with issuer, audience and jwks"),
+            Some(tokens) if tokens.user_claim.is_some() => return Some(token),
+            // Any token of the issuer would do.
+            Some(tokens) if tokens.tenant_claim.is_none() => {
+                refuse("needs token.user_claim or token.tenant_claim", "name the claim that holds the login name")
+            }
+            Some(_) if section.has("maintenance") || section.has("operator") => {
+                refuse("needs token.user_claim for a user without a tenant", "name the claim that holds the login name")
+            }
+            Some(_) => return Some(token),
+        }
+    };
+    section.report("token", refused);
+    None
 }
 
 /// Rules of the guard that do not hold for a user.

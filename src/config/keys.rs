@@ -44,7 +44,7 @@ impl Keys {
 
 /// Every section that holds settings, in the order of the documentation.
 pub static SECTIONS: &[&Keys] =
-    &[&LISTEN, &METRICS, &LOG, &UPSTREAM, &TENANCY, &CANARY, &DEFAULTS, &TENANT, &USER, &MAINTENANCE];
+    &[&LISTEN, &METRICS, &LOG, &UPSTREAM, &TENANCY, &TOKEN, &CANARY, &DEFAULTS, &TENANT, &USER, &MAINTENANCE];
 
 /// The sections themselves.
 pub(super) static TOP: Keys = Keys {
@@ -55,6 +55,7 @@ pub(super) static TOP: Keys = Keys {
         restart("log"),
         restart("upstream"),
         live("tenancy"),
+        restart("token"),
         restart("canary"),
         live("defaults"),
         live("tenant"),
@@ -70,7 +71,8 @@ pub(super) static LISTEN: Keys = Keys {
         restart("tls"),
         live("certificate"),
         live("private_key"),
-        restart("client_ca"),
+        live("client_ca"),
+        live("client_crl"),
         restart("max_clients"),
         restart("login_timeout"),
         restart("drain_timeout"),
@@ -111,9 +113,27 @@ pub(super) static TENANCY: Keys = Keys {
         live("seal_key"),
         restart("guard"),
         restart("application_name"),
+        live("server_name"),
         live("require_tenant"),
         restart("allow_unsafe"),
         restart("doctor_interval"),
+    ],
+};
+
+pub(super) static TOKEN: Keys = Keys {
+    section: "token",
+    keys: &[
+        restart("issuer"),
+        restart("audience"),
+        restart("algorithms"),
+        restart("jwks"),
+        restart("jwks_ca"),
+        restart("jwks_interval"),
+        restart("tenant_claim"),
+        restart("user_claim"),
+        restart("scope"),
+        restart("leeway"),
+        restart("end_sessions"),
     ],
 };
 
@@ -156,6 +176,8 @@ pub(super) static USER: Keys = Keys {
     keys: &[
         live("name"),
         live("password"),
+        live("certificate"),
+        live("token"),
         live("tenant"),
         live("tenants"),
         live("maintenance"),

@@ -11,6 +11,7 @@ pub mod keys;
 mod named;
 mod problem;
 mod shown;
+mod token;
 mod value;
 mod verifier;
 
@@ -25,6 +26,7 @@ pub use change::needs_restart;
 pub use problem::{Problem, Problems};
 pub use verifier::verifier_of;
 
+use crate::auth::settings::TokenSettings;
 use crate::names::UpstreamName;
 use crate::net::settings::ListenSettings;
 use crate::observability::settings::{LogSettings, MetricsSettings};
@@ -42,6 +44,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Every `[upstream.NAME]`, at least one.
     pub upstreams: BTreeMap<UpstreamName, UpstreamSettings>,
+    /// `[token]`, if there is one.
+    pub token: Option<TokenSettings>,
     /// `[canary]`, if there is one.
     pub canary: Option<Canary>,
     /// `[tenancy]`, `[defaults]`, `[[tenant]]` and `[[user]]`.

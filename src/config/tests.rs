@@ -33,6 +33,9 @@ fn with(section: &str, line: &str) -> String {
         "canary" => {
             ("[[tenant]]\nid = 'one'\n[[tenant]]\nid = 'two'\n[canary]", "tenants = ['one', 'two']\n")
         }
+        "token" => {
+            ("[token]", "issuer = 'https://id'\naudience = 'pgtenant'\njwks = 'https://id/keys'\n")
+        }
         "user" => ("[[user]]", "name = 'ann'\npassword = 'V'\noperator = true\n"),
         "user.maintenance" => (
             "[[user]]\nname = 'ann'\npassword = 'V'\n[user.maintenance]",
@@ -220,7 +223,22 @@ fn words_names_and_addresses() {
             &["'host'", "':6432'", "'::1:6432'", "'a:65536'", "'a b:1'", "'[x]:1'"],
         ),
         ("listen", "tls", &["'off'"], &["'prefer'", "'require'", "'on'", "true"]),
-        ("listen", "client_ca", &[], &["'clients.crt'"]),
+        ("listen", "client_ca", &[], &["'missing.crt'"]),
+        ("listen", "client_crl", &[], &["'missing.crl'"]),
+        (
+            "token",
+            "algorithms",
+            &["['PS512']", "['EdDSA', 'ES384']"],
+            &["['none']", "['HS256']", "['rs256']", "[]", "'RS256'"],
+        ),
+        ("token", "jwks", &["'https://id/keys'"], &["'http://id/keys'", "'missing.json'", "''"]),
+        ("token", "jwks_ca", &[], &["'missing.crt'"]),
+        ("token", "jwks_interval", &["'1s'", "'1day'"], &["'999ms'", "'2days'"]),
+        ("token", "leeway", &["'0s'", "'5m'"], &["'5m 1s'"]),
+        ("token", "tenant_claim", &["'/a/b'"], &["''"]),
+        ("token", "user_claim", &["'sub'"], &["''"]),
+        ("token", "end_sessions", &["true"], &["1"]),
+        ("tenancy", "server_name", &["'{tenant}.db'"], &["'db'", "'{tenant}{tenant}'", "'{tenant}.{x}'", "''"]),
         ("listen", "certificate", &[], &["'missing.crt'", "''"]),
         (
             "listen",
@@ -361,12 +379,55 @@ fn check(table: &[(&str, &str, &[&str], &[&str])]) {
 }
 
 #[test]
-fn what_is_not_built_yet_says_so_and_what_to_use() {
-    let found = refused("listen", "client_ca = 'x'");
-    assert!(
-        found.len() == 1 && found[0].contains("not built yet") && found[0].contains("SCRAM"),
-        "{found:?}"
-    );
+fn a_user_proves_itself_by_a_password_a_certificate_or_a_token() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("pem"), "x").unwrap();
+    let tls = "certificate = 'pem'\nprivate_key = 'pem'\ntls = 'off'\n";
+    let claims = "tenant_claim = 'tenant'\n";
+    let found = |listen: &str, token: &str, user: &str| -> Vec<String> {
+        let token = match token {
+            "" => String::new(),
+            more => format!("[token]\nissuer = 'i'\naudience = 'a'\njwks = 'pem'\n{more}\n"),
+        };
+        let text = format!(
+            "{UPSTREAM}[listen]\n{listen}{token}[[tenant]]\nid = 'acme'\n[[user]]\nname = 'ann'\n{user}\n"
+        );
+        let text = text.replace("'V'", &format!("'{VERIFIER}'"));
+        match parse(&text, dir.path(), &|_| None) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.0.iter().map(|problem| problem.what.clone()).collect(),
+        }
+    };
+    let with_ca = format!("{tls}client_ca = 'pem'\n");
+    let none = Vec::<String>::new();
+    for user in [
+        "certificate = 'cn:{user}'\ntenant = 'acme'",
+        "certificate = 'uri:spiffe://x/{tenant}'\npassword = 'V'\ntenants = ['*']",
+    ] {
+        assert_eq!(found(&with_ca, "", user), none, "{user}");
+        assert_eq!(found(tls, "", user), ["needs listen.client_ca"], "{user}");
+    }
+    for wrong in ["ann", "cn:", "x:ann", "dns:{tenant}.{tenant}", "uri:{x}"] {
+        let user = format!("certificate = '{wrong}'\ntenant = 'acme'");
+        assert_eq!(found(&with_ca, "", &user).len(), 1, "{wrong}");
+    }
+    assert_eq!(found(tls, "", "tenant = 'acme'"), ["is missing"]);
+    assert_eq!(found("client_ca = 'pem'\n", "", "password = 'V'\ntenant = 'acme'"), ["needs TLS"]);
+    assert_eq!(found("client_crl = 'pem'\n", "", "password = 'V'\ntenant = 'acme'"), ["needs client_ca"]);
+    let token = "token = 'oauthbearer'\n";
+    assert_eq!(found(tls, claims, &format!("{token}tenant = 'acme'")), none);
+    assert_eq!(found(tls, claims, "token = 'password'\ntenants = ['*']"), none);
+    assert_eq!(found(tls, "user_claim = 'sub'", &format!("{token}operator = true")), none);
+    for (listen, section, user, problem) in [
+        (tls, claims, "password = 'V'\ntenant = 'acme'", "and password are both there"),
+        ("", claims, "tenant = 'acme'", "needs TLS"),
+        (tls, "", "tenant = 'acme'", "needs a section [token]"),
+        (tls, "scope = 'x'", "tenant = 'acme'", "needs token.user_claim or token.tenant_claim"),
+        (tls, claims, "operator = true", "needs token.user_claim for a user without a tenant"),
+    ] {
+        assert_eq!(found(listen, section, &format!("{token}{user}")), [problem], "{listen} {section} {user}");
+    }
+    assert_eq!(found(tls, claims, "token = 'saml'\ntenant = 'acme'").len(), 1);
 }
 
 #[test]
@@ -480,7 +541,8 @@ fn a_plain_password_becomes_a_verifier_if_allowed() {
         );
         read(&text).map(|config| User::clone(&config.directory.users["ann"]))
     };
-    let (first, second) = (user("pencil").unwrap().verifier, user("pencil").unwrap().verifier);
+    let verifier = || user("pencil").unwrap().verifier.unwrap();
+    let (first, second) = (verifier(), verifier());
     assert_eq!((first.iterations, first.salt.len()), (4096, 16));
     assert_ne!(first.salt, second.salt);
     let salted = pgwire::api::auth::sasl::scram::gen_salted_password("pencil", &first.salt, 4096);
@@ -594,7 +656,7 @@ fn many_tenants_load_quickly_right_or_wrong() {
 }
 
 /// Changes of what decides about isolation.
-const OF_TENANCY: [(&str, &str); 7] = [
+const OF_TENANCY: [(&str, &str); 19] = [
     (
         "tenancy",
         "context = 'sealed'\nseal_key = '5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a'",
@@ -602,6 +664,18 @@ const OF_TENANCY: [(&str, &str); 7] = [
     ("tenancy", "guard = 'context'"),
     ("tenancy", "allow_unsafe = true"),
     ("tenancy", "doctor_interval = '1m'"),
+    ("tenancy", "server_name = '{tenant}.db'"),
+    ("token", "issuer = 'other'"),
+    ("token", "audience = 'other'"),
+    ("token", "algorithms = ['EdDSA']"),
+    ("token", "jwks = 'other'"),
+    ("token", "jwks_ca = 'other'"),
+    ("token", "jwks_interval = '1m'"),
+    ("token", "tenant_claim = 'other'"),
+    ("token", "user_claim = 'other'"),
+    ("token", "scope = 'other'"),
+    ("token", "leeway = '1s'"),
+    ("token", "end_sessions = true"),
     ("canary", "tenants = ['two', 'one']"),
     ("canary", "interval = '1s'"),
     ("canary", "query = 'SELECT 1'"),
@@ -622,6 +696,8 @@ fn a_reload_names_exactly_what_needs_a_restart() {
         ("listen", &*format!("tls = 'require'\n{certified}")),
         ("listen", "certificate = 'other'\ntls = 'off'\nprivate_key = 'other'"),
         ("listen", "private_key = 'other'\ntls = 'off'\ncertificate = 'other'"),
+        ("listen", &*format!("client_ca = 'other'\ntls = 'off'\n{certified}")),
+        ("listen", &*format!("client_crl = 'other'\ntls = 'off'\nclient_ca = 'other'\n{certified}")),
         ("listen", "max_clients = 1"),
         ("listen", "login_timeout = '1s'"),
         ("listen", "drain_timeout = '1s'"),
@@ -653,22 +729,23 @@ fn a_reload_names_exactly_what_needs_a_restart() {
         ("user.maintenance", "server_user = 'other'"),
     ];
     let old = read(UPSTREAM);
+    let tokens = read(&with("token", "scope = 'openid'"));
+    assert!(needs_restart(&old, &tokens).contains(&"token.scope"));
     let mut covered = BTreeSet::new();
     for (section, lines) in changes.into_iter().chain(OF_TENANCY) {
         let name = lines.split_once(" = ").unwrap().0;
         let keys = SECTIONS.iter().find(|keys| keys.section == section).unwrap();
         let key = keys.keys.iter().find(|key| key.name == name).unwrap();
         let full = format!("{section}.{name}");
-        let restart = needs_restart(&old, &read(&with(section, lines)));
+        let old = if section == "token" { &tokens } else { &old };
+        let restart = needs_restart(old, &read(&with(section, lines)));
         assert_eq!(restart.contains(&&*full), key.reload == Reload::Restart, "{full}: {restart:?}");
         assert!(key.reload == Reload::Restart || restart.is_empty(), "{full}: {restart:?}");
         covered.insert(full);
     }
-    // One value only is built of it, so it cannot differ.
-    let fixed = ["listen.client_ca"];
     for (keys, key) in SECTIONS.iter().flat_map(|keys| keys.keys.iter().map(move |key| (keys, key))) {
         let full = format!("{}.{}", keys.section, key.name);
-        let seen = covered.contains(&full) || fixed.contains(&&*full) || key.reload == Reload::Live;
+        let seen = covered.contains(&full) || key.reload == Reload::Live;
         assert!(seen, "{full} lacks a row here");
     }
     let more = read(&format!("{UPSTREAM}[upstream.other]\ndatabase = 'app'\nuser = 'app'\n"));

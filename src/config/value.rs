@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::de::DeValue;
 
 use super::problem::{Refusal, refuse};
-use crate::tenant::SealKey;
+use crate::tenant::{CertificateName, Pattern, SealKey, SubjectKind};
 use crate::upstream::settings::ServerAddress;
 
 /// The longest path of a unix socket, `sun_path` less its NUL.
@@ -137,6 +137,28 @@ pub(super) fn identifier(text: &str) -> Result<String, Refusal> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// The TLS server name that stands for a tenant. Names of hosts ignore case, so the lower-case one stands for all.
+pub(super) fn server_name(text: &str) -> Result<Pattern, Refusal> {
+    let pattern = Pattern::parse(&text.to_ascii_lowercase()).filter(Pattern::has_gap);
+    pattern.ok_or_else(|| refuse("must hold {tenant} once", "for example \"{tenant}.db.example.com\""))
+}
+
+/// `cn:name`, `dns:name` or `uri:name`; `{user}` stands for the user, `{tenant}` is read out of the certificate.
+pub(super) fn certificate_name(text: &str, user: &str) -> Result<CertificateName, Refusal> {
+    let hint = "for example \"cn:{user}\", \"dns:api.example.com\" or \"uri:spiffe://example.com/{tenant}/api\"";
+    let kind_and_name = text.split_once(':').and_then(|(kind, name)| match kind {
+        "cn" => Some((SubjectKind::Cn, name.to_owned())),
+        "dns" => Some((SubjectKind::Dns, name.to_ascii_lowercase())),
+        "uri" => Some((SubjectKind::Uri, name.to_owned())),
+        _ => None,
+    });
+    let (kind, name) =
+        kind_and_name.ok_or_else(|| refuse("must begin with cn:, dns: or uri:", hint))?;
+    let pattern = Pattern::parse(&name.replace("{user}", user));
+    let pattern = pattern.ok_or_else(|| refuse("must be a name, with {tenant} at most once", hint))?;
+    Ok(CertificateName { kind, pattern })
 }
 
 /// What clients are called on servers.

@@ -16,6 +16,8 @@ pub struct ListenSettings {
     pub certificate: Option<PathBuf>,
     /// PEM private key of `certificate`.
     pub private_key: Option<PathBuf>,
+    /// Whose certificates clients may log in with; none: they are not asked for one.
+    pub clients: Option<ClientAuthority>,
     /// Clients in all; one more is refused with 53300.
     pub max_clients: usize,
     /// Time from accept to the end of the login.
@@ -26,6 +28,15 @@ pub struct ListenSettings {
     pub max_startup_bytes: usize,
     /// Largest client message that is collected (everything but `CopyData`), in bytes.
     pub max_message_bytes: usize,
+}
+
+/// Whose certificates are taken from clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuthority {
+    /// PEM roots.
+    pub ca: PathBuf,
+    /// PEM revocation lists of these roots.
+    pub revoked: Option<PathBuf>,
 }
 
 /// `listen.tls`

@@ -40,6 +40,18 @@ impl Stream {
         matches!(self, Self::TlsServer(_) | Self::TlsClient(_))
     }
 
+    /// The server name that a TLS client asked for (RFC 6066), in lower case.
+    pub fn server_name(&self) -> Option<&str> {
+        let Self::TlsServer(stream) = self else { return None };
+        stream.get_ref().1.server_name()
+    }
+
+    /// The certificate that a TLS client has shown and proven, verified against the configured authorities; DER.
+    pub fn client_certificate(&self) -> Option<&[u8]> {
+        let Self::TlsServer(stream) = self else { return None };
+        stream.get_ref().1.peer_certificates()?.first().map(|certificate| &**certificate)
+    }
+
     /// Where the other side is; none: a unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         let tcp = match self {

@@ -9,12 +9,16 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime,
+};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
 };
 
-use crate::net::settings::ServerTls;
+use crate::net::settings::{ClientAuthority, ServerTls};
 
 /// The ALPN name of the protocol, needed for direct TLS (IANA registry; PostgreSQL 17).
 pub const ALPN: &[u8] = b"postgresql";
@@ -65,17 +69,47 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(chain)
 }
 
-/// Loads the certificate that clients are shown.
-pub fn load_identity(certificate: &Path, private_key: &Path) -> Result<ServerIdentity, TlsError> {
+/// Loads the certificate that clients are shown. With `clients`, they may show one themselves, which must then be
+/// of these authorities.
+pub fn load_identity(
+    certificate: &Path,
+    private_key: &Path,
+    clients: Option<&ClientAuthority>,
+) -> Result<ServerIdentity, TlsError> {
     let chain = read_chain(certificate)?;
     let chain_pem = std::fs::read(certificate).map_err(|error| file_error(certificate, error))?;
     let key = PrivateKeyDer::from_pem_file(private_key).map_err(|error| file_error(private_key, error))?;
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = match clients {
+        Some(authority) => builder.with_client_cert_verifier(client_verifier(authority)?),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(ServerIdentity { config: Arc::new(config), chain_pem: chain_pem.into() })
+}
+
+/// A stranger's certificate, an expired and a revoked one end the handshake; no certificate at all does not: which
+/// users need one is decided at login.
+fn client_verifier(authority: &ClientAuthority) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(read_roots(&authority.ca)?), provider())
+            .allow_unauthenticated();
+    if let Some(path) = &authority.revoked {
+        let lists = CertificateRevocationListDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| file_error(path, error))?;
+        builder = builder.with_crls(lists).allow_unknown_revocation_status();
+    }
+    builder.build().map_err(|error| TlsError::Roots(error.to_string()))
+}
+
+fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_chain(path)? {
+        roots.add(certificate).map_err(|error| file_error(path, error))?;
+    }
+    Ok(roots)
 }
 
 /// How to speak TLS to a server; none if `tls` is off.
@@ -92,18 +126,21 @@ pub fn client_config(tls: ServerTls, ca: Option<&Path>) -> Result<Option<Arc<Cli
     Ok(Some(Arc::new(config)))
 }
 
+/// How to speak to an HTTPS server, which has to be who it says.
+pub fn https_config(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    Ok(builder.with_webpki_verifier(webpki(ca)?).with_no_client_auth())
+}
+
 fn webpki(ca: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            for certificate in read_chain(path)? {
-                roots.add(certificate).map_err(|error| file_error(path, error))?;
-            }
-        }
+    let roots = match ca {
+        Some(path) => read_roots(path)?,
         None => {
+            let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
         }
-    }
+    };
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
         .map_err(|error| TlsError::Roots(error.to_string()))

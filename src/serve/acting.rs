@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::Reach;
 use crate::clients::NoSeat;
 use crate::directory::{Grant, GuardLevel, Isolation, User};
 use crate::fault::{Fault as _, Report, sqlstate};
@@ -91,19 +92,20 @@ pub(super) fn rules(live: &Live, user: &User) -> Arc<Rules> {
 }
 
 /// Who decides about the tenants that a user names by SET; nobody for maintenance users, who have none.
-pub(super) fn chooser(shared: &Arc<Shared>, user: &User) -> Option<Arc<dyn Chooser>> {
+pub(super) fn chooser(shared: &Arc<Shared>, user: &User, reach: Reach) -> Option<Arc<dyn Chooser>> {
     match user.grant {
         Grant::Maintenance(_) | Grant::Operator => None,
         Grant::Tenant(_) | Grant::Tenants(_) | Grant::AnyTenant => {
-            Some(Arc::new(Granted { shared: Arc::clone(shared), user: user.name.clone() }))
+            Some(Arc::new(Granted { shared: Arc::clone(shared), user: user.name.clone(), reach }))
         }
     }
 }
 
-/// One user's grant, looked up anew each time.
+/// One user's grant, looked up anew each time, as far as its login has left of it.
 struct Granted {
     shared: Arc<Shared>,
     user: UserName,
+    reach: Reach,
 }
 
 impl std::fmt::Debug for Granted {
@@ -116,20 +118,21 @@ impl Chooser for Granted {
     fn choose(&self, tenant: &str) -> Result<Arc<Acting>, Report> {
         let live = self.shared.live.load();
         let grant = live.directory.users.get(&self.user).map(|user| &user.grant);
+        let Some(grant) = grant.filter(|grant| grant.is_gateway()) else {
+            return Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "statement refused by the proxy")
+                .detail("rule \"context-change\": the tenant of this user is fixed".to_owned())
+                .hint("The proxy sets the tenant by the login; leave the setting alone."));
+        };
         let known = TenantId::parse(tenant).ok().and_then(|id| live.directory.tenants.get(&id));
-        match (grant, known) {
-            (Some(Grant::AnyTenant), Some(known)) => for_tenant(&self.shared, known),
-            (Some(Grant::Tenants(granted)), Some(known)) if granted.contains(&known.id) => {
+        match known {
+            Some(known) if grant.covers(&known.id) && self.reach.allows(tenant) => {
                 for_tenant(&self.shared, known)
             }
-            (Some(Grant::Tenants(_) | Grant::AnyTenant), _) => {
+            _ => {
                 let message = format!("user \"{}\" may not act for this tenant", self.user);
                 Err(Report::new(sqlstate::INVALID_AUTHORIZATION, message)
                     .hint("Name a tenant that is granted to this user."))
             }
-            _ => Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "statement refused by the proxy")
-                .detail("rule \"context-change\": the tenant of this user is fixed".to_owned())
-                .hint("The proxy sets the tenant by the login; leave the setting alone.")),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::observability::metrics::ReplicationGauge;
 use crate::serve::{Shared, shutdown};
 use crate::session::{End, tunnel};
 use crate::startup::{Claim, Replication};
+use crate::tenant::reach;
 use crate::upstream::{ReplicationServer, Role};
 use crate::wire::encode;
 
@@ -43,9 +44,12 @@ pub(super) async fn admit(
 ) -> Result<Admitted, Report> {
     let user = identity.user();
     let Grant::Maintenance(maintenance) = &user.grant else { return Err(not_allowed()) };
+    if reach(identity, claim, &shared.live.load().directory).is_narrow() {
+        return Err(not_allowed());
+    }
     let place = take_place(shared, &user.name, maintenance)?;
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
-    let membership = shared.clients.register(user.name.clone(), None, key_bytes, address);
+    let membership = shared.clients.register(user.name.clone(), None, key_bytes, (address, identity.expires()));
     let role = Role { user: maintenance.server_user.clone(), password: maintenance.server_password.clone() };
     let kind = match kind {
         Replication::Physical => "true",

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use crate::clients::Order;
 use crate::fault::{Report, sqlstate};
 use crate::relay::RelayFault;
-use crate::session::{End, Session, session_lost, shutdown};
+use crate::session::{End, Session, farewell, session_lost};
 use crate::sql::{StatementKind, survey};
 use crate::upstream::TenantServer;
 use crate::wire::backend::Status;
@@ -34,8 +34,8 @@ impl Session {
         loop {
             self.look_at_kept(kept);
             // Also for a client that sends ahead and is never found idle.
-            if self.order().is_some() {
-                return Err(End::Told(shutdown()));
+            if let Some(order) = self.order() {
+                return Err(End::Told(farewell(order)));
             }
             match self.look() {
                 Next::Server => return Ok(()),
@@ -90,8 +90,8 @@ impl Session {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let client = self.membership.client();
         client.listen(cx);
-        if client.order().is_some() {
-            return Poll::Ready(Err(End::Told(shutdown())));
+        if let Some(order) = client.order() {
+            return Poll::Ready(Err(End::Told(farewell(order))));
         }
         let channel = &mut self.client;
         channel.output.poll_flush(&mut channel.stream, cx).map_err(End::Lost)
@@ -106,8 +106,8 @@ impl Session {
         let client = self.membership.client();
         client.listen(cx);
         client.clear_cancel();
-        if client.order().is_some() {
-            return Poll::Ready(Err(End::Told(shutdown())));
+        if let Some(order) = client.order() {
+            return Poll::Ready(Err(End::Told(farewell(order))));
         }
         if let Some(server) = kept
             && let Poll::Ready(end) = self.poll_kept(cx, server)

@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::breaker::{Breaker, in_doubt};
-use crate::clients::{Activity, Membership, TenantStatus};
+use crate::clients::{Activity, Membership, Order, TenantStatus};
 use crate::fault::{Fault, Report, sqlstate};
 use crate::guard::footprint::State;
 use crate::net::Channel;
@@ -206,7 +206,7 @@ impl Session {
                 client.clear_cancel();
                 return Poll::Ready(Acquired::Cancelled);
             }
-            if client.order() == Some(crate::clients::Order::LeaveNow) {
+            if client.order() == Some(Order::LeaveNow) {
                 return Poll::Ready(Acquired::End(End::Told(shutdown())));
             }
             match poll_departure(channel, cx) {
@@ -264,6 +264,18 @@ pub fn closed(status: TenantStatus) -> Report {
 /// What clients are told when the proxy goes away or their user does.
 pub fn shutdown() -> Report {
     Report::new(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+}
+
+/// What a client is told that an order sends away.
+pub fn farewell(order: Order) -> Report {
+    match order {
+        Order::Leave | Order::LeaveNow => shutdown(),
+        Order::Expire => Report::new(
+            sqlstate::ADMIN_SHUTDOWN,
+            "terminating connection because its access token has expired",
+        )
+        .hint("Log in again with a new one."),
+    }
 }
 
 /// One timer for all the limits of a session. A deadline is a plain value; the timer behind it is only

@@ -20,6 +20,8 @@ pub struct Claim {
     pub parameters: StartupParameters,
     /// What kind of replication connection it asks for, if it does.
     pub replication: Option<Replication>,
+    /// The TLS server name that it asked for, in lower case.
+    pub server_name: Option<String>,
 }
 
 /// A replication connection ("Streaming Replication Protocol").
@@ -75,6 +77,7 @@ impl Claim {
             minor: if startup.minor >= 2 { 2 } else { 0 },
             parameters: Vec::new(),
             replication: None,
+            server_name: None,
         };
         let mut options = Vec::new();
         for (name, value) in startup.parameters {

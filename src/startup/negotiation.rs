@@ -123,7 +123,10 @@ impl Negotiator {
             encode::negotiate_protocol_version(channel.output.space(), version, &packet.unknown_options);
         }
         match Claim::new(packet) {
-            Ok(claim) => Ok(Opening::Session(Box::new(channel), claim)),
+            Ok(mut claim) => {
+                claim.server_name = channel.stream.server_name().map(str::to_owned);
+                Ok(Opening::Session(Box::new(channel), claim))
+            }
             Err(report) => Err(StartupFault::refused(channel, report)),
         }
     }

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::auth::{AuthFault, Identity};
-use crate::directory::{Directory, Grant, Maintenance, Tenant};
+use crate::auth::{AuthFault, Identity, Reach};
+use crate::directory::{Directory, Fit, Grant, Maintenance, Tenant};
 use crate::fault::{Fault, Kind, Report, sqlstate};
 use crate::names::TenantId;
 use crate::startup::Claim;
@@ -47,6 +47,12 @@ pub enum ResolveFault {
         /// The tenant as named by the client.
         tenant: String,
     },
+    /// The login is for tenants that the user has nothing to do with, or for different ones at a time.
+    #[error("user \"{user}\" may not act for the tenant that this login is for")]
+    NoneLeft {
+        /// The user as claimed.
+        user: String,
+    },
     /// The console is not there.
     #[error("the console is not available in this version")]
     Console,
@@ -60,22 +66,26 @@ impl Fault for ResolveFault {
     fn report(&self) -> Report {
         match self {
             Self::Unknown { user } => AuthFault::refused(user).report(),
-            Self::NotGranted { .. } => Report::new(sqlstate::INVALID_AUTHORIZATION, self.to_string())
+            Self::NotGranted { .. } | Self::NoneLeft { .. } => Report::new(sqlstate::INVALID_AUTHORIZATION, self.to_string())
                 .hint("Name a tenant that is granted to this user."),
             Self::Console => Report::new(sqlstate::FEATURE_NOT_SUPPORTED, self.to_string()),
         }
     }
 }
 
-/// Finds out for whom a client acts; the tenant setting is taken out of the claim's parameters.
+/// For whom a client acts, and the tenants it may choose from later; the tenant setting is taken out of the claim's
+/// parameters.
 pub fn resolve(
     identity: &Identity,
     claim: &mut Claim,
     directory: &Directory,
-) -> Result<Standing, ResolveFault> {
-    // First that applies: the startup packet (named on its own before options), then the user name.
+) -> Result<(Standing, Reach), ResolveFault> {
+    let reach = reach(identity, claim, directory);
+    // First that applies: the startup packet (named on its own before options), then the user name, then what the
+    // proofs and the server name leave.
     let asked = claim.take(&directory.tenancy.setting.to_ascii_lowercase()).filter(|asked| !asked.is_empty());
     let asked = asked.or_else(|| identity.suffix().map(str::to_owned));
+    let asked = asked.or_else(|| reach.only().map(str::to_owned));
     let user = identity.user();
     let tenant_of = |name: &str| {
         TenantId::parse(name)
@@ -85,26 +95,46 @@ pub fn resolve(
     };
     let not_granted =
         |tenant: &str| ResolveFault::NotGranted { user: user.name.to_string(), tenant: tenant.to_owned() };
-    match &user.grant {
+    let none_left = || ResolveFault::NoneLeft { user: user.name.to_string() };
+    if reach.is_empty() {
+        return Err(none_left());
+    }
+    let standing = match &user.grant {
         Grant::Tenant(own) => match asked {
             Some(asked) if asked != own.as_str() => {
                 tenant_of(&asked)?;
-                Err(not_granted(&asked))
+                return Err(not_granted(&asked));
             }
-            _ => Ok(Standing::Tenant(Arc::clone(tenant_of(own.as_str())?))),
+            _ if !reach.allows(own.as_str()) => return Err(not_granted(own.as_str())),
+            _ => Standing::Tenant(Arc::clone(tenant_of(own.as_str())?)),
         },
-        Grant::Tenants(_) | Grant::AnyTenant => {
-            let Some(asked) = asked else { return Ok(Standing::Undecided) };
-            let tenant = tenant_of(&asked)?;
-            match &user.grant {
-                Grant::Tenants(granted) if !granted.contains(&tenant.id) => Err(not_granted(&asked)),
-                _ => Ok(Standing::Tenant(Arc::clone(tenant))),
+        Grant::Tenants(_) | Grant::AnyTenant => match asked {
+            None => Standing::Undecided,
+            Some(asked) => {
+                let tenant = tenant_of(&asked)?;
+                if !user.grant.covers(&tenant.id) || !reach.allows(&asked) {
+                    return Err(not_granted(&asked));
+                }
+                Standing::Tenant(Arc::clone(tenant))
             }
-        }
+        },
         Grant::Maintenance(maintenance) => match asked {
-            Some(asked) => Err(not_granted(&asked)),
-            None => Ok(Standing::Maintenance(maintenance.clone())),
+            Some(asked) => return Err(not_granted(&asked)),
+            None if reach.is_narrow() => return Err(none_left()),
+            None => Standing::Maintenance(maintenance.clone()),
         },
-        Grant::Operator => Err(ResolveFault::Console),
+        Grant::Operator => return Err(ResolveFault::Console),
+    };
+    Ok((standing, reach))
+}
+
+/// What the proofs and the TLS server name leave. A name that fits the pattern names a tenant, be there one or not.
+pub fn reach(identity: &Identity, claim: &Claim, directory: &Directory) -> Reach {
+    let mut reach = identity.reach().clone();
+    if let (Some(pattern), Some(name)) = (&directory.tenancy.server_name, &claim.server_name)
+        && let Fit::Tenant(tenant) = pattern.fit(name)
+    {
+        reach.narrow(vec![tenant.to_owned()]);
     }
+    reach
 }

@@ -17,6 +17,7 @@ mod copy;
 mod departures;
 mod doctor;
 mod guard_fuzz;
+mod identity;
 mod isolation;
 mod operations;
 mod placement;

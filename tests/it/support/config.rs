@@ -96,6 +96,12 @@ impl Config {
         user.as_table_mut().unwrap().insert(key.to_owned(), value.into());
     }
 
+    /// Takes a key of a user away.
+    pub(crate) fn unset_user(&mut self, name: &str, key: &str) {
+        let user = self.list("user").iter_mut().find(|user| user["name"].as_str() == Some(name)).unwrap();
+        user.as_table_mut().unwrap().remove(key);
+    }
+
     /// Takes a user away.
     pub(crate) fn remove_user(&mut self, name: &str) {
         self.list("user").retain(|user| user["name"].as_str() != Some(name));

@@ -1,11 +1,14 @@
 //! The directory: all tenants, all users, and what each user may do. Plain data, immutable.
 
+mod pattern;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::names::{TenantId, UpstreamName, UserName};
 use crate::secret::Secret;
+pub use pattern::{Fit, Pattern};
 
 /// Everything that a reload replaces at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub struct Tenancy {
     pub setting: String,
     /// What clients are called in `pg_stat_activity`: `{tenant}` and `{application_name}` are filled in.
     pub application_name: String,
+    /// The tenant that a TLS server name stands for, in lower case: `{tenant}.db.example.com`.
+    pub server_name: Option<Pattern>,
     /// Refuse a gateway user's statements (28000) as long as no tenant is chosen.
     pub require_tenant: bool,
     /// What carries the tenant to the policies.
@@ -142,8 +147,12 @@ pub struct Limits {
 pub struct User {
     /// The login name.
     pub name: UserName,
-    /// What proves it.
-    pub verifier: Verifier,
+    /// The password that proves it, if one is asked for.
+    pub verifier: Option<Verifier>,
+    /// The client certificate that proves it, if one is asked for; with a password, both are.
+    pub certificate: Option<CertificateName>,
+    /// How a token proves it, in place of a password.
+    pub token: Option<TokenUse>,
     /// What it may do.
     pub grant: Grant,
     /// Rules of the guard that do not hold for it.
@@ -152,6 +161,35 @@ pub struct User {
     pub pool_mode: PoolMode,
     /// What becomes of statements that would pin it to a server.
     pub pinning: Pinning,
+}
+
+/// `user.certificate`: a name that the client's certificate must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateName {
+    /// Where in the certificate.
+    pub kind: SubjectKind,
+    /// What stands there.
+    pub pattern: Pattern,
+}
+
+/// The names of a certificate's subject that are looked at (RFC 5280, 4.1.2.6 and 4.2.1.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectKind {
+    /// The common name.
+    Cn,
+    /// A DNS name among the alternative names; case is ignored.
+    Dns,
+    /// A URI among the alternative names, for example a SPIFFE id.
+    Uri,
+}
+
+/// `user.token`: how a client hands in its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenUse {
+    /// As a cleartext password.
+    Password,
+    /// By SASL OAUTHBEARER (RFC 7628).
+    OauthBearer,
 }
 
 /// `user.pool_mode`
@@ -219,5 +257,15 @@ impl Grant {
     /// Whether the user names its tenant itself.
     pub const fn is_gateway(&self) -> bool {
         matches!(self, Self::Tenants(_) | Self::AnyTenant)
+    }
+
+    /// Whether a user with it may act for a tenant.
+    pub fn covers(&self, tenant: &TenantId) -> bool {
+        match self {
+            Self::Tenant(own) => own == tenant,
+            Self::Tenants(granted) => granted.contains(tenant),
+            Self::AnyTenant => true,
+            Self::Maintenance(_) | Self::Operator => false,
+        }
     }
 }

@@ -1,0 +1,235 @@
+//! Who somebody is, and for which tenant: by TLS server name, by client certificate, alone and together. Each way is
+//! tried right, wrong, expired, for another tenant, for an unknown one, and with a stranger's key.
+
+use rcgen::{CertificateParams, SanType};
+
+use crate::support::certificate::{Certificate, ClientCertificate, REVOKED};
+use crate::support::config::Config;
+use crate::support::{Cluster, Fault, Link, Proxy, message};
+
+/// The server names that stand for tenants.
+const SERVER_NAMES: &str = "{tenant}.db.example.com";
+
+/// Files of one proxy, and who signed what is in them.
+struct Pki {
+    server: Certificate,
+    files: tempfile::TempDir,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let server = Certificate::for_names(&["localhost", "db.example.com", "*.db.example.com"]);
+        Self { server, files: tempfile::tempdir().unwrap() }
+    }
+
+    /// A proxy with TLS that takes certificates of this authority.
+    async fn proxy(&self, cluster: &Cluster, change: impl Fn(&mut Config)) -> Proxy {
+        let (chain, key) = self.server.write(self.files.path());
+        let authority = self.server.write_authority(self.files.path());
+        let revoked = self.server.write_revocations(self.files.path());
+        Proxy::start(cluster, |config| {
+            config.set("listen.tls", "prefer");
+            config.set("listen.certificate", chain.display().to_string());
+            config.set("listen.private_key", key.display().to_string());
+            config.set("listen.client_ca", authority.display().to_string());
+            config.set("listen.client_crl", revoked.display().to_string());
+            config.set("tenancy.server_name", SERVER_NAMES);
+            change(config);
+        })
+        .await
+    }
+
+    async fn tls(&self, proxy: &Proxy, name: &str, own: Option<&ClientCertificate>) -> Link {
+        let mut link = proxy.raw().await;
+        assert_eq!(link.request(message::SSL_REQUEST).await, 'S');
+        link.tls(self.server.client_showing(&[], own), name).await.unwrap()
+    }
+
+    /// Logs in over TLS; `user` may carry a password behind a slash.
+    async fn login(
+        &self,
+        proxy: &Proxy,
+        (name, own): (&str, Option<&ClientCertificate>),
+        user: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<Link, Fault> {
+        let mut link = self.tls(proxy, name, own).await;
+        let default = format!("{}-secret", user.split(['.', '/']).next().unwrap());
+        let (user, password) = user.split_once('/').unwrap_or((user, &default));
+        link.startup(&[&[("user", user), ("database", "app")], parameters].concat()).await;
+        link.authenticate(password).await?;
+        Ok(link)
+    }
+}
+
+async fn tenant(link: &mut Link) -> String {
+    link.query("SELECT current_setting('app.tenant_id')").await.value()
+}
+
+fn code(outcome: Result<Link, Fault>) -> String {
+    match outcome {
+        Ok(_) => "let in".to_owned(),
+        Err(fault) => fault.code,
+    }
+}
+
+#[tokio::test]
+async fn a_tls_server_name_chooses_the_tenant_and_only_ever_narrows() {
+    let cluster = Cluster::start().await;
+    let pki = Pki::new();
+    let proxy = pki.proxy(&cluster, |_| ()).await;
+    let login = |name, user, parameters| pki.login(&proxy, (name, None), user, parameters);
+    let acme = "acme.db.example.com";
+    for (name, user) in [(acme, "any"), (acme, "api"), (acme, "acme_app"), ("ACME.db.example.com", "any")] {
+        assert_eq!(tenant(&mut login(name, user, &[]).await.unwrap()).await, "acme", "{name} {user}");
+    }
+    let same = login(acme, "any", &[("app.tenant_id", "acme")]).await;
+    assert_eq!(tenant(&mut same.unwrap()).await, "acme");
+    // Another tenant than the user's own, than the one it names, and than those it is granted.
+    assert_eq!(code(login(acme, "globex_app", &[]).await), "28000");
+    assert_eq!(code(login(acme, "any", &[("app.tenant_id", "globex")]).await), "28000");
+    assert_eq!(code(login(acme, "any.globex", &[]).await), "28000");
+    assert_eq!(code(login("initech.db.example.com", "api", &[]).await), "28000");
+    assert_eq!(code(login(acme, "migrate", &[]).await), "28000", "no tenant stands for all of them");
+    // A tenant that does not exist is told as a wrong password.
+    let unknown = login("nobody.db.example.com", "any", &[]).await.err().unwrap();
+    let wrong = login(acme, "any/wrong", &[]).await.err().unwrap();
+    assert_eq!((&unknown.code, &unknown.message), (&wrong.code, &wrong.message));
+    assert_eq!(unknown.code, "28P01");
+    // A name that fits no pattern says nothing.
+    for name in ["db.example.com", "localhost"] {
+        let mut link = login(name, "any.globex", &[]).await.unwrap();
+        assert_eq!(tenant(&mut link).await, "globex", "{name}");
+    }
+    // What is narrowed at login stays so.
+    let mut link = login(acme, "any", &[]).await.unwrap();
+    let refused = link.query("SET app.tenant_id = 'globex'").await;
+    assert_eq!(refused.code().as_deref(), Some("28000"), "{refused}");
+    assert_eq!(tenant(&mut link).await, "acme");
+    let mut free = login("localhost", "any.acme", &[]).await.unwrap();
+    assert_eq!(free.query("SET app.tenant_id = 'globex'").await, "C(SET) Z(I)");
+}
+
+fn with_certificates(config: &mut Config) {
+    config.add_user("robot", "tenant", "acme");
+    config.set_user("robot", "certificate", "cn:{user}");
+    config.unset_user("robot", "password");
+    config.add_user("both", "tenant", "acme");
+    config.set_user("both", "certificate", "dns:both.example.com");
+    config.add_user("fleet", "tenants", vec!["acme", "globex"]);
+    config.set_user("fleet", "certificate", "uri:spiffe://example.com/{tenant}/api");
+    config.unset_user("fleet", "password");
+}
+
+fn uri(name: &'static str) -> impl FnOnce(&mut CertificateParams) {
+    move |params| params.subject_alt_names.push(SanType::URI(name.try_into().unwrap()))
+}
+
+#[tokio::test]
+async fn a_certificate_proves_a_user_alone_or_with_its_password() {
+    let cluster = Cluster::start().await;
+    let pki = Pki::new();
+    let proxy = pki.proxy(&cluster, with_certificates).await;
+    let robot = pki.server.issue("robot", |_| ());
+    let mut link = pki.login(&proxy, ("localhost", Some(&robot)), "robot", &[]).await.unwrap();
+    assert!(link.greeting.iter().all(|frame| frame.tag != b'R' || frame.body[..] == [0, 0, 0, 0]), "asked");
+    assert_eq!(tenant(&mut link).await, "acme");
+    let other = pki.server.issue("robot2", |_| ());
+    let unknown = pki.login(&proxy, ("localhost", None), "nobody", &[]).await.err().unwrap();
+    for own in [None, Some(&other)] {
+        let refused = pki.login(&proxy, ("localhost", own), "robot", &[]).await.err().unwrap();
+        assert_eq!((&refused.code, refused.message.replace("robot", "nobody")), (&unknown.code, unknown.message.clone()));
+    }
+    assert_eq!(code(proxy.login("robot", &[]).await), "28P01", "nothing is shown without TLS");
+    assert_eq!(code(pki.login(&proxy, ("localhost", Some(&robot)), "fleet", &[]).await), "28P01");
+    assert_eq!(code(pki.login(&proxy, ("localhost", Some(&robot)), "acme_app", &[]).await), "let in");
+    // A certificate and a password.
+    let both = pki.server.issue("any", |params| {
+        params.subject_alt_names.push(SanType::DnsName("Both.example.com".try_into().unwrap()));
+    });
+    assert_eq!(code(pki.login(&proxy, ("localhost", Some(&both)), "both", &[]).await), "let in");
+    assert_eq!(code(pki.login(&proxy, ("localhost", Some(&both)), "both/wrong", &[]).await), "28P01");
+    assert_eq!(code(pki.login(&proxy, ("localhost", None), "both", &[]).await), "28P01");
+}
+
+#[tokio::test]
+async fn a_certificate_names_the_tenant_of_a_gateway_user() {
+    let cluster = Cluster::start().await;
+    let pki = Pki::new();
+    let proxy = pki.proxy(&cluster, with_certificates).await;
+    let of = |name| pki.server.issue("fleet", uri(name));
+    let acme = of("spiffe://example.com/acme/api");
+    let mut link = pki.login(&proxy, ("localhost", Some(&acme)), "fleet", &[]).await.unwrap();
+    assert_eq!(tenant(&mut link).await, "acme");
+    let refused = link.query("SET app.tenant_id = 'globex'").await;
+    assert_eq!(refused.code().as_deref(), Some("28000"), "{refused}");
+    for (name, server, expected) in [
+        ("spiffe://example.com/globex/api", "localhost", "let in"),
+        ("spiffe://example.com/initech/api", "localhost", "28000"),
+        ("spiffe://example.com/nobody/api", "localhost", "28P01"),
+        ("spiffe://example.org/acme/api", "localhost", "28P01"),
+        ("spiffe://example.com/acme/api", "acme.db.example.com", "let in"),
+        ("spiffe://example.com/acme/api", "globex.db.example.com", "28000"),
+    ] {
+        let own = of(name);
+        assert_eq!(code(pki.login(&proxy, (server, Some(&own)), "fleet", &[]).await), expected, "{name} {server}");
+    }
+    let two = pki.server.issue("fleet", |params| {
+        uri("spiffe://example.com/acme/api")(params);
+        uri("spiffe://example.com/globex/api")(params);
+    });
+    let mut link = pki.login(&proxy, ("localhost", Some(&two)), "fleet.globex", &[]).await.unwrap();
+    assert_eq!(tenant(&mut link).await, "globex");
+    assert_eq!(link.query("SET app.tenant_id = 'acme'").await, "C(SET) Z(I)");
+}
+
+#[tokio::test]
+async fn a_strangers_certificate_an_expired_and_a_revoked_one_end_the_handshake() {
+    let cluster = Cluster::start().await;
+    let pki = Pki::new();
+    let proxy = pki.proxy(&cluster, with_certificates).await;
+    let expired = pki.server.issue("robot", |params| {
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    });
+    let revoked = pki.server.issue("robot", |params| params.serial_number = Some(REVOKED.into()));
+    let stranger = Certificate::for_name("localhost").issue("robot", |_| ());
+    for (what, own) in [("expired", expired), ("revoked", revoked), ("stranger", stranger)] {
+        // In TLS 1.3 the client has finished before it hears of it.
+        let mut link = pki.tls(&proxy, "localhost", Some(&own)).await;
+        let startup = message::startup_parameters(&[("user", "robot"), ("database", "app")]);
+        let sent = link.try_send(message::packet(message::VERSION_3_0, &startup)).await;
+        let told = link.closes().await;
+        assert!(told.0.is_empty(), "{what}: {told} {sent:?}");
+    }
+    let fine = pki.server.issue("robot", |_| ());
+    assert_eq!(code(pki.login(&proxy, ("localhost", Some(&fine)), "robot", &[]).await), "let in");
+}
+
+#[tokio::test]
+async fn psql_logs_in_with_its_certificate() {
+    let cluster = Cluster::start().await;
+    let pki = Pki::new();
+    let proxy = pki.proxy(&cluster, with_certificates).await;
+    let (certificate, key) = pki.server.issue("robot", |_| ()).write(pki.files.path());
+    let psql = |user: &str, with: bool| {
+        let mut destination = format!(
+            "host=localhost port={} user={user} dbname=app sslmode=verify-full sslrootcert={}",
+            proxy.port(),
+            pki.files.path().join("authority.crt").display()
+        );
+        if with {
+            destination += &format!(" sslcert={} sslkey={}", certificate.display(), key.display());
+        }
+        let sql = "SELECT current_setting('app.tenant_id')";
+        let mut command = std::process::Command::new("psql");
+        command.args(["-X", "-A", "-t", "-w", "-d", &destination, "-c", sql]);
+        async move {
+            let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned()
+        }
+    };
+    assert_eq!(psql("robot", true).await, "acme");
+    let refused = psql("robot", false).await;
+    assert!(refused.contains("no password supplied"), "{refused}");
+}
