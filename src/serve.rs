@@ -290,16 +290,11 @@ async fn admit(
     (identity, address): (&Identity, Option<SocketAddr>),
     claim: &mut Claim,
 ) -> Result<Admission, Report> {
-    let (standing, reach) =
-        resolve(identity, claim, &live.directory).map_err(|fault| fault.report())?;
+    let (standing, reach) = resolve(identity, claim, &live.directory).map_err(|fault| fault.report())?;
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
     let user = identity.user().name.clone();
-    let membership = shared.clients.register(
-        user,
-        standing.tenant().cloned(),
-        key_bytes,
-        (address, identity.expires()),
-    );
+    let membership =
+        shared.clients.register(user, standing.tenant().cloned(), key_bytes, (address, identity.expires()));
     // Registered, it hears of every later reload; one in between is caught here.
     if !Arc::ptr_eq(live, &shared.live.load())
         && !still_stands(&shared.live.load().directory, identity, &standing)

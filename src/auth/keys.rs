@@ -163,7 +163,8 @@ async fn fetch(client: &HttpsClient, address: &str) -> Result<Bytes, KeysFault> 
     };
     let uri: Uri = address.parse().map_err(|error: http::uri::InvalidUri| wrong(&error))?;
     let request = Request::get(uri).header("accept", "application/json").body(Empty::new());
-    let response = client.request(request.map_err(|error| wrong(&error))?).await.map_err(|error| wrong(&error))?;
+    let response =
+        client.request(request.map_err(|error| wrong(&error))?).await.map_err(|error| wrong(&error))?;
     if response.status() != StatusCode::OK {
         return Err(KeysFault::Http(format!("the answer is {}", response.status())));
     }
@@ -188,10 +189,17 @@ fn parse(bytes: &[u8]) -> Result<Vec<Key>, KeysFault> {
     if usable.is_empty() { Err(KeysFault::Empty) } else { Ok(usable) }
 }
 
+/// A shared secret is no public key: who can verify with it can sign.
 fn is_for_signatures(jwk: &Jwk) -> bool {
+    let is_public = matches!(
+        jwk.algorithm,
+        AlgorithmParameters::RSA(_)
+            | AlgorithmParameters::EllipticCurve(_)
+            | AlgorithmParameters::OctetKeyPair(_)
+    );
     let use_fits = jwk.common.public_key_use.as_ref().is_none_or(|one| *one == PublicKeyUse::Signature);
     let operations = jwk.common.key_operations.as_ref();
-    use_fits && operations.is_none_or(|all| all.contains(&KeyOperations::Verify))
+    is_public && use_fits && operations.is_none_or(|all| all.contains(&KeyOperations::Verify))
 }
 
 impl Key {
@@ -207,9 +215,15 @@ impl Key {
                 | Algorithm::PS384
                 | Algorithm::PS512,
             ) => true,
-            (AlgorithmParameters::EllipticCurve(curve), Algorithm::ES256) => curve.curve == EllipticCurve::P256,
-            (AlgorithmParameters::EllipticCurve(curve), Algorithm::ES384) => curve.curve == EllipticCurve::P384,
-            (AlgorithmParameters::OctetKeyPair(pair), Algorithm::EdDSA) => pair.curve == EllipticCurve::Ed25519,
+            (AlgorithmParameters::EllipticCurve(curve), Algorithm::ES256) => {
+                curve.curve == EllipticCurve::P256
+            }
+            (AlgorithmParameters::EllipticCurve(curve), Algorithm::ES384) => {
+                curve.curve == EllipticCurve::P384
+            }
+            (AlgorithmParameters::OctetKeyPair(pair), Algorithm::EdDSA) => {
+                pair.curve == EllipticCurve::Ed25519
+            }
             _ => false,
         };
         let stated = self.jwk.common.key_algorithm.map(|stated| stated.to_string().parse().ok());

@@ -257,9 +257,8 @@ fn certified(mut candidate: Candidate, channel: &Channel, claim: &Claim) -> Opti
 
 /// The user of that name, or the gateway user in front of a dot with the tenant behind it.
 fn find(directory: &Directory, name: &str) -> Option<Candidate> {
-    let candidate = |user: &Arc<User>, suffix| {
-        Candidate { user: Arc::clone(user), suffix, reach: Reach::default() }
-    };
+    let candidate =
+        |user: &Arc<User>, suffix| Candidate { user: Arc::clone(user), suffix, reach: Reach::default() };
     if let Some(user) = UserName::parse(name).ok().and_then(|name| directory.users.get(&name)) {
         return Some(candidate(user, None));
     }

@@ -53,14 +53,12 @@ impl Scram {
         offer(channel, scram).await?;
         let first = read_message(channel, MAX_SASL_BYTES).await?;
         let data = client_first(&first, scram).ok_or(AuthFault::Protocol)?;
-        let (server_first, waiting) = scram
-            .on_client_first_message_with_secret(data, secret)
-            .map_err(|_| AuthFault::refused(user))?;
+        let (server_first, waiting) =
+            scram.on_client_first_message_with_secret(data, secret).map_err(|_| AuthFault::refused(user))?;
         encode::authentication(channel.output.space(), SASL_CONTINUE, server_first.as_bytes());
         channel.flush().await?;
         let last = read_message(channel, MAX_SASL_BYTES).await?;
-        let server_final =
-            waiting.on_client_final_message(&last).map_err(|_| AuthFault::refused(user))?;
+        let server_final = waiting.on_client_final_message(&last).map_err(|_| AuthFault::refused(user))?;
         if verifier.is_none() {
             return Err(AuthFault::refused(user));
         }

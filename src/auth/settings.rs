@@ -44,6 +44,7 @@ pub enum JwksSource {
 
 /// An algorithm by its name (RFC 7518, RFC 8037). HS256 and its like are none: who can verify with those can sign.
 pub fn algorithm(name: &str) -> Option<Algorithm> {
-    let is_shared_secret = |one: &Algorithm| matches!(one, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512);
+    let is_shared_secret =
+        |one: &Algorithm| matches!(one, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512);
     Algorithm::from_str(name).ok().filter(|one| !is_shared_secret(one))
 }

@@ -82,7 +82,9 @@ impl Tokens {
         for key in self.keys.of(header.kid.as_deref(), header.alg).await {
             match decode::<Map<String, Value>>(token, &key.decoding, &validation) {
                 Ok(data) => return self.proven(&data.claims),
-                Err(error) if *error.kind() == ErrorKind::InvalidSignature => fault = TokenFault::Invalid(error),
+                Err(error) if *error.kind() == ErrorKind::InvalidSignature => {
+                    fault = TokenFault::Invalid(error)
+                }
                 Err(error) => return Err(TokenFault::Invalid(error)),
             }
         }

@@ -15,8 +15,8 @@ use crate::auth::settings::TokenSettings;
 use crate::guard;
 use crate::names::{TenantId, UpstreamName, UserName};
 use crate::tenant::{
-    CertificateName, ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Pinning, Place, PoolMode,
-    Tenancy, Tenant, TokenUse, User, Verifier,
+    CertificateName, ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Pinning,
+    Place, PoolMode, Tenancy, Tenant, TokenUse, User, Verifier,
 };
 
 /// Names that others may refer to, in the file's order.
@@ -307,12 +307,14 @@ fn token_use(section: &Section<'_>, grants: &Grants<'_>) -> Option<TokenUse> {
             None => refuse("needs a section [token]", "add it, with issuer, audience and jwks"),
             Some(tokens) if tokens.user_claim.is_some() => return Some(token),
             // Any token of the issuer would do.
-            Some(tokens) if tokens.tenant_claim.is_none() => {
-                refuse("needs token.user_claim or token.tenant_claim", "name the claim that holds the login name")
-            }
-            Some(_) if section.has("maintenance") || section.has("operator") => {
-                refuse("needs token.user_claim for a user without a tenant", "name the claim that holds the login name")
-            }
+            Some(tokens) if tokens.tenant_claim.is_none() => refuse(
+                "needs token.user_claim or token.tenant_claim",
+                "name the claim that holds the login name",
+            ),
+            Some(_) if section.has("maintenance") || section.has("operator") => refuse(
+                "needs token.user_claim for a user without a tenant",
+                "name the claim that holds the login name",
+            ),
             Some(_) => return Some(token),
         }
     };

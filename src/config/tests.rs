@@ -33,9 +33,7 @@ fn with(section: &str, line: &str) -> String {
         "canary" => {
             ("[[tenant]]\nid = 'one'\n[[tenant]]\nid = 'two'\n[canary]", "tenants = ['one', 'two']\n")
         }
-        "token" => {
-            ("[token]", "issuer = 'https://id'\naudience = 'pgtenant'\njwks = 'https://id/keys'\n")
-        }
+        "token" => ("[token]", "issuer = 'https://id'\naudience = 'pgtenant'\njwks = 'https://id/keys'\n"),
         "user" => ("[[user]]", "name = 'ann'\npassword = 'V'\noperator = true\n"),
         "user.maintenance" => (
             "[[user]]\nname = 'ann'\npassword = 'V'\n[user.maintenance]",
@@ -238,7 +236,12 @@ fn words_names_and_addresses() {
         ("token", "tenant_claim", &["'/a/b'"], &["''"]),
         ("token", "user_claim", &["'sub'"], &["''"]),
         ("token", "end_sessions", &["true"], &["1"]),
-        ("tenancy", "server_name", &["'{tenant}.db'"], &["'db'", "'{tenant}{tenant}'", "'{tenant}.{x}'", "''"]),
+        (
+            "tenancy",
+            "server_name",
+            &["'{tenant}.db'"],
+            &["'db'", "'{tenant}{tenant}'", "'{tenant}.{x}'", "''"],
+        ),
         ("listen", "certificate", &[], &["'missing.crt'", "''"]),
         (
             "listen",

@@ -147,15 +147,15 @@ pub(super) fn server_name(text: &str) -> Result<Pattern, Refusal> {
 
 /// `cn:name`, `dns:name` or `uri:name`; `{user}` stands for the user, `{tenant}` is read out of the certificate.
 pub(super) fn certificate_name(text: &str, user: &str) -> Result<CertificateName, Refusal> {
-    let hint = "for example \"cn:{user}\", \"dns:api.example.com\" or \"uri:spiffe://example.com/{tenant}/api\"";
+    let hint =
+        "for example \"cn:{user}\", \"dns:api.example.com\" or \"uri:spiffe://example.com/{tenant}/api\"";
     let kind_and_name = text.split_once(':').and_then(|(kind, name)| match kind {
         "cn" => Some((SubjectKind::Cn, name.to_owned())),
         "dns" => Some((SubjectKind::Dns, name.to_ascii_lowercase())),
         "uri" => Some((SubjectKind::Uri, name.to_owned())),
         _ => None,
     });
-    let (kind, name) =
-        kind_and_name.ok_or_else(|| refuse("must begin with cn:, dns: or uri:", hint))?;
+    let (kind, name) = kind_and_name.ok_or_else(|| refuse("must begin with cn:, dns: or uri:", hint))?;
     let pattern = Pattern::parse(&name.replace("{user}", user));
     let pattern = pattern.ok_or_else(|| refuse("must be a name, with {tenant} at most once", hint))?;
     Ok(CertificateName { kind, pattern })

@@ -49,7 +49,8 @@ pub(super) async fn admit(
     }
     let place = take_place(shared, &user.name, maintenance)?;
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
-    let membership = shared.clients.register(user.name.clone(), None, key_bytes, (address, identity.expires()));
+    let membership =
+        shared.clients.register(user.name.clone(), None, key_bytes, (address, identity.expires()));
     let role = Role { user: maintenance.server_user.clone(), password: maintenance.server_password.clone() };
     let kind = match kind {
         Replication::Physical => "true",

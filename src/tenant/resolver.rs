@@ -66,8 +66,10 @@ impl Fault for ResolveFault {
     fn report(&self) -> Report {
         match self {
             Self::Unknown { user } => AuthFault::refused(user).report(),
-            Self::NotGranted { .. } | Self::NoneLeft { .. } => Report::new(sqlstate::INVALID_AUTHORIZATION, self.to_string())
-                .hint("Name a tenant that is granted to this user."),
+            Self::NotGranted { .. } | Self::NoneLeft { .. } => {
+                Report::new(sqlstate::INVALID_AUTHORIZATION, self.to_string())
+                    .hint("Name a tenant that is granted to this user.")
+            }
             Self::Console => Report::new(sqlstate::FEATURE_NOT_SUPPORTED, self.to_string()),
         }
     }

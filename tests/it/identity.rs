@@ -138,7 +138,10 @@ async fn a_certificate_proves_a_user_alone_or_with_its_password() {
     let unknown = pki.login(&proxy, ("localhost", None), "nobody", &[]).await.err().unwrap();
     for own in [None, Some(&other)] {
         let refused = pki.login(&proxy, ("localhost", own), "robot", &[]).await.err().unwrap();
-        assert_eq!((&refused.code, refused.message.replace("robot", "nobody")), (&unknown.code, unknown.message.clone()));
+        assert_eq!(
+            (&refused.code, refused.message.replace("robot", "nobody")),
+            (&unknown.code, unknown.message.clone())
+        );
     }
     assert_eq!(code(proxy.login("robot", &[]).await), "28P01", "nothing is shown without TLS");
     assert_eq!(code(pki.login(&proxy, ("localhost", Some(&robot)), "fleet", &[]).await), "28P01");
@@ -172,7 +175,11 @@ async fn a_certificate_names_the_tenant_of_a_gateway_user() {
         ("spiffe://example.com/acme/api", "globex.db.example.com", "28000"),
     ] {
         let own = of(name);
-        assert_eq!(code(pki.login(&proxy, (server, Some(&own)), "fleet", &[]).await), expected, "{name} {server}");
+        assert_eq!(
+            code(pki.login(&proxy, (server, Some(&own)), "fleet", &[]).await),
+            expected,
+            "{name} {server}"
+        );
     }
     let two = pki.server.issue("fleet", |params| {
         uri("spiffe://example.com/acme/api")(params);

@@ -28,4 +28,5 @@ mod same_as_direct;
 mod serves;
 mod session_state;
 mod tenant;
+mod token;
 mod upstream;

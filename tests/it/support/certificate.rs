@@ -99,6 +99,16 @@ impl Certificate {
         path
     }
 
+    /// What a server needs in order to show it.
+    pub(crate) fn server(&self) -> Arc<rustls::ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let chain = CertificateDer::from_pem_slice(self.chain_pem.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).unwrap();
+        let builder = rustls::ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        Arc::new(builder.with_single_cert(vec![chain], key).unwrap())
+    }
+
     /// What a client needs in order to trust it, offering these application protocols.
     pub(crate) fn client(&self, alpn: &[&str]) -> Arc<rustls::ClientConfig> {
         self.client_showing(alpn, None)
