@@ -68,6 +68,7 @@ impl Probes {
                 verifier: Some(verifier_of(&password)?),
                 certificate: None,
                 token: None,
+                tenant_comment: false,
                 grant: Grant::Tenant(tenant.clone()),
                 allow: Vec::new(),
                 pool_mode: PoolMode::default(),

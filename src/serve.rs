@@ -344,7 +344,8 @@ async fn welcome(
     let client_key = u64::from(client.process_id());
     let limits = admission.acting.limits();
     let user = identity.user();
-    let policy = Policy { pool_mode: user.pool_mode, pinning: user.pinning };
+    let comments = user.tenant_comment && user.grant.is_gateway();
+    let policy = Policy { pool_mode: user.pool_mode, pinning: user.pinning, comments };
     tracing::debug!(user = %identity.user().name, "login accepted");
     Ok(Admitted {
         user: identity.user().name.clone(),

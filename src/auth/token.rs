@@ -83,7 +83,7 @@ impl Tokens {
             match decode::<Map<String, Value>>(token, &key.decoding, &validation) {
                 Ok(data) => return self.proven(&data.claims),
                 Err(error) if *error.kind() == ErrorKind::InvalidSignature => {
-                    fault = TokenFault::Invalid(error)
+                    fault = TokenFault::Invalid(error);
                 }
                 Err(error) => return Err(TokenFault::Invalid(error)),
             }

@@ -259,8 +259,22 @@ fn user(section: &Section<'_>, plain: PlainPasswords, grants: &Grants<'_>) -> Op
     let pinnings = [("allow", Pinning::Allow), ("refuse", Pinning::Refuse)];
     let pinning =
         section.choice("pinning", &pinnings.map(|(word, pinning)| (word, Some(pinning)))).unwrap_or_default();
+    let tenant_comment = section.flag("tenant_comment").unwrap_or(false);
+    if tenant_comment && !section.has("tenants") {
+        section.report("tenant_comment", refuse("is for users with tenants", "leave the line out"));
+    }
     let Proofs { verifier, certificate, token } = proofs?;
-    Some(User { name: name?, verifier, certificate, token, grant: grant?, allow, pool_mode, pinning })
+    Some(User {
+        name: name?,
+        verifier,
+        certificate,
+        token,
+        grant: grant?,
+        allow,
+        tenant_comment,
+        pool_mode,
+        pinning,
+    })
 }
 
 /// What a user has to prove; at least one thing.

@@ -182,6 +182,7 @@ pub(super) static USER: Keys = Keys {
         live("tenants"),
         live("maintenance"),
         live("operator"),
+        live("tenant_comment"),
         live("allow"),
         live("pool_mode"),
         live("pinning"),

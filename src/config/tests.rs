@@ -212,6 +212,7 @@ fn both_sides_of_each_limit() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn words_names_and_addresses() {
     let table: &[(&str, &str, &[&str], &[&str])] = &[
         (
@@ -277,6 +278,14 @@ fn words_names_and_addresses() {
         ("upstream.*", "database", &["'app'"], &["''", "\"a\\u0000\""]),
     ];
     check(table);
+}
+
+#[test]
+fn only_gateway_users_name_a_tenant_in_comments() {
+    let text = format!(
+        "{UPSTREAM}[[user]]\nname = 'ann'\npassword = '{VERIFIER}'\ntenants = ['*']\ntenant_comment = true\n"
+    );
+    assert!(read(&text).unwrap().directory.users["ann"].tenant_comment);
 }
 
 #[test]
@@ -359,6 +368,7 @@ fn words_of_tenancy() {
         ),
         ("tenancy", "application_name", &["'{tenant}'", "'{application_name}'"], &["'x'", "''"]),
         ("user", "pool_mode", &["'session'", "'transaction'"], &["'statement'"]),
+        ("user", "tenant_comment", &["false"], &["true", "'yes'"]),
         ("user", "pinning", &["'allow'", "'refuse'"], &["'x'"]),
         ("tenancy", "allow_unsafe", &["true", "false"], &["'yes'"]),
         ("tenancy", "doctor_interval", &["'0s'", "'1day'"], &["'2days'"]),

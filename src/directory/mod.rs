@@ -157,6 +157,8 @@ pub struct User {
     pub grant: Grant,
     /// Rules of the guard that do not hold for it.
     pub allow: Vec<&'static str>,
+    /// Whether its statements may name their tenant in a comment.
+    pub tenant_comment: bool,
     /// How long it keeps a server.
     pub pool_mode: PoolMode,
     /// What becomes of statements that would pin it to a server.

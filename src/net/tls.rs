@@ -131,13 +131,12 @@ pub fn https_config(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
 }
 
 fn webpki(ca: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
-    let roots = match ca {
-        Some(path) => read_roots(path)?,
-        None => {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            roots
-        }
+    let roots = if let Some(path) = ca {
+        read_roots(path)?
+    } else {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots
     };
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()

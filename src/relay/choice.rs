@@ -75,6 +75,8 @@ pub(super) struct Choice {
     login: Arc<Acting>,
     /// For the session.
     session: Arc<Acting>,
+    /// The session's own, while a comment has it act for another in the transaction that begins.
+    lent: Option<Arc<Acting>>,
     /// For the open transaction.
     now: Option<Arc<Acting>>,
     /// For the session, if the open transaction commits.
@@ -94,7 +96,7 @@ enum Savepoint {
 impl Choice {
     pub(super) fn new(chooser: Option<Arc<dyn Chooser>>, login: Arc<Acting>) -> Self {
         let session = Arc::clone(&login);
-        Self { chooser, login, session, now: None, pending: None, savepoint: Savepoint::None }
+        Self { chooser, login, session, lent: None, now: None, pending: None, savepoint: Savepoint::None }
     }
 
     /// Whether the open transaction runs for another tenant than the session.
@@ -112,10 +114,24 @@ impl Choice {
             && self.chooser.as_ref().is_some_and(|chooser| chooser.requires_tenant())
     }
 
+    /// For the next transaction, and no longer.
+    pub(super) fn lend(&mut self, acting: Arc<Acting>) {
+        let own = std::mem::replace(&mut self.session, acting);
+        self.lent.get_or_insert(own);
+    }
+
+    /// The transaction that a comment chose for is over, or did not begin.
+    pub(super) fn take_back(&mut self) {
+        if let Some(own) = self.lent.take() {
+            self.session = own;
+        }
+    }
+
     /// The open transaction committed.
     pub(super) fn commit(&mut self) {
         if let Some(pending) = self.pending.take() {
             self.session = pending;
+            self.lent = None;
         }
     }
 
@@ -127,12 +143,14 @@ impl Choice {
     /// The server is lost, and the transaction with it.
     pub(super) fn abandon(&mut self) {
         self.roll_back();
-        self.end();
+        self.now = None;
+        self.savepoint = Savepoint::None;
     }
 
     /// The transaction is over.
     pub(super) fn end(&mut self) {
         self.commit();
+        self.take_back();
         self.now = None;
         self.savepoint = Savepoint::None;
     }
@@ -186,7 +204,7 @@ impl Conversation {
     }
 
     /// Why a client that is pinned cannot act for another tenant: what pins it is this one's.
-    fn pinned_elsewhere(&self) -> Option<Report> {
+    pub(super) fn pinned_elsewhere(&self) -> Option<Report> {
         let pin = self.pin()?;
         let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "the tenant cannot be changed here");
         let detail = format!("The session has state of this tenant on its server, since: {}", pin.statement);
@@ -210,7 +228,7 @@ impl Conversation {
 
     /// The transaction is over. Whether it ran for another tenant than its session.
     pub fn end_transaction(&mut self) -> bool {
-        let changed = self.choice.is_made();
+        let changed = self.choice.is_made() || self.choice.lent.is_some();
         self.choice.end();
         if changed {
             self.metrics = Arc::clone(&self.choice.session.metrics);
@@ -218,7 +236,7 @@ impl Conversation {
         changed
     }
 
-    fn find(&self, value: Option<&str>) -> Result<Arc<Acting>, Report> {
+    pub(super) fn find(&self, value: Option<&str>) -> Result<Arc<Acting>, Report> {
         self.choice.find(value).inspect_err(|_| self.metrics.refusal("context-change"))
     }
 
@@ -275,23 +293,29 @@ impl Conversation {
         let value = change.value(bound)?;
         let acting = self.find(value.as_deref())?;
         if acting.tenant() != self.choice.acting().tenant() {
-            if self.choice.savepoint == Savepoint::Maybe {
-                return Err(too_late("a savepoint may have been set"));
-            }
-            if let Some(report) = self.pinned_elsewhere() {
-                return Err(report);
-            }
-            acting.access.adopt(server, Share::of(&acting.limits())).map_err(|fault| fault.report())?;
-            let place = if self.status == Status::Idle { Place::InFront } else { Place::InBlock };
-            self.enter(place, server);
-            self.metrics = Arc::clone(&acting.metrics);
-            self.choice.now = Some(Arc::clone(&acting));
+            self.move_to(&acting, server)?;
         } else if self.standing == Standing::Awaited {
             self.enter(Place::InBlock, server);
         }
         if !change.is_local(bound) {
             self.choice.pending = Some(acting);
         }
+        Ok(())
+    }
+
+    /// Enters another tenant's context in front of what follows.
+    pub(super) fn move_to(&mut self, acting: &Arc<Acting>, server: &mut TenantServer) -> Result<(), Report> {
+        if self.choice.savepoint == Savepoint::Maybe {
+            return Err(too_late("a savepoint may have been set"));
+        }
+        if let Some(report) = self.pinned_elsewhere() {
+            return Err(report);
+        }
+        acting.access.adopt(server, Share::of(&acting.limits())).map_err(|fault| fault.report())?;
+        let place = if self.status == Status::Idle { Place::InFront } else { Place::InBlock };
+        self.enter(place, server);
+        self.metrics = Arc::clone(&acting.metrics);
+        self.choice.now = Some(Arc::clone(acting));
         Ok(())
     }
 }

@@ -24,6 +24,9 @@ impl Conversation {
             Err(report) => return self.refuse_message(report, server),
         };
         let survey = reading.survey;
+        if let Err(report) = self.follow_comment(parse.text, server) {
+            return self.refuse_message(report, server);
+        }
         if let Some(report) = reading.unfit(parse.types).or_else(|| self.lack_of_tenant_for(&reading)) {
             return self.refuse_message(report, server);
         }
@@ -127,6 +130,9 @@ impl Conversation {
             self.refuse_message(no_statement(bind.statement), server);
             return;
         };
+        if let Err(report) = self.follow_comment(&statement.text, server) {
+            return self.refuse_message(report, server);
+        }
         if let Some(report) = self.lack_of_tenant_for(&statement.reading) {
             return self.refuse_message(report, server);
         }

@@ -14,6 +14,7 @@
 
 mod answers;
 pub mod choice;
+mod comment;
 mod entry;
 pub mod error;
 mod extended;

@@ -220,6 +220,9 @@ impl Conversation {
         if let Some(change) = change {
             return self.query_choice(text, survey, &change, server);
         }
+        if let Err(report) = self.follow_comment(text, server) {
+            return self.refuse_query(report, server);
+        }
         if let Some(report) = self.lack_of_tenant(survey) {
             return self.refuse_query(report, server);
         }

@@ -30,6 +30,8 @@ const MAX_STATEMENT_BYTES: usize = 120;
 pub struct Policy {
     /// How long it keeps a server.
     pub pool_mode: PoolMode,
+    /// Whether it may name its tenant in comments.
+    pub comments: bool,
     /// What becomes of statements that would pin it.
     pub pinning: Pinning,
 }
@@ -100,6 +102,11 @@ struct Candidates {
 }
 
 impl SessionState {
+    /// What holds for the client's user.
+    pub(super) const fn policy(&self) -> Policy {
+        self.policy
+    }
+
     pub(super) fn new(policy: Policy) -> Self {
         Self { policy, ..Self::default() }
     }

@@ -216,7 +216,9 @@ impl Session {
     fn goes_on(&mut self) -> bool {
         self.alarm.clear();
         let waits = self.conversation.session_acting().access.has_waiters();
+        // A comment chooses before a server is taken.
         !waits
+            && !self.conversation.reads_comments()
             && !self.is_in_doubt()
             && self.client.input.len() > crate::wire::frame::HEADER_BYTES
             && self.conversation.wants_server(&self.client)

@@ -38,7 +38,11 @@ impl Session {
                 return Err(End::Told(farewell(order)));
             }
             match self.look() {
-                Next::Server => return Ok(()),
+                Next::Server => {
+                    // A comment may have chosen another tenant.
+                    self.look_at_kept(kept);
+                    return Ok(());
+                }
                 Next::Done => {
                     wanted = 1;
                     continue;
@@ -194,6 +198,7 @@ impl Session {
             }
             _ => None,
         };
+        let chosen = chosen.or_else(|| self.conversation.choose_by_comment(message).err().map(Err));
         match chosen {
             None => return Next::Server,
             Some(Err(report)) => self.refuse_segment(&report),

@@ -20,10 +20,13 @@ pub mod kind;
 
 pub mod statement;
 
+mod commenter;
+
 mod deallocate;
 
 mod reset;
 
+pub use commenter::{Said, commented};
 pub use deallocate::deallocated;
 pub use kind::{SessionState, StatementKind};
 pub use reset::{mentions_reset_all, reset_setting};

@@ -220,14 +220,16 @@ async fn psql_logs_in_with_its_certificate() {
     let proxy = pki.proxy(&cluster, with_certificates).await;
     let (certificate, key) = pki.server.issue("robot", |_| ()).write(pki.files.path());
     let psql = |user: &str, with: bool| {
-        let mut destination = format!(
-            "host=localhost port={} user={user} dbname=app sslmode=verify-full sslrootcert={}",
+        let shown = if with {
+            format!("sslcert={} sslkey={}", certificate.display(), key.display())
+        } else {
+            String::new()
+        };
+        let destination = format!(
+            "host=localhost port={} user={user} dbname=app sslmode=verify-full sslrootcert={} {shown}",
             proxy.port(),
             pki.files.path().join("authority.crt").display()
         );
-        if with {
-            destination += &format!(" sslcert={} sslkey={}", certificate.display(), key.display());
-        }
         let sql = "SELECT current_setting('app.tenant_id')";
         let mut command = std::process::Command::new("psql");
         command.args(["-X", "-A", "-t", "-w", "-d", &destination, "-c", sql]);
@@ -239,4 +241,90 @@ async fn psql_logs_in_with_its_certificate() {
     assert_eq!(psql("robot", true).await, "acme");
     let refused = psql("robot", false).await;
     assert!(refused.contains("no password supplied"), "{refused}");
+}
+
+fn with_comments(config: &mut Config) {
+    for user in ["any", "api"] {
+        config.set_user(user, "tenant_comment", true);
+    }
+}
+
+const WHO: &str = "SELECT string_agg(DISTINCT tenant_id, ',') FROM notes";
+
+#[tokio::test]
+async fn a_comment_names_the_tenant_of_its_transaction_where_that_is_allowed() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        with_comments(config);
+        config.one_server();
+        config.add_user("deaf", "tenants", vec!["*"]);
+    })
+    .await;
+    let mut link = proxy.link("any").await;
+    for tenant in ["acme", "globex", "acme"] {
+        let text = format!("{WHO} /*action='x',tenant='{tenant}'*/");
+        assert_eq!(link.query(&text).await.value(), tenant);
+        assert_eq!(link.extended(&text, &[]).await.value(), tenant);
+        assert_eq!(link.query(&format!("/*tenant='{tenant}'*/ {WHO}")).await.value(), tenant);
+    }
+    // Between transactions nothing is left of it, and the session's own tenant is back.
+    assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"));
+    let mut own = proxy.link("any.initech").await;
+    assert_eq!(own.query(&format!("{WHO} /*tenant='acme'*/")).await.value(), "acme");
+    assert_eq!(own.query(WHO).await.value(), "initech");
+    // For a whole block: drivers send BEGIN without a comment.
+    assert_eq!(link.query("BEGIN").await, "C(BEGIN) Z(T)");
+    assert_eq!(link.query(&format!("{WHO} /*tenant='globex'*/")).await.value(), "globex");
+    assert_eq!(link.query(WHO).await.value(), "globex");
+    assert_eq!(link.query("COMMIT").await, "C(COMMIT) Z(I)");
+    assert_eq!(link.query("BEGIN /*tenant='acme'*/").await, "C(BEGIN) Z(T)");
+    assert_eq!(link.query(WHO).await.value(), "acme");
+    assert_eq!(link.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
+    // A statement prepared once names its tenant each time that it runs.
+    let named = format!("{WHO} /*tenant='globex'*/");
+    let first = [message::parse("s", &named), message::rerun("s", &[]), message::sync()].concat();
+    assert_eq!(link.ask(first).await.value(), "globex");
+    assert_eq!(link.query(&format!("{WHO} /*tenant='acme'*/")).await.value(), "acme");
+    assert_eq!(link.ask([message::rerun("s", &[]), message::sync()].concat()).await.value(), "globex");
+    // What is sent ahead is looked at one by one.
+    let ahead: Vec<u8> = ["acme", "globex"]
+        .iter()
+        .flat_map(|tenant| message::query(&format!("{WHO} /*tenant='{tenant}'*/")))
+        .collect();
+    assert_eq!(link.ask(ahead).await.value(), "acme");
+    assert_eq!(link.answer().await.value(), "globex");
+    // Not granted, not there, two at a time; and where comments mean nothing.
+    let mut api = proxy.link("api").await;
+    for comment in ["/*tenant='initech'*/", "/*tenant='nobody'*/", "/*tenant='acme',tenant='globex'*/"] {
+        assert_eq!(
+            api.query(&format!("{WHO} {comment}")).await.code().as_deref(),
+            Some("28000"),
+            "{comment}"
+        );
+    }
+    let mut deaf = proxy.link("deaf.acme").await;
+    assert_eq!(deaf.query(&format!("{WHO} /*tenant='globex'*/")).await.value(), "acme");
+    let mut bound = proxy.link("acme_app").await;
+    assert_eq!(bound.query(&format!("{WHO} /*tenant='globex'*/")).await.value(), "acme");
+}
+
+#[tokio::test]
+async fn metrics_and_limits_follow_the_tenant_in_the_comment() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        with_comments(config);
+        config.set_tenant("globex", "statement_timeout", "200ms");
+    })
+    .await;
+    let mut link = proxy.link("any.acme").await;
+    assert_eq!(link.query("SELECT pg_sleep(0.5)").await.code(), None);
+    let stopped = link.query("SELECT pg_sleep(5) /*tenant='globex'*/").await;
+    assert_eq!(stopped.code().as_deref(), Some("57014"));
+    proxy.measures("pgtenant_queries_total", &[("tenant", "acme")], 1.0).await;
+    proxy.measures("pgtenant_queries_total", &[("tenant", "globex")], 1.0).await;
+    // State on a server is its tenant's: a pinned client stays with it.
+    assert_eq!(link.query("CREATE TEMP TABLE t (a int)").await.code(), None);
+    let refused = link.query("SELECT 1 /*tenant='globex'*/").await;
+    assert_eq!(refused.code().as_deref(), Some("0A000"), "{refused}");
+    assert_eq!(link.query("SELECT count(*) FROM t").await.value(), "0");
 }

@@ -35,8 +35,8 @@ impl Issuer {
                 "x": part(1..33), "y": part(33..65) })
     }
 
-    fn sign(&self, header: Header, claims: &Value) -> String {
-        encode(&header, claims, &EncodingKey::from_ec_der(&self.key.serialize_der())).unwrap()
+    fn sign(&self, header: &Header, claims: &Value) -> String {
+        encode(header, claims, &EncodingKey::from_ec_der(&self.key.serialize_der())).unwrap()
     }
 
     fn header(&self) -> Header {
@@ -47,7 +47,7 @@ impl Issuer {
 
     /// A token for a user and a tenant, some claims replaced; `null` takes one away.
     fn token(&self, user: &str, tenant: &str, change: Value) -> String {
-        self.sign(self.header(), &claims(user, tenant, change))
+        self.sign(&self.header(), &claims(user, tenant, change))
     }
 }
 
@@ -215,7 +215,7 @@ async fn whatever_is_wrong_with_a_token_looks_like_a_wrong_password() {
         let critical = {
             let mut header = issuer.header();
             header.crit = Some(vec!["b64".into()]);
-            issuer.sign(header, &claims(user, "acme", json!({})))
+            issuer.sign(&header, &claims(user, "acme", json!({})))
         };
         let changed = URL_SAFE_NO_PAD.encode(claims(user, "globex", json!({})).to_string());
         let wrong = [
@@ -331,6 +331,17 @@ async fn keys_change_without_a_restart_and_stay_when_their_source_is_gone() {
     }
 }
 
+/// One answer over HTTPS, to whoever believes the certificate.
+async fn answer(tls: tokio_rustls::TlsAcceptor, tcp: tokio::net::TcpStream, body: String) {
+    let Ok(mut stream) = tls.accept(tcp).await else { return };
+    let mut request = [0; 4096];
+    let read = stream.read(&mut request).await.unwrap();
+    assert!(request[..read].starts_with(b"GET /keys HTTP/1.1\r\n"));
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    stream.write_all((head + &body).as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn keys_come_over_https_from_the_right_server_only() {
     let world = World::new().await;
@@ -343,16 +354,7 @@ async fn keys_come_over_https_from_the_right_server_only() {
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
             let (tls, body) = (tls.clone(), shown.borrow_and_update().to_string());
-            tokio::spawn(async move {
-                let Ok(mut stream) = tls.accept(tcp).await else { return };
-                let mut request = [0; 4096];
-                let read = stream.read(&mut request).await.unwrap();
-                assert!(request[..read].starts_with(b"GET /keys HTTP/1.1\r\n"));
-                let head =
-                    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-                stream.write_all((head + &body).as_bytes()).await.unwrap();
-                stream.shutdown().await.unwrap();
-            });
+            tokio::spawn(answer(tls, tcp, body));
         }
     });
     let proxy = world
