@@ -13,8 +13,8 @@ use crate::auth::{Authenticator, Tokens};
 use crate::canary::Probes;
 use crate::clients::Order;
 use crate::config::{self, Config, Problems};
-use crate::console::{Console, Setting, Wish};
-use crate::directory::User;
+use crate::console::{Console, Refused, Setting, Wish};
+use crate::directory::Directory;
 use crate::doctor::{self, Watch};
 use crate::guard::Verdicts;
 use crate::names::{TenantId, UserName};
@@ -136,10 +136,7 @@ impl App {
         let mut reload = signal(SignalKind::hangup()).map_err(AppError::start)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(AppError::start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::start)?;
-        let (wishes, mut orders) = mpsc::channel(4);
-        let console =
-            Console::new(Arc::clone(&self.shared), exporter.clone(), wishes, Arc::clone(&self.settings));
-        let _first = self.shared.operators.set(Arc::new(console));
+        let mut wishes = self.open_console(exporter);
         let mut upkeep = tokio::time::interval(UPKEEP);
         let canary = self.probes.clone().map(|probes| {
             let shared = Arc::clone(&self.shared);
@@ -156,9 +153,11 @@ impl App {
                 stream = listener.accept() => {
                     tokio::spawn(connection(Arc::clone(&self.shared), stream));
                 }
-                _ = reload.recv() => self.reload(),
-                Some(wish) = orders.recv() => match wish {
-                    Wish::Reload => self.reload(),
+                _ = reload.recv() => drop(self.reload()),
+                Some(wish) = wishes.recv() => match wish {
+                    // Who asked may have gone.
+                    Wish::Reload(reply) => drop(reply.send(self.reload())),
+                    Wish::Install(config, reply) => drop(reply.send(self.install(*config))),
                     Wish::Shutdown => break,
                 },
                 _ = upkeep.tick() => {
@@ -189,53 +188,59 @@ impl App {
         verdict
     }
 
-    /// Takes what can go live; a bad file changes nothing.
-    fn reload(&mut self) {
-        let config = match config::load(&self.path) {
-            Ok(config) => config,
-            Err(problems) => {
-                tracing::error!(%problems, "reload refused: the old configuration stays");
-                return;
-            }
-        };
-        let live = match live(&config, self.mock_key, self.probes.as_deref(), self.tokens.as_ref()) {
-            Ok(live) => live,
-            Err(error) => {
-                tracing::error!(%error, "reload refused: the old configuration stays");
-                return;
-            }
-        };
+    /// The console is there from here on; what operators wish comes out.
+    fn open_console(&self, exporter: &Exporter) -> mpsc::Receiver<Wish> {
+        let (sender, wishes) = mpsc::channel(4);
+        let settings = Arc::clone(&self.settings);
+        let console =
+            Console::new(Arc::clone(&self.shared), exporter.clone(), sender, settings, self.path.clone());
+        let _first = self.shared.operators.set(Arc::new(console));
+        wishes
+    }
+
+    /// Takes what can go live of the file; a bad one changes nothing.
+    fn reload(&mut self) -> Result<(), Refused> {
+        let outcome = config::load(&self.path).map_err(|problems| problems.to_string());
+        let outcome = outcome.and_then(|config| self.install(config));
+        if let Err(problems) = &outcome {
+            tracing::error!(problems, "reload refused: the old configuration stays");
+        }
+        outcome
+    }
+
+    fn install(&mut self, config: Config) -> Result<(), Refused> {
+        let live = live(&config, self.mock_key, self.probes.as_deref(), self.tokens.as_ref());
+        let live = live.map_err(|error| error.to_string())?;
         for setting in config::needs_restart(&self.config, &config) {
             tracing::warn!(setting, "changed, but takes effect only after a restart");
         }
         self.shared.contexts.replace_key(&config.directory.tenancy.context);
-        self.shared.live.store(Arc::new(live));
-        self.shared.clients.update_limits(&config.directory);
+        let new = Arc::new(live);
+        let old = self.shared.live.swap(Arc::clone(&new));
+        self.follow(&old.directory, &new.directory);
+        self.config.directory = config.directory;
+        self.settings.store(Arc::new(self.config.shown()));
+        Ok(())
+    }
+
+    /// Those who are connected learn what of the directory has changed for them.
+    fn follow(&self, old: &Directory, new: &Directory) {
+        let moved = self.shared.clients.follow(old, new);
+        let grant = |directory: &Directory, name: &UserName| {
+            directory.users.get(name).map(|user| (user.grant.clone(), user.allow.clone()))
+        };
         let gone = |name: &UserName, tenant: Option<&TenantId>| {
-            let grant = |config: &Config| {
-                config
-                    .directory
-                    .users
-                    .get(name)
-                    .map(|user: &Arc<User>| (user.grant.clone(), user.allow.clone()))
-            };
-            // A tenant that moved is gone from where its clients are.
-            let place = |config: &Config, tenant| {
-                let tenant = config.directory.tenants.get(tenant)?;
-                Some((tenant.upstream.clone(), tenant.isolation, tenant.place.clone()))
-            };
-            grant(&config) != grant(&self.config)
-                || tenant.is_some_and(|tenant| place(&config, tenant) != place(&self.config, tenant))
+            grant(old, name) != grant(new, name)
+                || tenant.is_some_and(|tenant| !new.tenants.contains_key(tenant))
         };
         let told = self.shared.clients.order(Order::Leave, gone);
         tracing::info!(
-            users = config.directory.users.len(),
-            tenants = config.directory.tenants.len(),
+            users = new.users.len(),
+            tenants = new.tenants.len(),
+            tenants_moved = moved,
             clients_told_to_leave = told,
             "configuration reloaded"
         );
-        self.config.directory = config.directory;
-        self.settings.store(Arc::new(self.config.shown()));
     }
 }
 

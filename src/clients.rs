@@ -2,20 +2,27 @@
 //! Promise: a cancel request reaches only the client that knows the key; what happens then is decided by
 //! that client's own task, which knows what runs on its server.
 
+mod tenant;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Context;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use atomic_waker::AtomicWaker;
 use dashmap::DashMap;
 use rand::Rng as _;
 use subtle::ConstantTimeEq as _;
 
-use crate::directory::{Directory, Limits, Tenant};
+use crate::directory::{Directory, Tenant};
 use crate::names::{TenantId, UserName};
+use tenant::TenantState;
+pub use tenant::{NoSeat, PinnedSeat, TenantSeat, TenantStatus, Turn};
+
+/// How often is looked whether a tenant is quiet.
+const LOOK: Duration = Duration::from_millis(2);
 
 const CANCEL: u8 = 1;
 const LEAVE: u8 = 2;
@@ -27,15 +34,6 @@ const EXPIRED: u8 = 8;
 pub struct Clients {
     by_process_id: DashMap<u32, Arc<Client>>,
     by_tenant: DashMap<TenantId, Arc<TenantState>>,
-}
-
-/// What all clients of a tenant share.
-#[derive(Debug)]
-struct TenantState {
-    clients: AtomicUsize,
-    pins: AtomicUsize,
-    status: AtomicU8,
-    limits: ArcSwap<Limits>,
 }
 
 /// One client as others see it.
@@ -97,38 +95,6 @@ pub struct ClientView {
     pub pin: Option<Arc<PinView>>,
 }
 
-/// Whether a tenant's clients may do anything.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum TenantStatus {
-    /// They may.
-    #[default]
-    Active,
-    /// Their statements are refused from their next transaction on, and their logins.
-    Suspended,
-    /// They are told to leave when their transaction is over, and not let in.
-    Draining,
-}
-
-impl TenantStatus {
-    const fn of(number: u8) -> Self {
-        match number {
-            1 => Self::Suspended,
-            2 => Self::Draining,
-            _ => Self::Active,
-        }
-    }
-
-    /// The word for operators.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Suspended => "suspended",
-            Self::Draining => "draining",
-        }
-    }
-}
-
 /// What a client was told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -176,40 +142,44 @@ impl Clients {
 
     /// Counts one client of a tenant.
     pub fn join_tenant(&self, tenant: &Tenant) -> Result<TenantSeat, NoSeat> {
-        let state = self.state_of(&tenant.id, tenant.limits);
-        match TenantStatus::of(state.status.load(Ordering::Relaxed)) {
-            TenantStatus::Active if count_one(&state.clients, tenant.limits.max_clients) => {
-                Ok(TenantSeat(state))
+        TenantState::join(&self.state_of(tenant))
+    }
+
+    fn state_of(&self, tenant: &Tenant) -> Arc<TenantState> {
+        let state = self.by_tenant.entry(tenant.id.clone());
+        Arc::clone(&state.or_insert_with(|| Arc::new(TenantState::new(tenant.limits))))
+    }
+
+    /// What a tenant's clients may do from here on, until it is changed again or the proxy ends. False: it is being
+    /// moved, and stays as it is.
+    #[must_use]
+    pub fn set_status(&self, tenant: &Tenant, status: TenantStatus) -> bool {
+        let done = self.state_of(tenant).set(status);
+        self.wake();
+        done
+    }
+
+    /// Holds a tenant's transactions back until the hold is dropped; none if somebody holds it already.
+    pub fn hold(self: &Arc<Self>, tenant: &Tenant) -> Option<Hold> {
+        let state = self.state_of(tenant);
+        let before = state.hold()?;
+        Some(Hold { clients: Arc::clone(self), state, before })
+    }
+
+    /// Waits until a tenant has no transaction under way; false if that took longer than `limit`.
+    pub async fn quiet(&self, tenant: &Tenant, limit: Duration) -> bool {
+        let state = self.state_of(tenant);
+        let quiet = async {
+            while state.is_busy() {
+                tokio::time::sleep(LOOK).await;
             }
-            TenantStatus::Active => Err(NoSeat::Full),
-            status @ (TenantStatus::Suspended | TenantStatus::Draining) => Err(NoSeat::Closed(status)),
-        }
-    }
-
-    fn state_of(&self, tenant: &TenantId, limits: Limits) -> Arc<TenantState> {
-        let state = self.by_tenant.entry(tenant.clone()).or_insert_with(|| {
-            Arc::new(TenantState {
-                clients: AtomicUsize::new(0),
-                pins: AtomicUsize::new(0),
-                status: AtomicU8::new(0),
-                limits: ArcSwap::from_pointee(limits),
-            })
-        });
-        Arc::clone(&state)
-    }
-
-    /// What a tenant's clients may do from here on; until it is changed again or the proxy ends.
-    pub fn set_status(&self, tenant: &Tenant, status: TenantStatus) {
-        self.state_of(&tenant.id, tenant.limits).status.store(status as u8, Ordering::Relaxed);
+        };
+        tokio::time::timeout(limit, quiet).await.is_ok()
     }
 
     /// A tenant's status, its clients, and how many of them are pinned.
     pub fn view_tenant(&self, tenant: &TenantId) -> (TenantStatus, usize, usize) {
-        let state = self.by_tenant.get(tenant);
-        state.map_or_else(Default::default, |state| {
-            let status = TenantStatus::of(state.status.load(Ordering::Relaxed));
-            (status, state.clients.load(Ordering::Relaxed), state.pins.load(Ordering::Relaxed))
-        })
+        self.by_tenant.get(tenant).map_or_else(Default::default, |state| state.view())
     }
 
     /// All clients as they are now.
@@ -232,12 +202,7 @@ impl Clients {
             Order::Expire => EXPIRED,
             Order::LeaveNow => LEAVE | LEAVE_NOW,
         };
-        let chosen: Vec<Arc<Client>> = self
-            .by_process_id
-            .iter()
-            .filter(|entry| whom(&entry.value().user, entry.value().tenant.load().as_deref()))
-            .map(|entry| Arc::clone(entry.value()))
-            .collect();
+        let chosen = self.chosen(whom);
         for client in &chosen {
             client.raise(flag);
         }
@@ -262,42 +227,47 @@ impl Clients {
     /// Has every client look around itself; returns how many there are.
     pub fn wake(&self) -> usize {
         // Nothing is waked while the map is held.
-        let all: Vec<Arc<Client>> =
-            self.by_process_id.iter().map(|entry| Arc::clone(entry.value())).collect();
+        let all = self.chosen(|_, _| true);
         for client in &all {
             client.waker.wake();
         }
         all.len()
     }
 
-    /// The limits of tenants changed; their clients see it at their next transaction.
-    pub fn update_limits(&self, directory: &Directory) {
-        for entry in &self.by_tenant {
-            if let Some(tenant) = directory.tenants.get(entry.key()) {
-                entry.value().limits.store(Arc::new(tenant.limits));
+    fn chosen(&self, whom: impl Fn(&UserName, Option<&TenantId>) -> bool) -> Vec<Arc<Client>> {
+        self.by_process_id
+            .iter()
+            .filter(|entry| whom(&entry.value().user, entry.value().tenant.load().as_deref()))
+            .map(|entry| Arc::clone(entry.value()))
+            .collect()
+    }
+
+    /// The directory was replaced: limits hold from each client's next transaction on, and so do the new places of
+    /// tenants that moved. Returns how many moved. The new one must be what [`join_tenant`](Self::join_tenant)'s
+    /// callers see already.
+    pub fn follow(&self, old: &Directory, new: &Directory) -> usize {
+        let mut moved = 0;
+        self.by_tenant.retain(|id, state| {
+            let (was, is) = (old.tenants.get(id), new.tenants.get(id));
+            if let Some(is) = is {
+                state.limit(is.limits);
+                if was.is_some_and(|was| !was.is_where(is)) {
+                    state.moved();
+                    moved += 1;
+                }
             }
+            is.is_some() || !state.is_forgettable()
+        });
+        if moved > 0 {
+            self.wake();
         }
+        moved
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
         self.by_process_id.len()
     }
-}
-
-/// Why a client cannot act for a tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoSeat {
-    /// The tenant has as many clients as it may have.
-    Full,
-    /// Its status.
-    Closed(TenantStatus),
-}
-
-/// One more, unless that would be one too many.
-fn count_one(count: &AtomicUsize, limit: usize) -> bool {
-    let more = |now| (now < limit).then_some(now + 1);
-    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
 }
 
 impl Client {
@@ -400,40 +370,18 @@ impl Drop for Membership {
     }
 }
 
-/// One of a tenant's client connections.
+/// Holds a tenant's transactions back. Dropped, its status is what it was, and its clients go on.
 #[derive(Debug)]
-pub struct TenantSeat(Arc<TenantState>);
-
-impl TenantSeat {
-    /// The tenant's limits as they are now.
-    pub fn limits(&self) -> Limits {
-        **self.0.limits.load()
-    }
-
-    /// What the tenant's clients may do now.
-    pub fn status(&self) -> TenantStatus {
-        TenantStatus::of(self.0.status.load(Ordering::Relaxed))
-    }
-
-    /// Counts one pinned client of the tenant; none if that would be one too many.
-    pub fn pin(&self) -> Option<PinnedSeat> {
-        count_one(&self.0.pins, self.limits().max_pins).then(|| PinnedSeat(Arc::clone(&self.0)))
-    }
+pub struct Hold {
+    clients: Arc<Clients>,
+    state: Arc<TenantState>,
+    before: TenantStatus,
 }
 
-/// One of a tenant's clients that are pinned to a server.
-#[derive(Debug)]
-pub struct PinnedSeat(Arc<TenantState>);
-
-impl Drop for PinnedSeat {
+impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.pins.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Drop for TenantSeat {
-    fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+        self.state.release(self.before);
+        self.clients.wake();
     }
 }
 
@@ -458,47 +406,12 @@ mod tests {
     #[test]
     fn a_client_expires_with_its_token_and_not_before() {
         let clients = Arc::new(Clients::default());
-        let end = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         let member = clients.register(UserName::parse("a").unwrap(), None, 4, (None, Some(end)));
         let lasting = clients.register(UserName::parse("a").unwrap(), None, 4, (None, None));
-        assert_eq!(clients.expire(end - std::time::Duration::from_secs(1)), 0);
+        assert_eq!(clients.expire(end - Duration::from_secs(1)), 0);
         assert_eq!(member.client().order(), None);
         assert_eq!(clients.expire(end), 1);
         assert_eq!((member.client().order(), lasting.client().order()), (Some(Order::Expire), None));
-    }
-
-    #[test]
-    fn both_sides_of_a_tenants_client_limit() {
-        let clients = Clients::default();
-        let tenant = Tenant {
-            id: TenantId::parse("a").unwrap(),
-            upstream: crate::names::UpstreamName::parse("main").unwrap(),
-            isolation: crate::directory::Isolation::Row,
-            place: crate::directory::Place::default(),
-            limits: Limits {
-                max_clients: 2,
-                max_servers: 1,
-                max_pins: 1,
-                queue_timeout: std::time::Duration::ZERO,
-                statement_timeout: std::time::Duration::ZERO,
-                idle_transaction_timeout: std::time::Duration::ZERO,
-            },
-        };
-        let first = clients.join_tenant(&tenant);
-        let second = clients.join_tenant(&tenant);
-        assert!(first.is_ok() && second.is_ok());
-        assert_eq!(clients.join_tenant(&tenant).err(), Some(NoSeat::Full));
-        drop(first);
-        assert!(clients.join_tenant(&tenant).is_ok());
-        let seat = second.unwrap();
-        let pin = seat.pin();
-        assert!(pin.is_some() && seat.pin().is_none());
-        drop(pin);
-        assert!(seat.pin().is_some());
-        clients.set_status(&tenant, TenantStatus::Suspended);
-        assert_eq!(seat.status(), TenantStatus::Suspended);
-        assert_eq!(clients.join_tenant(&tenant).err(), Some(NoSeat::Closed(TenantStatus::Suspended)));
-        clients.set_status(&tenant, TenantStatus::Active);
-        assert!(clients.join_tenant(&tenant).is_ok());
     }
 }

@@ -364,6 +364,7 @@ async fn welcome(
             breaker: Arc::clone(&shared.breaker),
             alarm: Alarm::default(),
             idle_since: Instant::now(),
+            turn: None,
         },
     })
 }

@@ -1,5 +1,6 @@
 //! What an operator says, read into a command.
 
+use crate::directory::Isolation;
 use crate::names::TenantId;
 
 /// Everything that the console does.
@@ -15,6 +16,7 @@ pub(super) enum Command {
     Reconnect,
     Shutdown,
     Tenant(Deed, TenantId),
+    Move(TenantId, Destination),
 }
 
 /// A table.
@@ -39,9 +41,20 @@ pub(super) enum Show {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deed {
     Suspend,
+    Pause,
     Resume,
     Drain,
     Kill,
+}
+
+/// Where a tenant goes; what is not said is as its description says or as the default is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Destination {
+    pub(super) isolation: Isolation,
+    pub(super) upstream: Option<String>,
+    pub(super) database: Option<String>,
+    pub(super) schema: Option<String>,
+    pub(super) role: Option<String>,
 }
 
 impl Show {
@@ -65,16 +78,24 @@ impl Show {
 
 impl Command {
     /// The other commands with what each does.
-    pub(super) const OTHERS: [(&'static str, &'static str); 9] = [
+    pub(super) const OTHERS: [(&'static str, &'static str); 11] = [
         ("RELOAD", "read the configuration file again, as SIGHUP does"),
         ("PAUSE", "hold back new transactions; comes back when those under way have ended"),
         ("RESUME", "let them go on"),
         ("RECONNECT", "replace every server connection, those in use when they are given back"),
         ("SHUTDOWN", "drain and end, as SIGTERM does"),
         ("SUSPEND TENANT name", "refuse its statements from their next transaction on, and its logins"),
+        (
+            "PAUSE TENANT name",
+            "its transactions wait from the next one on; comes back when those under way have ended",
+        ),
         ("RESUME TENANT name", "the tenant works again"),
         ("DRAIN TENANT name", "its clients leave when their transaction is over, and nobody is let in"),
         ("KILL TENANT name", "its clients and what they run end at once; they may come again"),
+        (
+            "MOVE TENANT name TO ROW | SCHEMA | DATABASE [UPSTREAM u] [DATABASE d] [SCHEMA s] [ROLE r]",
+            "its transactions wait until those under way have ended, and go on in its new place",
+        ),
     ];
 
     /// Reads a text; none: there is nothing in it.
@@ -96,21 +117,60 @@ impl Command {
             [deed, "TENANT", _] => {
                 let deed = match *deed {
                     "SUSPEND" => Deed::Suspend,
+                    "PAUSE" => Deed::Pause,
                     "RESUME" => Deed::Resume,
                     "DRAIN" => Deed::Drain,
                     "KILL" => Deed::Kill,
                     _ => return Err(unknown(text)),
                 };
-                let name = words.last().unwrap_or(&"").trim_matches(['"', '\'']);
-                Self::Tenant(
-                    deed,
-                    TenantId::parse(name).map_err(|problem| format!("{name:?} is no tenant: {problem}"))?,
-                )
+                Self::Tenant(deed, tenant(words.get(2))?)
+            }
+            ["MOVE", "TENANT", _, "TO", isolation, details @ ..] => {
+                let details = details.iter().copied().zip(words.get(5..).unwrap_or_default().iter().copied());
+                Self::Move(tenant(words.get(2))?, destination(isolation, details)?)
             }
             _ => return Err(unknown(text)),
         };
         Ok(Some(command))
     }
+}
+
+fn tenant(word: Option<&&str>) -> Result<TenantId, String> {
+    let name = unquoted(word.unwrap_or(&""));
+    TenantId::parse(name).map_err(|problem| format!("{name:?} is no tenant: {problem}"))
+}
+
+fn unquoted(word: &str) -> &str {
+    word.trim_matches(['"', '\''])
+}
+
+/// Each word comes as it is and in capitals.
+fn destination<'w>(
+    isolation: &str,
+    mut words: impl Iterator<Item = (&'w str, &'w str)>,
+) -> Result<Destination, String> {
+    let all = [Isolation::Row, Isolation::Schema, Isolation::Database];
+    let isolation = all.into_iter().find(|known| known.label().eq_ignore_ascii_case(isolation));
+    let isolation = isolation.ok_or("MOVE TENANT name TO takes ROW, SCHEMA or DATABASE")?;
+    let mut to = Destination { isolation, upstream: None, database: None, schema: None, role: None };
+    while let Some((key, _)) = words.next() {
+        let place = match key {
+            "UPSTREAM" => &mut to.upstream,
+            "DATABASE" => &mut to.database,
+            "SCHEMA" => &mut to.schema,
+            "ROLE" => &mut to.role,
+            _ => {
+                return Err(format!(
+                    "behind the isolation, MOVE takes UPSTREAM, DATABASE, SCHEMA, ROLE, not {key}"
+                ));
+            }
+        };
+        let (_, name) = words.next().ok_or_else(|| format!("{key} needs a name"))?;
+        if place.replace(unquoted(name).to_owned()).is_some() {
+            return Err(format!("{key} is there twice"));
+        }
+    }
+    Ok(to)
 }
 
 fn table(name: &str) -> Result<Show, String> {
@@ -133,6 +193,11 @@ mod tests {
     #[test]
     fn commands_are_read_in_any_spelling_and_others_are_refused_by_name() {
         let tenant = |deed| Some(Command::Tenant(deed, TenantId::parse("acme").unwrap()));
+        let moved = |isolation, role: Option<&str>| {
+            let role = role.map(str::to_owned);
+            let to = Destination { isolation, upstream: None, database: None, schema: None, role };
+            Some(Command::Move(TenantId::parse("acme").unwrap(), to))
+        };
         for (text, expected) in [
             ("", None),
             (" ; ", None),
@@ -142,6 +207,9 @@ mod tests {
             ("suspend tenant acme", tenant(Deed::Suspend)),
             ("RESUME TENANT 'acme';", tenant(Deed::Resume)),
             ("KILL TENANT \"acme\"", tenant(Deed::Kill)),
+            ("pause tenant acme", tenant(Deed::Pause)),
+            ("move tenant acme to row", moved(Isolation::Row, None)),
+            ("MOVE TENANT \"acme\" TO Schema ROLE \"Ed\";", moved(Isolation::Schema, Some("Ed"))),
         ] {
             assert_eq!(Command::read(text).unwrap(), expected, "{text}");
         }
@@ -153,6 +221,11 @@ mod tests {
             "FEED TENANT acme",
             "KILL TENANT",
             "PAUSE now",
+            "MOVE TENANT acme",
+            "MOVE TENANT acme TO nowhere",
+            "MOVE TENANT acme TO SCHEMA ROLE",
+            "MOVE TENANT acme TO SCHEMA ROLE a ROLE b",
+            "MOVE TENANT acme TO SCHEMA HOUSE a",
         ] {
             assert!(Command::read(text).is_err(), "{text}");
         }

@@ -3,10 +3,12 @@
 
 mod command;
 mod handlers;
+mod moving;
 mod show;
 mod table;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +17,17 @@ use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use futures::StreamExt as _;
 use pgwire::api::{ClientInfo as _, DefaultClient, NoopHandler, PgWireConnectionState};
-use pgwire::error::PgWireResult;
+use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireFrontendMessage;
 use pgwire::tokio::server::{PgWireMessageServerCodec, process_error, process_message};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::codec::{Framed, FramedParts};
 
 use crate::auth;
 use crate::clients::{Order, TenantStatus};
-use crate::names::TenantId;
+use crate::config::Config;
+use crate::directory::Tenant;
+use crate::names::{TenantId, UserName};
 use crate::net::stream::Stream;
 use crate::observability::metrics::Exporter;
 use crate::serve::{OperatorSession, Operators, Shared};
@@ -48,13 +52,21 @@ const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 const PAUSE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What only the process as a whole can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Wish {
     /// Read the configuration again.
-    Reload,
+    Reload(Reply),
+    /// Take this one, which was read just now.
+    Install(Box<Config>, Reply),
     /// Drain and end.
     Shutdown,
 }
+
+/// Why a configuration was not taken.
+pub type Refused = String;
+
+/// Tells whether it was taken.
+pub type Reply = oneshot::Sender<Result<(), Refused>>;
 
 /// A setting in force: key, value, whether a reload changes it.
 pub type Setting = (String, String, bool);
@@ -65,6 +77,8 @@ pub struct Console {
     exporter: Exporter,
     wishes: mpsc::Sender<Wish>,
     settings: Arc<ArcSwap<Vec<Setting>>>,
+    /// The configuration file.
+    path: PathBuf,
 }
 
 impl std::fmt::Debug for Console {
@@ -87,21 +101,30 @@ impl Console {
         exporter: Exporter,
         wishes: mpsc::Sender<Wish>,
         settings: Arc<ArcSwap<Vec<Setting>>>,
+        path: PathBuf,
     ) -> Self {
-        Self { shared, exporter, wishes, settings }
+        Self { shared, exporter, wishes, settings, path }
     }
 
     /// Carries out what is not a SHOW; the tag of the answer.
     async fn act(&self, command: Command, who: &str) -> PgWireResult<&'static str> {
-        match command {
-            Command::Show(_) | Command::Set => return Ok("SET"),
-            Command::Tenant(deed, tenant) => return self.decide(deed, &tenant, who),
-            _ => {}
+        if matches!(command, Command::Show(_) | Command::Set) {
+            return Ok("SET");
+        }
+        if let Command::Tenant(deed, tenant) = &command {
+            return self.decide(*deed, tenant, who).await;
         }
         tracing::info!(target: "audit", who, action = ?command, "console");
         match command {
-            Command::Reload => self.wish(Wish::Reload).await,
-            Command::Shutdown => self.wish(Wish::Shutdown).await,
+            Command::Move(tenant, destination) => self.move_tenant(&tenant, &destination, who).await,
+            Command::Reload => {
+                self.wish(Wish::Reload).await?;
+                Ok("RELOAD")
+            }
+            Command::Shutdown => {
+                self.wishes.send(Wish::Shutdown).await.map_err(|_| ending())?;
+                Ok("SHUTDOWN")
+            }
             Command::Reconnect => {
                 self.shared.upstreams.renew();
                 Ok("RECONNECT")
@@ -115,13 +138,12 @@ impl Console {
         }
     }
 
-    async fn wish(&self, wish: Wish) -> PgWireResult<&'static str> {
-        let gone = |_| refusal("57P01", "the proxy is ending".to_owned());
-        self.wishes.send(wish).await.map_err(gone)?;
-        Ok(match wish {
-            Wish::Reload => "RELOAD",
-            Wish::Shutdown => "SHUTDOWN",
-        })
+    /// Has the process take a configuration.
+    async fn wish(&self, wish: impl FnOnce(Reply) -> Wish) -> PgWireResult<()> {
+        let (reply, answer) = oneshot::channel();
+        self.wishes.send(wish(reply)).await.map_err(|_| ending())?;
+        let taken = answer.await.map_err(|_| ending())?;
+        taken.map_err(|problems| refusal("F0000", format!("the old configuration stays: {problems}")))
     }
 
     async fn pause(&self) -> PgWireResult<&'static str> {
@@ -140,35 +162,54 @@ impl Console {
         }
     }
 
-    fn decide(&self, deed: Deed, id: &TenantId, who: &str) -> PgWireResult<&'static str> {
-        let live = self.shared.live.load();
-        let tenant = live.directory.tenants.get(id);
-        let tenant = tenant.ok_or_else(|| refusal("42704", format!("there is no tenant \"{id}\"")))?;
+    async fn decide(&self, deed: Deed, id: &TenantId, who: &str) -> PgWireResult<&'static str> {
+        let tenant = self.tenant(id)?;
         let clients = &self.shared.clients;
-        let of_tenant = |_: &crate::names::UserName, acts_for: Option<&TenantId>| acts_for == Some(id);
+        let status = match deed {
+            Deed::Suspend => Some(TenantStatus::Suspended),
+            Deed::Pause => Some(TenantStatus::Paused),
+            Deed::Resume => Some(TenantStatus::Active),
+            Deed::Drain => Some(TenantStatus::Draining),
+            Deed::Kill => None,
+        };
+        if status.is_some_and(|status| !clients.set_status(&tenant, status)) {
+            return Err(moving(id));
+        }
+        let of_tenant = |_: &UserName, acts_for: Option<&TenantId>| acts_for == Some(id);
         let told = match deed {
-            Deed::Suspend => {
-                clients.set_status(tenant, TenantStatus::Suspended);
-                0
-            }
-            Deed::Resume => {
-                clients.set_status(tenant, TenantStatus::Active);
-                0
-            }
-            Deed::Drain => {
-                clients.set_status(tenant, TenantStatus::Draining);
-                clients.order(Order::Leave, of_tenant)
-            }
+            Deed::Drain => clients.order(Order::Leave, of_tenant),
             Deed::Kill => clients.order(Order::LeaveNow, of_tenant),
+            Deed::Suspend | Deed::Resume | Deed::Pause => 0,
         };
         tracing::info!(target: "audit", who, action = ?deed, tenant = %id, clients_told = told, "console");
+        if deed == Deed::Pause && !clients.quiet(&tenant, PAUSE_LIMIT).await {
+            return Err(refusal(
+                "55000",
+                "paused, but transactions are still under way; RESUME TENANT lets it go on".to_owned(),
+            ));
+        }
         Ok(match deed {
             Deed::Suspend => "SUSPEND",
             Deed::Resume => "RESUME",
+            Deed::Pause => "PAUSE",
             Deed::Drain => "DRAIN",
             Deed::Kill => "KILL",
         })
     }
+
+    fn tenant(&self, id: &TenantId) -> PgWireResult<Arc<Tenant>> {
+        let live = self.shared.live.load();
+        let tenant = live.directory.tenants.get(id);
+        tenant.map(Arc::clone).ok_or_else(|| refusal("42704", format!("there is no tenant \"{id}\"")))
+    }
+}
+
+fn ending() -> PgWireError {
+    refusal("57P01", "the proxy is ending".to_owned())
+}
+
+fn moving(id: &TenantId) -> PgWireError {
+    refusal("55006", format!("tenant \"{id}\" is being moved"))
 }
 
 impl Operators for Console {

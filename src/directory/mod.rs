@@ -92,6 +92,13 @@ pub struct Tenant {
     pub limits: Limits,
 }
 
+impl Tenant {
+    /// Whether another description puts it in the same place.
+    pub fn is_where(&self, other: &Self) -> bool {
+        (&self.upstream, self.isolation, &self.place) == (&other.upstream, other.isolation, &other.place)
+    }
+}
+
 /// `tenant.isolation`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {

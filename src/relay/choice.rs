@@ -13,7 +13,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::clients::TenantSeat;
+use crate::clients::{TenantSeat, TenantStatus, Turn};
 use crate::directory::Limits;
 use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::change::{Form, Scope, Target, TenantChange};
@@ -62,6 +62,8 @@ impl Acting {
 pub trait Chooser: Debug + Send + Sync {
     /// For whom the client acts when it names this tenant, or why not.
     fn choose(&self, tenant: &str) -> Result<Arc<Acting>, Report>;
+    /// The same once more, where its tenant is now.
+    fn again(&self, acting: &Acting) -> Result<Arc<Acting>, Report>;
     /// Whether statements of a client without a tenant are refused.
     fn requires_tenant(&self) -> bool;
 }
@@ -77,8 +79,8 @@ pub(super) struct Choice {
     session: Arc<Acting>,
     /// The session's own, while a comment has it act for another in the transaction that begins.
     lent: Option<Arc<Acting>>,
-    /// For the open transaction.
-    now: Option<Arc<Acting>>,
+    /// For the open transaction, which is one of that tenant's.
+    now: Option<(Arc<Acting>, Option<Turn>)>,
     /// For the session, if the open transaction commits.
     pending: Option<Arc<Acting>>,
     savepoint: Savepoint,
@@ -106,7 +108,7 @@ impl Choice {
 
     /// For whom the client acts in this moment.
     pub(super) fn acting(&self) -> &Arc<Acting> {
-        self.now.as_ref().unwrap_or(&self.session)
+        self.now.as_ref().map_or(&self.session, |(acting, _)| acting)
     }
 
     fn is_undecided(&self) -> bool {
@@ -155,6 +157,28 @@ impl Choice {
         self.savepoint = Savepoint::None;
     }
 
+    /// A transaction of a tenant that another's has become; a paused one is not waited for in the middle of it.
+    fn begin(&self, acting: &Arc<Acting>) -> Result<(Arc<Acting>, Option<Turn>), Report> {
+        let Some(seat) = &acting.seat else { return Ok((Arc::clone(acting), None)) };
+        let turn = seat.begin().map_err(closed)?;
+        let acting = if seat.is_stale() { self.again(acting)? } else { Arc::clone(acting) };
+        Ok((acting, Some(turn)))
+    }
+
+    /// The session's tenant has moved.
+    fn follow(&mut self) -> Result<(), Report> {
+        let again = self.again(&self.session)?;
+        if Arc::ptr_eq(&self.session, &self.login) {
+            self.login = Arc::clone(&again);
+        }
+        self.session = again;
+        Ok(())
+    }
+
+    fn again(&self, acting: &Acting) -> Result<Arc<Acting>, Report> {
+        self.chooser.as_ref().ok_or_else(no_tenant)?.again(acting)
+    }
+
     /// As at login.
     pub(super) fn forget(&mut self) {
         self.session = Arc::clone(&self.login);
@@ -175,6 +199,11 @@ impl Conversation {
     /// For whom the session acts from its next transaction on.
     pub fn session_acting(&self) -> &Arc<Acting> {
         &self.choice.session
+    }
+
+    /// The session's tenant has moved: from its next transaction on, the client acts for it where it is.
+    pub fn follow_tenant(&mut self) -> Result<(), Report> {
+        self.choice.follow()
     }
 
     /// Chooses for the session between transactions, where no server is needed and the tenant may be on any; the
@@ -213,7 +242,7 @@ impl Conversation {
 
     /// The limits of the tenant that the open transaction runs for, if that is not the session's.
     pub fn chosen_limits(&self) -> Option<Limits> {
-        self.choice.now.as_ref().map(|acting| acting.limits())
+        self.choice.now.as_ref().map(|(acting, _)| acting.limits())
     }
 
     /// Whether RESET ALL would change for whom the client acts.
@@ -311,11 +340,12 @@ impl Conversation {
         if let Some(report) = self.pinned_elsewhere() {
             return Err(report);
         }
+        let (acting, turn) = self.choice.begin(acting)?;
         acting.access.adopt(server, Share::of(&acting.limits())).map_err(|fault| fault.report())?;
         let place = if self.status == Status::Idle { Place::InFront } else { Place::InBlock };
         self.enter(place, server);
         self.metrics = Arc::clone(&acting.metrics);
-        self.choice.now = Some(Arc::clone(acting));
+        self.choice.now = Some((acting, turn));
         Ok(())
     }
 }
@@ -408,6 +438,13 @@ pub fn no_tenant() -> Report {
     Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen").hint(
         "Name the tenant at login (user name user.tenant, or the tenant setting in the startup options), or by SET.",
     )
+}
+
+/// What clients of a tenant are told whose transactions do not begin.
+pub fn closed(status: TenantStatus) -> Report {
+    let label = status.label();
+    Report::new(sqlstate::CANNOT_CONNECT_NOW, format!("the tenant is {label}"))
+        .hint("An operator of the proxy decided so; try again later.")
 }
 
 pub(super) fn too_late(why: &str) -> Report {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::Reach;
-use crate::clients::NoSeat;
+use crate::clients::{NoSeat, TenantSeat};
 use crate::directory::{Grant, GuardLevel, Isolation, User};
 use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::Rules;
 use crate::names::{TenantId, UserName};
-use crate::relay::choice::{Acting, Chooser, no_tenant};
+use crate::relay::choice::{Acting, Chooser, closed, no_tenant};
 use crate::serve::{Live, Shared};
-use crate::session::closed;
+use crate::session::shutdown;
 use crate::tenant::{Limits, Standing, Tenant};
 use crate::upstream::{Access, Context, Role, Target};
 
@@ -29,7 +29,7 @@ const UNLIMITED: Limits = Limits {
 /// What a standing gives.
 pub(super) fn act(shared: &Shared, user: &UserName, standing: Standing) -> Result<Arc<Acting>, Report> {
     match standing {
-        Standing::Tenant(tenant) => for_tenant(shared, &tenant),
+        Standing::Tenant(tenant) => for_tenant(shared, &tenant.id),
         Standing::Undecided => {
             let upstream = shared.upstreams.first().ok_or_else(no_tenant)?;
             let access = shared.upstreams.access(upstream, Target::default(), shared.contexts.nobody());
@@ -45,12 +45,23 @@ pub(super) fn act(shared: &Shared, user: &UserName, standing: Standing) -> Resul
     }
 }
 
-fn for_tenant(shared: &Shared, tenant: &Tenant) -> Result<Arc<Acting>, Report> {
-    let seat = shared.clients.join_tenant(tenant).map_err(|reason| match reason {
+fn for_tenant(shared: &Shared, id: &TenantId) -> Result<Arc<Acting>, Report> {
+    let seat = shared.clients.join_tenant(&*known(shared, id)?).map_err(|reason| match reason {
         NoSeat::Full => Report::new(sqlstate::TOO_MANY_CONNECTIONS, "too many clients of this tenant")
             .hint("Close connections, or raise the tenant's max_clients."),
         NoSeat::Closed(status) => closed(status),
     })?;
+    seated(shared, id, seat)
+}
+
+fn known(shared: &Shared, id: &TenantId) -> Result<Arc<Tenant>, Report> {
+    shared.live.load().directory.tenants.get(id).map(Arc::clone).ok_or_else(shutdown)
+}
+
+/// From a seat to the tenant's place, looked up behind the seat: a tenant is moved by storing its new place first and
+/// counting the move then, so that a seat which is not stale belongs to the place as it is.
+fn seated(shared: &Shared, id: &TenantId, seat: TenantSeat) -> Result<Arc<Acting>, Report> {
+    let tenant = &*known(shared, id)?;
     let (target, context) = match tenant.isolation {
         Isolation::Row => (Target::default(), shared.contexts.tenant(&tenant.id)),
         Isolation::Schema | Isolation::Database => {
@@ -126,13 +137,21 @@ impl Chooser for Granted {
         let known = TenantId::parse(tenant).ok().and_then(|id| live.directory.tenants.get(&id));
         match known {
             Some(known) if grant.covers(&known.id) && self.reach.allows(tenant) => {
-                for_tenant(&self.shared, known)
+                for_tenant(&self.shared, &known.id)
             }
             _ => {
                 let message = format!("user \"{}\" may not act for this tenant", self.user);
                 Err(Report::new(sqlstate::INVALID_AUTHORIZATION, message)
                     .hint("Name a tenant that is granted to this user."))
             }
+        }
+    }
+
+    fn again(&self, acting: &Acting) -> Result<Arc<Acting>, Report> {
+        match (acting.tenant(), &acting.seat) {
+            (Some(tenant), Some(seat)) => seated(&self.shared, tenant, seat.again()),
+            // Who has no tenant has none that could have moved.
+            _ => Err(no_tenant()),
         }
     }
 

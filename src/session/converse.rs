@@ -215,7 +215,8 @@ impl Session {
     /// Whether the same server may be used for the client's next transaction right away.
     fn goes_on(&mut self) -> bool {
         self.alarm.clear();
-        let waits = self.conversation.session_acting().access.has_waiters();
+        let acting = self.conversation.session_acting();
+        let waits = acting.access.has_waiters() || acting.seat.as_ref().is_some_and(|seat| !seat.goes_on());
         // A comment chooses before a server is taken.
         !waits
             && !self.conversation.reads_comments()
@@ -345,15 +346,23 @@ impl Session {
     /// The client is gone: its transaction is rolled back, or its query stopped and its server closed. The
     /// slot is free at once in the second case.
     fn leave_server(&mut self, mut server: TenantServer, cancelling: Option<&JoinHandle<()>>) {
+        // Its tenant's turn lasts until the server has heard of it.
+        let turn = self.turn.take();
         if cancelling.is_none() && self.conversation.is_quiet() {
-            tokio::spawn(server.roll_back_and_release());
+            tokio::spawn(async move {
+                server.roll_back_and_release().await;
+                drop(turn);
+            });
             return;
         }
         let canceller = server.canceller();
         let running = self.conversation.is_running();
         drop(server);
         if running && cancelling.is_none() {
-            tokio::spawn(canceller.cancel());
+            tokio::spawn(async move {
+                canceller.cancel().await;
+                drop(turn);
+            });
         }
     }
 

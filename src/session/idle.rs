@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use crate::clients::Order;
 use crate::fault::{Report, sqlstate};
 use crate::relay::RelayFault;
+use crate::session::turn::moved;
 use crate::session::{End, Session, farewell, session_lost};
 use crate::sql::{StatementKind, survey};
 use crate::upstream::TenantServer;
@@ -113,10 +114,13 @@ impl Session {
         if let Some(order) = client.order() {
             return Poll::Ready(Err(End::Told(farewell(order))));
         }
-        if let Some(server) = kept
-            && let Poll::Ready(end) = self.poll_kept(cx, server)
-        {
-            return Poll::Ready(Err(end));
+        if let Some(server) = kept {
+            if self.has_moved() {
+                return Poll::Ready(Err(End::Told(moved())));
+            }
+            if let Poll::Ready(end) = self.poll_kept(cx, server) {
+                return Poll::Ready(Err(end));
+            }
         }
         let channel = &mut self.client;
         if let Poll::Ready(Err(error)) = channel.output.poll_flush(&mut channel.stream, cx) {

@@ -13,6 +13,7 @@
 mod converse;
 mod idle;
 pub mod tunnel;
+mod turn;
 
 use std::io;
 use std::pin::Pin;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::breaker::{Breaker, in_doubt};
-use crate::clients::{Activity, Membership, Order, TenantStatus};
+use crate::clients::{Activity, Membership, Order, Turn};
 use crate::fault::{Fault, Report, sqlstate};
 use crate::guard::footprint::State;
 use crate::net::Channel;
@@ -32,6 +33,7 @@ use crate::tenant::Limits;
 use crate::upstream::{Greeting, Share, TenantServer, UpstreamFault, Wear};
 use crate::wire::backend::Status;
 use crate::wire::encode::{self, Severity};
+use turn::{Entered, Halt, moved};
 
 /// How a session ended.
 #[derive(Debug)]
@@ -65,6 +67,8 @@ pub struct Session {
     pub alarm: Alarm,
     /// When the last segment in a transaction block was answered.
     pub idle_since: Instant,
+    /// The transaction under way, as its tenant counts it.
+    pub turn: Option<Turn>,
 }
 
 /// What a client waits for at the door of a server.
@@ -100,15 +104,29 @@ impl Session {
                 return end;
             }
             self.look_up_limits();
-            if let Some(report) = self.tenant_closed() {
-                self.refuse_segment(&report);
-                continue;
+            let halted = match self.enter().await {
+                // What the session has on its server stays where the tenant was.
+                Ok(Entered::Elsewhere) if kept.is_some() => Err(End::Told(moved())),
+                Ok(_) => Ok(false),
+                Err(Halt::Refused(report)) => self.refuse_request(report).map(|()| true),
+                Err(Halt::End(end)) => Err(end),
+            };
+            match halted {
+                Ok(false) => {}
+                Ok(true) => continue,
+                Err(end) => {
+                    self.let_go(&mut kept);
+                    return end;
+                }
             }
             let server = match kept.take().filter(|_| !self.is_in_doubt()) {
                 Some(server) => server,
                 None => match self.take_server().await {
                     Ok(Some(server)) => server,
-                    Ok(None) => continue,
+                    Ok(None) => {
+                        self.turn = None;
+                        continue;
+                    }
                     Err(end) => return end,
                 },
             };
@@ -118,6 +136,7 @@ impl Session {
             self.membership.client().does(Activity::Idle);
             self.conversation.metrics.transaction(taken.elapsed());
             self.alarm.clear();
+            self.turn = None;
             match outcome {
                 Ok(server) => kept = server,
                 Err(end) => return end,
@@ -142,13 +161,18 @@ impl Session {
             Acquired::Cancelled => cancelled(),
             Acquired::End(end) => return Err(end),
         };
+        self.refuse_request(report).map(|()| None)
+    }
+
+    /// The transaction that the next request begins does not begin.
+    fn refuse_request(&mut self, report: Report) -> Result<(), End> {
         let is_whole = self.client.input.bytes().first() == Some(&b'Q');
         self.refuse_segment(&report);
         if is_whole && !self.client.input.is_empty() {
             // What it has sent ahead may have been meant for the transaction that did not begin.
             return Err(End::Told(report));
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Gives back a server that the client has kept between transactions. What it left there is reset before anybody
@@ -160,12 +184,6 @@ impl Session {
         if !lasts {
             server.release();
         }
-    }
-
-    /// Why nothing of the client's tenant may begin.
-    fn tenant_closed(&self) -> Option<Report> {
-        let status = self.conversation.session_acting().seat.as_ref()?.status();
-        (status != TenantStatus::Active).then(|| closed(status))
     }
 
     /// Isolation is in doubt, and this client runs as a tenant.
@@ -252,13 +270,6 @@ fn cancelled() -> Report {
 fn session_lost() -> Report {
     Report::new(sqlstate::CONNECTION_FAILURE, "the connection to the upstream server was lost")
         .hint("The session's state was on it (temporary tables, cursors, …): connect again.")
-}
-
-/// What clients of a tenant are told that is suspended or drained.
-pub fn closed(status: TenantStatus) -> Report {
-    let label = status.label();
-    Report::new(sqlstate::CANNOT_CONNECT_NOW, format!("the tenant is {label}"))
-        .hint("An operator of the proxy decided so; try again later.")
 }
 
 /// What clients are told when the proxy goes away or their user does.

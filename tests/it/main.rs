@@ -19,6 +19,7 @@ mod doctor;
 mod guard_fuzz;
 mod identity;
 mod isolation;
+mod moving;
 mod operations;
 mod placement;
 mod protect;

@@ -75,6 +75,12 @@ impl Config {
         self.list("tenant").push(tenant.into());
     }
 
+    /// Takes a tenant away, and adds it as it was in the beginning.
+    pub(crate) fn renew_tenant(&mut self, id: &str) {
+        self.list("tenant").retain(|tenant| tenant["id"].as_str() != Some(id));
+        self.add_tenant(id);
+    }
+
     /// Sets a key of a tenant.
     pub(crate) fn set_tenant(&mut self, id: &str, key: &str, value: impl Into<Value>) {
         let tenant = self.list("tenant").iter_mut().find(|tenant| tenant["id"].as_str() == Some(id)).unwrap();

@@ -89,6 +89,12 @@ impl Proxy {
         self.reload_text(&text).await
     }
 
+    /// Writes the file; the proxy does not hear of it.
+    pub(crate) fn write(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        write(&self.directory, &self.config);
+    }
+
     /// Has any text read as the configuration; returns what was logged about it.
     pub(crate) async fn reload_text(&mut self, text: &str) -> String {
         let before = self.log().len();
