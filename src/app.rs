@@ -8,12 +8,15 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::auth::{Authenticator, Tokens};
 use crate::canary::Probes;
 use crate::clients::Order;
+use crate::config::rows::{Merged, Rows};
 use crate::config::{self, Config, Problems};
-use crate::console::{Console, Refused, Setting, Wish};
+use crate::console::{Console, Refused, Setting, Sources, Wish};
 use crate::directory::Directory;
 use crate::doctor::{self, Watch};
 use crate::guard::Verdicts;
@@ -22,7 +25,8 @@ use crate::net::listener::Listener;
 use crate::net::tls::{TlsError, load_identity};
 use crate::observability::http::{self, Ready};
 use crate::observability::logging;
-use crate::observability::metrics::{ContextSwitches, Exporter, TenantLabels};
+use crate::observability::metrics::{ContextSwitches, Exporter, TenantLabels, directory_up};
+use crate::registry::{Registry, Snapshot};
 use crate::relay::Relay;
 use crate::serve::{Live, Shared, connection, drain};
 use crate::startup::Negotiator;
@@ -32,6 +36,11 @@ use crate::upstream::{Contexts, Upstreams};
 const VERDICT_BYTES: usize = 16 * 1024 * 1024;
 /// How often recorded samples are folded into buckets.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How long the start waits for the directory's tables.
+const FIRST_SNAPSHOT: Duration = Duration::from_secs(10);
+/// Rows with problems that are logged one by one.
+const TOLD_LEFT_OUT: usize = 10;
 
 /// Why the process could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -83,13 +92,26 @@ pub async fn serve(path: &Path) -> Result<(), AppError> {
 
 struct App {
     path: PathBuf,
+    /// In force: what needs a restart is as it was at start.
     config: Config,
+    /// As it was read last.
+    file: Arc<ArcSwap<Config>>,
+    /// What the directory's tables held last.
+    rows: Arc<Rows>,
     shared: Arc<Shared>,
     mock_key: [u8; 32],
     probes: Option<Arc<Probes>>,
     tokens: Option<Arc<Tokens>>,
     /// Settings in force, for operators.
     settings: Arc<ArcSwap<Vec<Setting>>>,
+}
+
+/// What runs beside the clients, and what comes from there.
+struct Background {
+    tasks: Vec<JoinHandle<()>>,
+    wishes: mpsc::Receiver<Wish>,
+    /// None: the file has no section `[directory]`.
+    snapshots: Option<mpsc::Receiver<Snapshot>>,
 }
 
 impl App {
@@ -104,7 +126,11 @@ impl App {
         let tokens = config.token.clone().map(Tokens::new).transpose()?.map(Arc::new);
         let settings = Arc::new(ArcSwap::from_pointee(config.shown()));
         let shared = Shared {
-            live: ArcSwap::from_pointee(live(&config, mock_key, probes.as_deref(), tokens.as_ref())?),
+            live: ArcSwap::from_pointee(live(
+                &config,
+                config.directory.clone(),
+                (mock_key, probes.as_deref(), tokens.as_ref()),
+            )?),
             clients: Arc::default(),
             contexts: Contexts::new(&config.directory.tenancy),
             upstreams: Upstreams::new(config.upstreams.values().cloned()),
@@ -116,13 +142,16 @@ impl App {
             seats: Arc::new(Semaphore::new(config.listen.max_clients)),
             login_timeout: config.listen.login_timeout,
         };
-        Ok(Self { path, config, shared: Arc::new(shared), mock_key, probes, tokens, settings })
+        let file = Arc::new(ArcSwap::from_pointee(config.clone()));
+        let (shared, rows) = (Arc::new(shared), Arc::default());
+        Ok(Self { path, config, file, rows, shared, mock_key, probes, tokens, settings })
     }
 
     /// Nobody is let in before the doctor has looked at every upstream that can be reached.
     async fn examined_run(self, exporter: &Exporter, ready: &Ready) -> Result<(), AppError> {
-        let tenancy = self.config.directory.tenancy.clone();
-        let mut watch = Watch::new(tenancy, self.config.upstreams.values().cloned().collect());
+        let shared = Arc::clone(&self.shared);
+        let directory = move || shared.live.load().directory.clone();
+        let mut watch = Watch::new(directory, self.config.upstreams.values().cloned().collect());
         watch.first().await?;
         self.run(watch, exporter, ready).await
     }
@@ -136,17 +165,14 @@ impl App {
         let mut reload = signal(SignalKind::hangup()).map_err(AppError::start)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(AppError::start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::start)?;
-        let mut wishes = self.open_console(exporter);
+        let Background { tasks, mut wishes, mut snapshots } = self.background(exporter);
         let mut upkeep = tokio::time::interval(UPKEEP);
-        let canary = self.probes.clone().map(|probes| {
-            let shared = Arc::clone(&self.shared);
-            let setting = self.config.directory.tenancy.setting.clone();
-            tokio::spawn(async move { probes.walk(&shared, &setting).await })
-        });
-        let keys = self.tokens.clone().map(|tokens| tokio::spawn(async move { tokens.keep_keys().await }));
         let mut watch = std::pin::pin!(watch.run());
         let mut verdict = Ok(());
-        ready.set();
+        match &mut snapshots {
+            None => ready.set(),
+            Some(snapshots) => self.first_snapshot(snapshots, ready).await,
+        }
         tracing::info!(%address, metrics = self.config.metrics.address, version = env!("CARGO_PKG_VERSION"), "ready");
         loop {
             tokio::select! {
@@ -160,6 +186,7 @@ impl App {
                     Wish::Install(config, reply) => drop(reply.send(self.install(*config))),
                     Wish::Shutdown => break,
                 },
+                Some(snapshot) = next(&mut snapshots) => self.take(Some(snapshot), ready),
                 _ = upkeep.tick() => {
                     exporter.upkeep();
                     self.shared.upstreams.reap();
@@ -176,7 +203,7 @@ impl App {
         }
         ready.clear();
         drop(listener);
-        for task in canary.into_iter().chain(keys) {
+        for task in tasks {
             task.abort();
         }
         tracing::info!(clients = self.shared.clients.count(), "draining");
@@ -188,14 +215,44 @@ impl App {
         verdict
     }
 
-    /// The console is there from here on; what operators wish comes out.
-    fn open_console(&self, exporter: &Exporter) -> mpsc::Receiver<Wish> {
+    /// What runs beside the clients; the console is there from here on.
+    fn background(&self, exporter: &Exporter) -> Background {
+        let mut tasks = Vec::new();
+        let (mover, snapshots) = match Registry::new(Arc::clone(&self.file)) {
+            None => (None, None),
+            Some((registry, mover, snapshots)) => {
+                tasks.push(tokio::spawn(registry.keep()));
+                (Some(mover), Some(snapshots))
+            }
+        };
+        if let Some(probes) = self.probes.clone() {
+            let shared = Arc::clone(&self.shared);
+            let setting = self.config.directory.tenancy.setting.clone();
+            tasks.push(tokio::spawn(async move { probes.walk(&shared, &setting).await }));
+        }
+        if let Some(tokens) = self.tokens.clone() {
+            tasks.push(tokio::spawn(async move { tokens.keep_keys().await }));
+        }
         let (sender, wishes) = mpsc::channel(4);
-        let settings = Arc::clone(&self.settings);
-        let console =
-            Console::new(Arc::clone(&self.shared), exporter.clone(), sender, settings, self.path.clone());
+        let sources = Sources {
+            settings: Arc::clone(&self.settings),
+            path: self.path.clone(),
+            file: Arc::clone(&self.file),
+            mover,
+        };
+        let console = Console::new(Arc::clone(&self.shared), exporter.clone(), sender, sources);
         let _first = self.shared.operators.set(Arc::new(console));
-        wishes
+        Background { tasks, wishes, snapshots }
+    }
+
+    async fn first_snapshot(&mut self, snapshots: &mut mpsc::Receiver<Snapshot>, ready: &Ready) {
+        if let Ok(snapshot) = timeout(FIRST_SNAPSHOT, snapshots.recv()).await {
+            self.take(snapshot, ready);
+        } else {
+            tracing::error!(
+                "the directory's tables cannot be read yet: until then only users of the file can log in"
+            );
+        }
     }
 
     /// Takes what can go live of the file; a bad one changes nothing.
@@ -209,22 +266,48 @@ impl App {
     }
 
     fn install(&mut self, config: Config) -> Result<(), Refused> {
-        let live = live(&config, self.mock_key, self.probes.as_deref(), self.tokens.as_ref());
-        let live = live.map_err(|error| error.to_string())?;
+        let merged = config.with_rows(&self.rows).map_err(|problems| problems.to_string())?;
+        tell_left_out(&self.rows, &merged);
+        let live = self.live(&config, merged.directory)?;
         for setting in config::needs_restart(&self.config, &config) {
             tracing::warn!(setting, "changed, but takes effect only after a restart");
         }
         self.shared.contexts.replace_key(&config.directory.tenancy.context);
-        let new = Arc::new(live);
-        let old = self.shared.live.swap(Arc::clone(&new));
-        self.follow(&old.directory, &new.directory);
-        self.config.directory = config.directory;
+        self.config.directory = config.directory.clone();
         self.settings.store(Arc::new(self.config.shown()));
+        self.file.store(Arc::new(config));
+        self.replace(live, "configuration reloaded");
         Ok(())
     }
 
+    /// Takes what the tables hold; the last that was whole stays otherwise.
+    fn take(&mut self, snapshot: Option<Snapshot>, ready: &Ready) {
+        let Some(Snapshot { rows, file, merged, installed }) = snapshot else { return };
+        let now = self.file.load_full();
+        let merged = if Arc::ptr_eq(&file, &now) { Ok(merged) } else { now.with_rows(&rows) };
+        let live = merged.map_err(|problems| problems.to_string()).and_then(|merged| {
+            tell_left_out(&rows, &merged);
+            self.live(&now, merged.directory)
+        });
+        let outcome = live.map(|live| {
+            self.rows = rows;
+            self.replace(live, "the directory's tables were read");
+            ready.set();
+        });
+        // Who waits for it may have gone.
+        drop(installed.send(outcome));
+    }
+
+    fn live(&self, config: &Config, directory: Directory) -> Result<Live, Refused> {
+        let with = (self.mock_key, self.probes.as_deref(), self.tokens.as_ref());
+        live(config, directory, with).map_err(|error| error.to_string())
+    }
+
     /// Those who are connected learn what of the directory has changed for them.
-    fn follow(&self, old: &Directory, new: &Directory) {
+    fn replace(&self, live: Live, what: &'static str) {
+        let live = Arc::new(live);
+        let old = self.shared.live.swap(Arc::clone(&live));
+        let (old, new) = (&old.directory, &live.directory);
         let moved = self.shared.clients.follow(old, new);
         let grant = |directory: &Directory, name: &UserName| {
             directory.users.get(name).map(|user| (user.grant.clone(), user.allow.clone()))
@@ -239,16 +322,38 @@ impl App {
             tenants = new.tenants.len(),
             tenants_moved = moved,
             clients_told_to_leave = told,
-            "configuration reloaded"
+            "{what}"
         );
+    }
+}
+
+/// Without a channel there is never anything.
+async fn next(snapshots: &mut Option<mpsc::Receiver<Snapshot>>) -> Option<Snapshot> {
+    match snapshots {
+        Some(snapshots) => snapshots.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Rows with problems are logged, the first of them in full.
+fn tell_left_out(rows: &Rows, merged: &Merged) {
+    if rows.count() == 0 && merged.left_out.is_empty() {
+        return;
+    }
+    let left_out = merged.left_out.len();
+    directory_up((rows.count().saturating_sub(left_out), left_out));
+    for problem in merged.left_out.iter().take(TOLD_LEFT_OUT) {
+        tracing::warn!(%problem, "a row of the directory's tables is left out");
+    }
+    if left_out > TOLD_LEFT_OUT {
+        tracing::warn!(left_out, "more rows of the directory's tables are left out");
     }
 }
 
 fn live(
     config: &Config,
-    mock_key: [u8; 32],
-    probes: Option<&Probes>,
-    tokens: Option<&Arc<Tokens>>,
+    mut directory: Directory,
+    (mock_key, probes, tokens): ([u8; 32], Option<&Probes>, Option<&Arc<Tokens>>),
 ) -> Result<Live, TlsError> {
     let listen = &config.listen;
     let identity = match (&listen.certificate, &listen.private_key) {
@@ -257,7 +362,6 @@ fn live(
         }
         _ => None,
     };
-    let mut directory = config.directory.clone();
     if let Some(probes) = probes {
         probes.enlist(&mut directory);
     }

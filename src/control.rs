@@ -1,13 +1,15 @@
 //! Connections of our own to PostgreSQL, for the operator's side: looking at catalogs, installing protection.
 //! No client's bytes ever travel on one; they share the pool's way to a host, its TLS and its limits.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
 use crate::net::stream::Stream;
 use crate::secret::Secret;
@@ -21,6 +23,15 @@ pub async fn connect(
     user: &str,
     password: Option<&Secret<String>>,
 ) -> Result<Client, ConnectError> {
+    connect_hearing(settings, (user, password), None).await
+}
+
+/// The same. Each notification leaves a mark in `news`, which closes with the connection.
+pub async fn connect_hearing(
+    settings: &UpstreamSettings,
+    (user, password): (&str, Option<&Secret<String>>),
+    news: Option<mpsc::Sender<()>>,
+) -> Result<Client, ConnectError> {
     let connector = Connector::with_role(settings.clone(), user.to_owned(), password.cloned())?;
     let mut login = Config::new();
     login.user(user).dbname(&settings.database).application_name("pgtenant");
@@ -29,7 +40,7 @@ pub async fn connect(
     }
     let mut last = ConnectError::ReadOnly;
     for address in &settings.hosts {
-        let attempt = timeout(settings.connect_timeout, log_in(&connector, address, &login));
+        let attempt = timeout(settings.connect_timeout, log_in(&connector, address, (&login, news.clone())));
         match attempt.await.unwrap_or(Err(ConnectError::Timeout)) {
             Ok((client, true)) => return Ok(client),
             Ok((client, false)) if settings.hosts.len() == 1 => return Ok(client),
@@ -44,13 +55,20 @@ pub async fn connect(
 async fn log_in(
     connector: &Connector,
     address: &ServerAddress,
-    login: &Config,
+    (login, news): (&Config, Option<mpsc::Sender<()>>),
 ) -> Result<(Client, bool), ConnectError> {
     // The stream is encrypted already where it has to be, which is why no TLS is asked for on top of it.
     let stream = Wary { stream: connector.open(address).await?, asked: Asked::default() };
-    let (client, connection) = login.connect_raw(stream, NoTls).await.map_err(refused)?;
+    let (client, mut connection) = login.connect_raw(stream, NoTls).await.map_err(refused)?;
     // What goes wrong on the connection is told to whoever asks the client next; dropping that ends this.
-    tokio::spawn(async move { drop(connection.await) });
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if let (AsyncMessage::Notification(_), Some(news)) = (message, &news) {
+                // One mark says as much as many.
+                let _known = news.try_send(());
+            }
+        }
+    });
     let sql = "SELECT NOT pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool";
     let writes = client.query_typed(sql, &[]).await.map_err(refused)?;
     let accepts_writes = writes.first().is_some_and(|row| row.try_get(0).unwrap_or(false));

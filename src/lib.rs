@@ -39,6 +39,7 @@ pub mod serve;
 
 // the operator's side
 pub mod config;
+pub mod registry;
 pub mod protect;
 pub mod canary;
 pub mod doctor;

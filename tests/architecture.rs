@@ -28,9 +28,13 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("toml", &["config"]),
     ("pgwire", &["auth", "console"]),
-    ("tokio_postgres", &["control", "protect", "doctor", "canary", "demo"]),
+    ("tokio_postgres", &["control", "registry", "protect", "doctor", "canary", "demo"]),
     ("postgres_protocol", &["upstream", "config", "demo", "cli"]),
     ("rustls", &["net", "startup", "upstream"]),
+    ("jsonwebtoken", &["auth"]),
+    ("hyper_util", &["auth"]),
+    ("hyper_rustls", &["auth"]),
+    ("x509_parser", &["auth"]),
     ("dashmap", &["upstream", "relay", "clients", "guard", "serve", "app"]),
 ];
 

@@ -25,7 +25,7 @@ pub(super) fn run(path: &Path, format: Format) -> ExitCode {
     on_runtime_coded(async move {
         let mut examinations = Vec::new();
         for settings in config.upstreams.values() {
-            examinations.push(examine(settings, &config.directory.tenancy).await);
+            examinations.push(examine(settings, &config.directory).await);
         }
         let said = say(&match format {
             Format::Text => as_text(&examinations),

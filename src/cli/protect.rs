@@ -10,12 +10,12 @@ use crate::config::{self, Config, Problem};
 use crate::control;
 use crate::directory::{ContextMode, Grant, Maintenance};
 use crate::names::UpstreamName;
-use crate::protect::{self, Hardening, Plan, ProtectError, Wish};
+use crate::protect::{self, Hardening, Plan, ProtectError, Sql, Wish};
 use crate::upstream::settings::UpstreamSettings;
 
 /// What may be asked.
 #[derive(Debug, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "two questions with yes or no for an answer")]
+#[expect(clippy::struct_excessive_bools, reason = "questions with yes or no for an answer")]
 pub(super) struct Arguments {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
@@ -32,6 +32,9 @@ pub(super) struct Arguments {
     /// The column that names a row's tenant.
     #[arg(long, value_name = "COLUMN", default_value = "tenant_id")]
     column: String,
+    /// Only the tables of users and tenants, in the database of [directory]; needs no seal key.
+    #[arg(long, conflicts_with_all = ["table", "retire_keys", "upstream"])]
+    directory: bool,
     /// Install what is missing, all or nothing.
     #[arg(long)]
     apply: bool,
@@ -51,7 +54,14 @@ enum Mode {
 struct Task {
     upstream: UpstreamSettings,
     maintenance: Maintenance,
-    wish: Wish,
+    work: Work,
+}
+
+enum Work {
+    /// What the sealed context rests on.
+    Protection(Box<Wish>),
+    /// The tables that this role reads.
+    Directory(String),
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
@@ -78,22 +88,32 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 async fn work(task: &Task, mode: Mode) -> Result<(String, u8), ProtectError> {
-    let Task { upstream, maintenance, wish } = task;
+    let Task { upstream, maintenance, work } = task;
     let role = &maintenance.server_user;
     let client =
         control::connect(upstream, role, maintenance.server_password.as_ref()).await.map_err(|error| {
             ProtectError::Refused(format!("upstream {}, role {role}: {error}", upstream.name))
         })?;
-    let (plan, hardening) = match mode {
-        Mode::Show => {
+    let (plan, hardening) = match (work, mode) {
+        (Work::Protection(wish), Mode::Show) => {
             (protect::plan(&client, wish).await?, protect::missing_hardening(&client, &wish.role).await?)
         }
-        Mode::Apply => (protect::apply(&client, wish).await?, protect::harden(&client, &wish.role).await?),
+        (Work::Protection(wish), Mode::Apply) => {
+            (protect::apply(&client, wish).await?, protect::harden(&client, &wish.role).await?)
+        }
+        (Work::Directory(reader), Mode::Show) => {
+            (protect::directory_plan(&client, reader).await?, Hardening::default())
+        }
+        (Work::Directory(reader), Mode::Apply) => {
+            (protect::apply_directory(&client, reader).await?, Hardening::default())
+        }
     };
-    let place = format!(
-        "upstream {}, database {}, installed by {role}, login role {}",
-        upstream.name, upstream.database, wish.role
-    );
+    let whose = match work {
+        Work::Protection(wish) => format!("login role {}", wish.role),
+        Work::Directory(reader) => format!("read by {reader}"),
+    };
+    let place =
+        format!("upstream {}, database {}, installed by {role}, {whose}", upstream.name, upstream.database);
     let is_done = plan.steps.is_empty() && hardening.steps.is_empty();
     let code = u8::from(!plan.blocked.is_empty() || !(is_done || mode == Mode::Apply));
     Ok((report(&place, (&plan, &hardening), mode), code))
@@ -106,9 +126,9 @@ fn report(place: &str, (plan, hardening): (&Plan, &Hardening), mode: Mode) -> St
     } else if mode == Mode::Apply {
         text.push_str("-- done:\n");
     } else {
-        text.push_str(
-            "-- missing; --apply does it. With psql: -1 -v seal_key=KEY, where KEY is tenancy.seal_key\n",
-        );
+        let has_key = plan.steps.iter().any(|step| step.sql == Sql::AddKey);
+        text.push_str("-- missing; --apply does it. With psql: -1");
+        text.push_str(if has_key { " -v seal_key=KEY, where KEY is tenancy.seal_key\n" } else { "\n" });
     }
     let mut part = "";
     for step in &plan.steps {
@@ -144,6 +164,9 @@ fn line(text: &mut String, line: &str) {
 }
 
 fn task(config: &Config, arguments: &Arguments) -> Result<Task, Problem> {
+    if arguments.directory {
+        return directory_task(config, arguments);
+    }
     let tenancy = &config.directory.tenancy;
     let ContextMode::Sealed(key) = &tenancy.context else {
         return Err(problem(
@@ -167,7 +190,20 @@ fn task(config: &Config, arguments: &Arguments) -> Result<Task, Problem> {
         canary: canary.map(|canary| canary.tenants.clone()),
         retire_keys: arguments.retire_keys,
     };
-    Ok(Task { upstream: upstream.clone(), maintenance, wish })
+    Ok(Task { upstream: upstream.clone(), maintenance, work: Work::Protection(Box::new(wish)) })
+}
+
+fn directory_task(config: &Config, arguments: &Arguments) -> Result<Task, Problem> {
+    let Some(login) = config.tables.as_ref().map(|tables| &tables.login) else {
+        let hint = "add [directory] with user = the role that reads the tables";
+        return Err(problem("directory", "there is no section [directory]", hint));
+    };
+    let mut upstream = config.upstreams[&login.upstream].clone();
+    let maintenance = maintenance(config, arguments, &upstream)?;
+    if let Some(database) = &login.database {
+        upstream.database.clone_from(database);
+    }
+    Ok(Task { upstream, maintenance, work: Work::Directory(login.user.clone()) })
 }
 
 fn upstream<'a>(config: &'a Config, arguments: &Arguments) -> Result<&'a UpstreamSettings, Problem> {

@@ -5,13 +5,13 @@ use super::Config;
 use crate::auth::settings::TokenSettings;
 use crate::net::settings::ListenSettings;
 use crate::observability::settings::{LogSettings, MetricsSettings};
-use crate::tenant::{Canary, ContextMode, Tenancy};
+use crate::tenant::{AuthQuery, Canary, ContextMode, ReaderLogin, Tables, Tenancy};
 use crate::upstream::settings::UpstreamSettings;
 
 /// Names of changed settings that need a restart; `upstream` alone means that one came or went.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     // Live: the directory but for one setting of it.
-    let Config { listen, metrics, log, upstreams, token, canary, directory } = old;
+    let Config { listen, metrics, log, upstreams, token, tables, auth_query, canary, directory } = old;
     let mut rows = Vec::new();
     rows.extend(listen_rows(listen, &new.listen));
     let MetricsSettings { address, max_tenants } = metrics;
@@ -25,6 +25,8 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         rows.extend(new.upstreams.get(name).into_iter().flat_map(|new| upstream_rows(upstream, new)));
     }
     rows.extend(token_rows(token.as_ref(), new.token.as_ref()));
+    rows.extend(directory_rows(tables.as_ref(), new.tables.as_ref()));
+    rows.extend(auth_query_rows(auth_query.as_ref(), new.auth_query.as_ref()));
     rows.extend(canary_rows(canary.as_ref(), new.canary.as_ref()));
     rows.extend(tenancy_rows(&directory.tenancy, &new.directory.tenancy));
 
@@ -132,6 +134,55 @@ fn token_rows(old: Option<&TokenSettings>, new: Option<&TokenSettings>) -> [Row;
         *leeway != new.leeway,
         *end_sessions != new.end_sessions,
     ];
+    std::array::from_fn(|at| (NAMES[at], changed[at]))
+}
+
+fn login_changes(old: &ReaderLogin, new: &ReaderLogin) -> [bool; 4] {
+    let ReaderLogin { upstream, database, user, password } = old;
+    [*upstream != new.upstream, *database != new.database, *user != new.user, *password != new.password]
+}
+
+/// Tables that come or go change all of their settings.
+fn directory_rows(old: Option<&Tables>, new: Option<&Tables>) -> [Row; 6] {
+    const NAMES: [&str; 6] = [
+        "directory.upstream",
+        "directory.database",
+        "directory.user",
+        "directory.password",
+        "directory.interval",
+        "directory.max_rows",
+    ];
+    let changed = match (old, new) {
+        (Some(Tables { login, interval, max_rows }), Some(new)) => {
+            let [upstream, database, user, password] = login_changes(login, &new.login);
+            [upstream, database, user, password, *interval != new.interval, *max_rows != new.max_rows]
+        }
+        _ => [old.is_some() != new.is_some(); 6],
+    };
+    std::array::from_fn(|at| (NAMES[at], changed[at]))
+}
+
+/// A query that comes or goes changes all of its settings.
+fn auth_query_rows(old: Option<&AuthQuery>, new: Option<&AuthQuery>) -> [Row; 8] {
+    const NAMES: [&str; 8] = [
+        "auth_query.upstream",
+        "auth_query.database",
+        "auth_query.user",
+        "auth_query.password",
+        "auth_query.query",
+        "auth_query.ttl",
+        "auth_query.negative_ttl",
+        "auth_query.max_entries",
+    ];
+    let changed = match (old, new) {
+        (Some(AuthQuery { login, query, ttl, negative_ttl, max_entries }), Some(new)) => {
+            let [upstream, database, user, password] = login_changes(login, &new.login);
+            let negative = *negative_ttl != new.negative_ttl;
+            let (query, entries) = (*query != new.query, *max_entries != new.max_entries);
+            [upstream, database, user, password, query, *ttl != new.ttl, negative, entries]
+        }
+        _ => [old.is_some() != new.is_some(); 8],
+    };
     std::array::from_fn(|at| (NAMES[at], changed[at]))
 }
 

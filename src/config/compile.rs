@@ -13,6 +13,7 @@ use super::directory::{Known, directory};
 use super::file::Section;
 use super::keys;
 use super::problem::{Refusal, refuse};
+use super::reader::{auth_query, tables};
 use super::token::token;
 use super::value;
 use crate::names::{UpstreamName, UserName};
@@ -55,11 +56,12 @@ pub(super) fn config(top: &Section<'_>) -> Option<Config> {
     let known = Known::new("upstream", written.iter().map(|(name, _)| *name));
     let upstreams: Vec<_> = written.iter().map(|(name, section)| upstream(name, section)).collect();
     let token = token(top);
-    let directory = directory(top, &listen_section, &known, token.as_ref())?;
+    let directory = directory(top, &listen_section, (&listen, &known), token.as_ref())?;
+    let (tables, auth_query) = (tables(top, (&known, &upstreams)), auth_query(top, (&known, &upstreams)));
     let upstreams: Option<BTreeMap<_, _>> =
         upstreams.into_iter().map(|upstream| upstream.map(|one| (one.name.clone(), one))).collect();
     let canary = canary(top, &directory);
-    Some(Config { listen, metrics, log, upstreams: upstreams?, token, canary, directory })
+    Some(Config { listen, metrics, log, upstreams: upstreams?, token, tables, auth_query, canary, directory })
 }
 
 fn listen(section: &Section<'_>) -> ListenSettings {

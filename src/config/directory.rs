@@ -14,6 +14,7 @@ use super::verifier::{PlainPasswords, verifier};
 use crate::auth::settings::TokenSettings;
 use crate::guard;
 use crate::names::{TenantId, UpstreamName, UserName};
+use crate::net::settings::ListenSettings;
 use crate::tenant::{
     CertificateName, ContextMode, Directory, Grant, GuardLevel, Isolation, Limits, Maintenance, Pinning,
     Place, PoolMode, Tenancy, Tenant, TokenUse, User, Verifier,
@@ -36,6 +37,10 @@ impl<'p> Known<'p> {
         if let [name] = self.order[..] { Some(name) } else { None }
     }
 
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.set.contains(name)
+    }
+
     fn check(&self, name: &str) -> Result<(), Refusal> {
         if self.set.contains(name) {
             return Ok(());
@@ -47,8 +52,8 @@ impl<'p> Known<'p> {
 /// Everything that a reload replaces; none if something without a default is missing.
 pub(super) fn directory(
     top: &Section<'_>,
-    listen: &Section<'_>,
-    upstreams: &Known<'_>,
+    listen_section: &Section<'_>,
+    (listen, upstreams): (&ListenSettings, &Known<'_>),
     tokens: Option<&TokenSettings>,
 ) -> Option<Directory> {
     let tenancy = tenancy(&top.section("tenancy", &keys::TENANCY));
@@ -60,20 +65,20 @@ pub(super) fn directory(
         let Some(tenant) = tenant(section, defaults, upstreams) else { continue };
         tenants.insert(tenant.id.clone(), Arc::new(tenant));
     }
-    let plain = match listen.flag("allow_plain_passwords") {
+    let plain = match listen_section.flag("allow_plain_passwords") {
         Some(true) => PlainPasswords::Allowed,
         Some(false) | None => PlainPasswords::Refused,
     };
     let sections = top.list("user", &keys::USER, "name");
     distinct("user", "name", &sections);
-    let grants = Grants { tenants: &known, upstreams, listen, tokens };
+    let grants = Grants { tenants: &known, upstreams, listen, tokens, plain };
     let mut users = HashMap::with_capacity(sections.len());
     for section in &sections {
-        let Some(user) = user(section, plain, &grants) else { continue };
+        let Some(user) = user(section, &grants) else { continue };
         users.insert(user.name.clone(), Arc::new(user));
     }
     refuse_ambiguous(&sections, &known);
-    Some(Directory { tenants, users, tenancy: tenancy? })
+    Some(Directory { tenants, users, tenancy: tenancy?, defaults })
 }
 
 /// The names of a list's tables; a second table of the same name is a problem.
@@ -178,7 +183,7 @@ fn limits(section: &Section<'_>, base: Limits) -> Limits {
     }
 }
 
-fn tenant(section: &Section<'_>, defaults: Limits, upstreams: &Known<'_>) -> Option<Tenant> {
+pub(super) fn tenant(section: &Section<'_>, defaults: Limits, upstreams: &Known<'_>) -> Option<Tenant> {
     let id = section.name("id", TenantId::parse);
     let upstream = upstream_of(section, upstreams);
     let all = [Isolation::Row, Isolation::Schema, Isolation::Database];
@@ -228,7 +233,7 @@ fn place(section: &Section<'_>, isolation: Isolation, id: Option<&TenantId>) -> 
 }
 
 /// The upstream that a table names, or the only one there is.
-fn upstream_of(section: &Section<'_>, upstreams: &Known<'_>) -> Option<UpstreamName> {
+pub(super) fn upstream_of(section: &Section<'_>, upstreams: &Known<'_>) -> Option<UpstreamName> {
     let name = match (section.has("upstream"), upstreams.only()) {
         (false, Some(only)) => only,
         (false, None) if upstreams.order.is_empty() => return None,
@@ -241,16 +246,17 @@ fn upstream_of(section: &Section<'_>, upstreams: &Known<'_>) -> Option<UpstreamN
 // === [[user]] ===
 
 /// What a grant may refer to.
-struct Grants<'k> {
-    tenants: &'k Known<'k>,
-    upstreams: &'k Known<'k>,
-    listen: &'k Section<'k>,
-    tokens: Option<&'k TokenSettings>,
+pub(super) struct Grants<'k> {
+    pub(super) tenants: &'k Known<'k>,
+    pub(super) upstreams: &'k Known<'k>,
+    pub(super) listen: &'k ListenSettings,
+    pub(super) tokens: Option<&'k TokenSettings>,
+    pub(super) plain: PlainPasswords,
 }
 
-fn user(section: &Section<'_>, plain: PlainPasswords, grants: &Grants<'_>) -> Option<User> {
+pub(super) fn user(section: &Section<'_>, grants: &Grants<'_>) -> Option<User> {
     let name = section.name("name", UserName::parse);
-    let proofs = proofs(section, name.as_ref(), plain, grants);
+    let proofs = proofs(section, name.as_ref(), grants);
     let grant = grant(section, grants);
     let allow = allowed_rules(section);
     let modes = [("transaction", PoolMode::Transaction), ("session", PoolMode::Session)];
@@ -284,22 +290,18 @@ struct Proofs {
     token: Option<TokenUse>,
 }
 
-fn proofs(
-    section: &Section<'_>,
-    name: Option<&UserName>,
-    plain: PlainPasswords,
-    grants: &Grants<'_>,
-) -> Option<Proofs> {
+fn proofs(section: &Section<'_>, name: Option<&UserName>, grants: &Grants<'_>) -> Option<Proofs> {
     if !["password", "certificate", "token"].iter().any(|key| section.has(key)) {
         section.report("password", refuse("is missing", "make a verifier with pgtenant scram"));
         return None;
     }
     let password = section.secret("password");
-    let verifier = password.and_then(|text| section.accept("password", verifier(text.expose(), plain)));
+    let verifier =
+        password.and_then(|text| section.accept("password", verifier(text.expose(), grants.plain)));
     let certificate = section
         .text("certificate")
         .and_then(|text| section.accept("certificate", value::certificate_name(text, name?.as_str())));
-    if section.has("certificate") && !grants.listen.has("client_ca") {
+    if section.has("certificate") && grants.listen.clients.is_none() {
         let hint = "add listen.client_ca = \"…\", the PEM roots of client certificates";
         section.report("certificate", refuse("needs listen.client_ca", hint));
     }
@@ -314,7 +316,7 @@ fn token_use(section: &Section<'_>, grants: &Grants<'_>) -> Option<TokenUse> {
     let token = section.choice("token", &words)?;
     let refused = if section.has("password") {
         refuse("and password are both there", "a token stands in for the password: leave one out")
-    } else if !grants.listen.has("certificate") && !grants.listen.has("socket_dir") {
+    } else if grants.listen.certificate.is_none() && grants.listen.socket_dir.is_none() {
         refuse("needs TLS", "add listen.certificate and listen.private_key: tokens are readable in the clear")
     } else {
         match grants.tokens {
@@ -406,19 +408,30 @@ fn maintenance(section: &Section<'_>, upstreams: &Known<'_>) -> Option<Grant> {
     }))
 }
 
-/// A gateway user logs in as `name.tenant` too, so that such a text must mean one thing only:
-/// no other user has it as a name, and no two gateway users can both be its beginning.
 fn refuse_ambiguous(sections: &[Section<'_>], tenants: &Known<'_>) {
     let names = || sections.iter().filter_map(|section| Some((section, section.peek("name")?)));
     let gateways: HashSet<_> =
         names().filter(|(section, _)| section.has("tenants")).map(|(_, name)| name).collect();
     for (section, name) in names() {
-        for (at, _) in name.match_indices('.') {
-            let (first, rest) = (&name[..at], &name[at + 1..]);
-            if gateways.contains(first) && (gateways.contains(name) || tenants.set.contains(rest)) {
-                let what = format!("reads as the gateway user {first:?} asking for the tenant {rest:?}");
-                section.report("name", refuse(what, "rename the user, for example with a dash for the dot"));
-            }
+        for (first, rest) in other_readings(name, |name| gateways.contains(name), |id| tenants.has(id)) {
+            section.report("name", ambiguous(first, rest));
         }
     }
+}
+
+/// A gateway user logs in as `name.tenant` too, so that such a text must mean one thing only: no other user has it as a
+/// name, and no two gateway users can both be its beginning. What else a name could mean.
+pub(super) fn other_readings(
+    name: &str,
+    is_gateway: impl Fn(&str) -> bool,
+    is_tenant: impl Fn(&str) -> bool,
+) -> impl Iterator<Item = (&str, &str)> {
+    name.match_indices('.')
+        .map(move |(at, _)| (&name[..at], &name[at + 1..]))
+        .filter(move |(first, rest)| is_gateway(first) && (is_gateway(name) || is_tenant(rest)))
+}
+
+pub(super) fn ambiguous(first: &str, rest: &str) -> Refusal {
+    let what = format!("reads as the gateway user {first:?} asking for the tenant {rest:?}");
+    refuse(what, "rename the user, for example with a dash for the dot")
 }

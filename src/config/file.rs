@@ -58,6 +58,12 @@ impl<'p> Page<'p> {
         Section::open(self, String::new(), 0, (Some(table), &keys::TOP))
     }
 
+    /// What is read without a new problem.
+    pub(super) fn clean<T>(&self, read: impl FnOnce() -> Option<T>) -> Option<T> {
+        let before = self.problems.borrow().len();
+        read().filter(|_| self.problems.borrow().len() == before)
+    }
+
     /// The problems found so far.
     pub(super) fn problems(&self) -> Vec<Problem> {
         self.problems.take()

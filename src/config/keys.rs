@@ -43,8 +43,21 @@ impl Keys {
 }
 
 /// Every section that holds settings, in the order of the documentation.
-pub static SECTIONS: &[&Keys] =
-    &[&LISTEN, &METRICS, &LOG, &UPSTREAM, &TENANCY, &TOKEN, &CANARY, &DEFAULTS, &TENANT, &USER, &MAINTENANCE];
+pub static SECTIONS: &[&Keys] = &[
+    &LISTEN,
+    &METRICS,
+    &LOG,
+    &UPSTREAM,
+    &TENANCY,
+    &TOKEN,
+    &DIRECTORY,
+    &AUTH_QUERY,
+    &CANARY,
+    &DEFAULTS,
+    &TENANT,
+    &USER,
+    &MAINTENANCE,
+];
 
 /// The sections themselves.
 pub(super) static TOP: Keys = Keys {
@@ -56,6 +69,8 @@ pub(super) static TOP: Keys = Keys {
         restart("upstream"),
         live("tenancy"),
         restart("token"),
+        restart("directory"),
+        restart("auth_query"),
         restart("canary"),
         live("defaults"),
         live("tenant"),
@@ -134,6 +149,32 @@ pub(super) static TOKEN: Keys = Keys {
         restart("scope"),
         restart("leeway"),
         restart("end_sessions"),
+    ],
+};
+
+pub(super) static DIRECTORY: Keys = Keys {
+    section: "directory",
+    keys: &[
+        restart("upstream"),
+        restart("database"),
+        restart("user"),
+        restart("password"),
+        restart("interval"),
+        restart("max_rows"),
+    ],
+};
+
+pub(super) static AUTH_QUERY: Keys = Keys {
+    section: "auth_query",
+    keys: &[
+        restart("upstream"),
+        restart("database"),
+        restart("user"),
+        restart("password"),
+        restart("query"),
+        restart("ttl"),
+        restart("negative_ttl"),
+        restart("max_entries"),
     ],
 };
 

@@ -10,6 +10,8 @@ mod file;
 pub mod keys;
 mod named;
 mod problem;
+mod reader;
+pub mod rows;
 mod shown;
 mod token;
 mod value;
@@ -30,7 +32,7 @@ use crate::auth::settings::TokenSettings;
 use crate::names::UpstreamName;
 use crate::net::settings::ListenSettings;
 use crate::observability::settings::{LogSettings, MetricsSettings};
-use crate::tenant::{Canary, Directory};
+use crate::tenant::{AuthQuery, Canary, Directory, Tables};
 use crate::upstream::settings::UpstreamSettings;
 
 /// A whole configuration, valid.
@@ -46,6 +48,10 @@ pub struct Config {
     pub upstreams: BTreeMap<UpstreamName, UpstreamSettings>,
     /// `[token]`, if there is one.
     pub token: Option<TokenSettings>,
+    /// `[directory]`, if there is one.
+    pub tables: Option<Tables>,
+    /// `[auth_query]`, if there is one.
+    pub auth_query: Option<AuthQuery>,
     /// `[canary]`, if there is one.
     pub canary: Option<Canary>,
     /// `[tenancy]`, `[defaults]`, `[[tenant]]` and `[[user]]`.

@@ -34,6 +34,8 @@ fn with(section: &str, line: &str) -> String {
             ("[[tenant]]\nid = 'one'\n[[tenant]]\nid = 'two'\n[canary]", "tenants = ['one', 'two']\n")
         }
         "token" => ("[token]", "issuer = 'https://id'\naudience = 'pgtenant'\njwks = 'https://id/keys'\n"),
+        "directory" => ("[directory]", "user = 'reader'\n"),
+        "auth_query" => ("[auth_query]", "user = 'reader'\nquery = 'SELECT $1'\n"),
         "user" => ("[[user]]", "name = 'ann'\npassword = 'V'\noperator = true\n"),
         "user.maintenance" => (
             "[[user]]\nname = 'ann'\npassword = 'V'\n[user.maintenance]",
@@ -269,6 +271,16 @@ fn words_names_and_addresses() {
             &["'disable'"],
         ),
         ("upstream.*", "ca", &[], &["'missing.crt'"]),
+        ("directory", "upstream", &["'main'"], &["'other'"]),
+        ("directory", "user", &["'reader'"], &["'app'", "''"]),
+        ("directory", "database", &["'d'"], &["''"]),
+        ("directory", "interval", &["'1s'", "'1day'"], &["'999ms'", "'2days'"]),
+        ("directory", "max_rows", &["1", "10000000"], &["0", "10000001"]),
+        ("auth_query", "user", &["'reader'"], &["'app'"]),
+        ("auth_query", "query", &["'SELECT $1'"], &["''", "'SELECT 1'"]),
+        ("auth_query", "ttl", &["'0s'", "'1day'"], &["'2days'"]),
+        ("auth_query", "negative_ttl", &["'0s'", "'1day'"], &["'2days'"]),
+        ("auth_query", "max_entries", &["1", "10000000"], &["0", "10000001"]),
         ("tenant", "id", &["'a.b'"], &["''", "\"a\\u0000\""]),
         ("tenant", "upstream", &["'main'"], &["'other'"]),
         ("user", "operator", &["true"], &["false", "1"]),
@@ -736,6 +748,20 @@ fn a_reload_names_exactly_what_needs_a_restart() {
         ("tenancy", "setting = 'my.tenant'"),
         ("tenancy", "application_name = '{application_name}'"),
         ("tenancy", "require_tenant = false"),
+        ("directory", "upstream = 'other'"),
+        ("directory", "database = 'other'"),
+        ("directory", "user = 'other'"),
+        ("directory", "password = 'other'"),
+        ("directory", "interval = '2m'"),
+        ("directory", "max_rows = 1"),
+        ("auth_query", "upstream = 'other'"),
+        ("auth_query", "database = 'other'"),
+        ("auth_query", "user = 'other'"),
+        ("auth_query", "password = 'other'"),
+        ("auth_query", "query = 'SELECT $1, 2'"),
+        ("auth_query", "ttl = '2m'"),
+        ("auth_query", "negative_ttl = '2m'"),
+        ("auth_query", "max_entries = 1"),
         ("defaults", "max_clients = 1"),
         ("tenant", "max_servers = 1"),
         ("user", "name = 'bob'"),
@@ -744,14 +770,23 @@ fn a_reload_names_exactly_what_needs_a_restart() {
     let old = read(UPSTREAM);
     let tokens = read(&with("token", "scope = 'openid'"));
     assert!(needs_restart(&old, &tokens).contains(&"token.scope"));
+    let reader = |section: &str| read(&with(section, "password = 'first'"));
+    let (tables, query) = (reader("directory"), reader("auth_query"));
     let mut covered = BTreeSet::new();
     for (section, lines) in changes.into_iter().chain(OF_TENANCY) {
         let name = lines.split_once(" = ").unwrap().0;
         let keys = SECTIONS.iter().find(|keys| keys.section == section).unwrap();
         let key = keys.keys.iter().find(|key| key.name == name).unwrap();
         let full = format!("{section}.{name}");
-        let old = if section == "token" { &tokens } else { &old };
-        let restart = needs_restart(old, &read(&with(section, lines)));
+        let old = match section {
+            "token" => &tokens,
+            "directory" => &tables,
+            "auth_query" => &query,
+            _ => &old,
+        };
+        let other = "[upstream.other]\ndatabase = 'app'\nuser = 'app'\n";
+        let more = if lines.starts_with("upstream = ") { other } else { "" };
+        let restart = needs_restart(old, &read(&format!("{}{more}", with(section, lines))));
         assert_eq!(restart.contains(&&*full), key.reload == Reload::Restart, "{full}: {restart:?}");
         assert!(key.reload == Reload::Restart || restart.is_empty(), "{full}: {restart:?}");
         covered.insert(full);

@@ -2,6 +2,7 @@
 
 use crate::directory::Isolation;
 use crate::names::TenantId;
+use crate::registry::Destination;
 
 /// Everything that the console does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,16 +46,6 @@ pub(super) enum Deed {
     Resume,
     Drain,
     Kill,
-}
-
-/// Where a tenant goes; what is not said is as its description says or as the default is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Destination {
-    pub(super) isolation: Isolation,
-    pub(super) upstream: Option<String>,
-    pub(super) database: Option<String>,
-    pub(super) schema: Option<String>,
-    pub(super) role: Option<String>,
 }
 
 impl Show {

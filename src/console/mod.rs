@@ -30,6 +30,7 @@ use crate::directory::Tenant;
 use crate::names::{TenantId, UserName};
 use crate::net::stream::Stream;
 use crate::observability::metrics::Exporter;
+use crate::registry::Mover;
 use crate::serve::{OperatorSession, Operators, Shared};
 use crate::session::{End, shutdown};
 use crate::wire::encode;
@@ -76,9 +77,25 @@ pub struct Console {
     shared: Arc<Shared>,
     exporter: Exporter,
     wishes: mpsc::Sender<Wish>,
-    settings: Arc<ArcSwap<Vec<Setting>>>,
+    sources: Sources,
+}
+
+/// Where what is in force comes from.
+pub struct Sources {
+    /// Settings in force.
+    pub settings: Arc<ArcSwap<Vec<Setting>>>,
     /// The configuration file.
-    path: PathBuf,
+    pub path: PathBuf,
+    /// As it was read last.
+    pub file: Arc<ArcSwap<Config>>,
+    /// Moves tenants that are in tables.
+    pub mover: Option<Mover>,
+}
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sources({})", self.path.display())
+    }
 }
 
 impl std::fmt::Debug for Console {
@@ -100,10 +117,9 @@ impl Console {
         shared: Arc<Shared>,
         exporter: Exporter,
         wishes: mpsc::Sender<Wish>,
-        settings: Arc<ArcSwap<Vec<Setting>>>,
-        path: PathBuf,
+        sources: Sources,
     ) -> Self {
-        Self { shared, exporter, wishes, settings, path }
+        Self { shared, exporter, wishes, sources }
     }
 
     /// Carries out what is not a SHOW; the tag of the answer.

@@ -335,7 +335,7 @@ impl Console {
             let changeable = if *is_live { "yes" } else { "no" };
             vec![key.as_str().into(), value.as_str().into(), Value::Null, changeable.into()]
         };
-        self.settings.load().iter().map(row).collect()
+        self.sources.settings.load().iter().map(row).collect()
     }
 }
 

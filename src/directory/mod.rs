@@ -19,6 +19,8 @@ pub struct Directory {
     pub users: HashMap<UserName, Arc<User>>,
     /// `[tenancy]`
     pub tenancy: Tenancy,
+    /// `[defaults]`: what a tenant may use that says nothing else.
+    pub defaults: Limits,
 }
 
 /// `[tenancy]`: what holds for all tenants.
@@ -75,6 +77,45 @@ pub struct Canary {
     pub interval: Duration,
     /// What they read; its first column is the tenant's id.
     pub query: Option<String>,
+}
+
+/// `[directory]`: tables in a database that hold tenants and users besides the file's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tables {
+    /// Where, and as whom they are read.
+    pub login: ReaderLogin,
+    /// How often they are read even if nobody has said that they changed.
+    pub interval: Duration,
+    /// The most rows that are taken of each.
+    pub max_rows: usize,
+}
+
+/// `[auth_query]`: a query that knows users whom nothing else knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthQuery {
+    /// Where, and as whom it is asked.
+    pub login: ReaderLogin,
+    /// The query: `$1` is the login name, the columns are `verifier` and `tenant`.
+    pub query: String,
+    /// How long an answer holds.
+    pub ttl: Duration,
+    /// How long the answer holds that there is no such user.
+    pub negative_ttl: Duration,
+    /// The most answers that are remembered.
+    pub max_entries: usize,
+}
+
+/// As whom the proxy reads for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReaderLogin {
+    /// The upstream.
+    pub upstream: UpstreamName,
+    /// Its database, if it is not the upstream's.
+    pub database: Option<String>,
+    /// The role.
+    pub user: String,
+    /// Its password, if the server asks for one.
+    pub password: Option<Secret<String>>,
 }
 
 /// `[[tenant]]` with the defaults filled in.

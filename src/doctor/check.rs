@@ -53,6 +53,9 @@ pub(super) enum Rank {
 pub(super) struct Question<'q> {
     pub(super) role: &'q str,
     pub(super) tenancy: &'q Tenancy,
+    /// Schemas that are one tenant's own, and its role for each.
+    pub(super) schemas: &'q [&'q str],
+    pub(super) roles: &'q [&'q str],
 }
 
 impl Question<'_> {
@@ -104,11 +107,13 @@ impl Check {
             "{PRELUDE} SELECT q.*, count(*) OVER () AS total FROM ({}) q ORDER BY 1, 2 LIMIT {MAX_FINDINGS}",
             self.query
         );
-        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+        let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
             (&question.role, Type::TEXT),
             (&question.tenancy.setting, Type::TEXT),
             (&question.sealed(), Type::BOOL),
             (&question.strict(), Type::BOOL),
+            (&question.schemas, Type::TEXT_ARRAY),
+            (&question.roles, Type::TEXT_ARRAY),
         ];
         client.batch_execute(BEGIN).await?;
         let rows = client.query_typed(&sql, &parameters).await;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::control;
-use crate::directory::Tenancy;
+use crate::directory::{Directory, Isolation, Tenant};
 use crate::upstream::settings::UpstreamSettings;
 use check::Question;
 pub use report::{as_json, as_text};
@@ -98,9 +98,9 @@ impl Examination {
 }
 
 /// Looks at one upstream. Never fails: what could not be looked at is a finding.
-pub async fn examine(settings: &UpstreamSettings, tenancy: &Tenancy) -> Examination {
-    let mut findings = live::configuration(tenancy);
-    let looked = timeout(LIMIT, look(settings, tenancy)).await;
+pub async fn examine(settings: &UpstreamSettings, directory: &Directory) -> Examination {
+    let mut findings = live::configuration(&directory.tenancy);
+    let looked = timeout(LIMIT, look(settings, directory)).await;
     let reached = match looked {
         Ok(Ok(found)) => {
             findings.extend(found);
@@ -121,10 +121,12 @@ pub async fn examine(settings: &UpstreamSettings, tenancy: &Tenancy) -> Examinat
 
 async fn look(
     settings: &UpstreamSettings,
-    tenancy: &Tenancy,
+    directory: &Directory,
 ) -> Result<Vec<Finding>, crate::upstream::ConnectError> {
     let client = control::connect(settings, &settings.user, settings.password.as_ref()).await?;
-    let question = Question { role: &settings.user, tenancy };
+    let (schemas, roles) = schemas_of(directory, settings);
+    let tenancy = &directory.tenancy;
+    let question = Question { role: &settings.user, tenancy, schemas: &schemas, roles: &roles };
     let version = live::version(&client).await;
     let mut findings = live::outdated(version);
     findings.extend(live::pooler(settings, &client).await);
@@ -133,6 +135,17 @@ async fn look(
     }
     findings.extend(live::self_test(&client, tenancy).await);
     Ok(findings)
+}
+
+/// The schemas of tenants on an upstream, and for each the role of its tenant.
+fn schemas_of<'d>(directory: &'d Directory, settings: &UpstreamSettings) -> (Vec<&'d str>, Vec<&'d str>) {
+    let here = |tenant: &&Tenant| tenant.upstream == settings.name && tenant.isolation == Isolation::Schema;
+    let tenants = directory.tenants.values().map(AsRef::as_ref).filter(here);
+    let placed = |tenant: &'d Tenant| {
+        let (schema, role) = (tenant.place.schema.as_deref()?, tenant.place.role.as_ref()?);
+        Some((schema, role.0.as_str()))
+    };
+    tenants.filter_map(placed).unzip()
 }
 
 #[cfg(test)]

@@ -1,8 +1,20 @@
 -- What every check may ask for. $1: the login role, $2: tenancy.setting, $3: whether the context is sealed,
--- $4: whether the guard is strict. A table expression that a check does not name costs nothing.
+-- $4: whether the guard is strict, $5 and $6: tenants' own schemas and the role of each. A table expression that a check does not name costs nothing.
 WITH RECURSIVE
 me AS (
     SELECT r.oid, r.rolname, r.rolsuper FROM pg_roles r WHERE r.rolname = $1::text::name
+),
+-- Schemas that are one tenant's own.
+own_schema AS (
+    SELECT n.oid, n.nspname, n.nspowner, n.nspacl, p.role, r.oid AS roleid
+    FROM unnest($5::text[], $6::text[]) AS p(schema, role)
+    JOIN pg_namespace n ON n.nspname = p.schema::name LEFT JOIN pg_roles r ON r.rolname = p.role::name
+),
+-- The roles of tenants with a schema, the pool's login role among them, and every role that each can become.
+tenant_hat AS (
+    SELECT roleid AS wearer, roleid FROM own_schema WHERE roleid IS NOT NULL
+    UNION SELECT oid, oid FROM me
+    UNION SELECT h.wearer, m.roleid FROM pg_auth_members m JOIN tenant_hat h ON m.member = h.roleid
 ),
 mode AS (SELECT $3::bool AS sealed, $4::bool AS strict),
 -- The login role and every role that it can become.

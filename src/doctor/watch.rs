@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Examination, Finding, Reached, Severity, examine};
-use crate::directory::Tenancy;
+use crate::directory::{Directory, Tenancy};
 use crate::observability::metrics::isolation_findings;
 use crate::upstream::settings::UpstreamSettings;
 
@@ -24,17 +24,28 @@ pub struct Unsafe {
 }
 
 /// What is known about all upstreams.
-#[derive(Debug)]
 pub struct Watch {
+    /// Who there is at that moment.
+    directory: Box<dyn Fn() -> Directory + Send + Sync>,
     tenancy: Tenancy,
     upstreams: Vec<UpstreamSettings>,
     known: BTreeMap<String, Examination>,
 }
 
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.known.keys()).finish()
+    }
+}
+
 impl Watch {
     /// Over these upstreams; nothing is asked yet.
-    pub fn new(tenancy: Tenancy, upstreams: Vec<UpstreamSettings>) -> Self {
-        Self { tenancy, upstreams, known: BTreeMap::new() }
+    pub fn new(
+        directory: impl Fn() -> Directory + Send + Sync + 'static,
+        upstreams: Vec<UpstreamSettings>,
+    ) -> Self {
+        let tenancy = directory().tenancy;
+        Self { directory: Box::new(directory), tenancy, upstreams, known: BTreeMap::new() }
     }
 
     /// Looks at every upstream once. An upstream that is not there does not stop serving: others may be.
@@ -42,8 +53,8 @@ impl Watch {
         // All at one time: one that does not answer must not hold up the start once for each.
         let mut looks = Vec::new();
         for settings in self.upstreams.clone() {
-            let tenancy = self.tenancy.clone();
-            looks.push(tokio::spawn(async move { examine(&settings, &tenancy).await }));
+            let directory = (self.directory)();
+            looks.push(tokio::spawn(async move { examine(&settings, &directory).await }));
         }
         let mut verdict = Ok(());
         for look in looks {
@@ -73,7 +84,7 @@ impl Watch {
                 if !is_round && known == Some(Reached::Examined) {
                     continue;
                 }
-                if let Err(verdict) = self.take(examine(&settings, &self.tenancy).await) {
+                if let Err(verdict) = self.take(examine(&settings, &(self.directory)()).await) {
                     return verdict;
                 }
             }

@@ -93,6 +93,18 @@ pub const ALL: &[Description] = &[
         &[],
         "Probes that saw another tenant; one stops all tenants",
     ),
+    (
+        "pgtenant_directory_up",
+        Kind::Gauge,
+        &[],
+        "1 as long as the tables of [directory] are read and changes to them are heard of",
+    ),
+    (
+        "pgtenant_directory_rows",
+        Kind::Gauge,
+        &["state"],
+        "Rows of the tables of [directory]: taken, left_out because something in them is wrong",
+    ),
     ("pgtenant_build_info", Kind::Gauge, &["version"], "Always 1; the version is a label"),
 ];
 
@@ -357,6 +369,20 @@ pub fn isolation_findings(severity: &'static str, count: usize) {
     // More than fit into 32 bits are as bad as that many.
     gauge!("pgtenant_isolation_findings", "severity" => severity)
         .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+}
+
+/// The directory's tables were read.
+pub fn directory_up((taken, left_out): (usize, usize)) {
+    gauge!("pgtenant_directory_up").set(1.0);
+    for (state, count) in [("taken", taken), ("left_out", left_out)] {
+        gauge!("pgtenant_directory_rows", "state" => state)
+            .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+    }
+}
+
+/// They cannot be read.
+pub fn directory_down() {
+    gauge!("pgtenant_directory_up").set(0.0);
 }
 
 /// Both probes of the canary saw what they should.

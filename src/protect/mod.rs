@@ -3,6 +3,7 @@
 //! Promise: what is done is only what the catalogs lack, so a second run does nothing; the key is never printed.
 
 mod canary;
+mod directory;
 mod harden;
 mod policy;
 mod schema;
@@ -15,6 +16,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 pub use canary::canary_sql;
+pub use directory::{apply_directory, directory_plan};
 pub use harden::{Hardening, harden, missing_hardening};
 pub use self_test::{PIN, SelfTest, self_test, try_policies};
 

@@ -4,7 +4,8 @@
 pub mod resolver;
 
 pub use crate::directory::{
-    Canary, CertificateName, ContextMode, Directory, Fit, Grant, GuardLevel, Isolation, Limits, Maintenance,
-    Pattern, Pinning, Place, PoolMode, SealKey, SubjectKind, Tenancy, Tenant, TokenUse, User, Verifier,
+    AuthQuery, Canary, CertificateName, ContextMode, Directory, Fit, Grant, GuardLevel, Isolation, Limits,
+    Maintenance, Pattern, Pinning, Place, PoolMode, ReaderLogin, SealKey, SubjectKind, Tables, Tenancy,
+    Tenant, TokenUse, User, Verifier,
 };
 pub use resolver::{ResolveFault, Standing, reach, resolve};

@@ -15,6 +15,7 @@ mod chaos;
 mod console;
 mod copy;
 mod departures;
+mod directory;
 mod doctor;
 mod guard_fuzz;
 mod identity;

@@ -2,6 +2,7 @@
 //! all three, and none of the tenants reaches another.
 
 use crate::support::config::Config;
+use crate::support::proxy::run;
 use crate::support::{Cluster, Link, Proxy};
 
 pub(crate) const PASSWORD: &str = "placed-secret";
@@ -163,4 +164,48 @@ async fn all_pools_of_an_upstream_keep_one_bound() {
     assert_eq!(three.query("SELECT 1").await.code().as_deref(), Some("53300"), "all are in use");
     one.query("COMMIT").await;
     assert_eq!(three.query("SELECT 1").await.value(), "1");
+}
+
+#[tokio::test]
+async fn the_doctor_sees_schemas_that_others_may_use() {
+    let cluster = cluster().await;
+    cluster
+        .execute("CREATE SCHEMA tenant_initech; GRANT USAGE ON SCHEMA tenant_initech TO tenant_initech")
+        .await;
+    let mut config = Config::new(&cluster);
+    placed(&mut config);
+    config.renew_tenant("initech");
+    config.set_tenant("initech", "isolation", "schema");
+    config.set_tenant("initech", "role_password", PASSWORD);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pgtenant.toml");
+    std::fs::write(&path, config.text()).unwrap();
+    let found = || {
+        let (_, text) = run(&["doctor", "--config", path.to_str().unwrap(), "--json"]);
+        text.matches("\"D47\"").count()
+    };
+    assert_eq!(found(), 0);
+    for (wrong, right) in [
+        ("GRANT USAGE ON SCHEMA tenant_globex TO PUBLIC", "REVOKE ALL ON SCHEMA tenant_globex FROM PUBLIC"),
+        (
+            "GRANT USAGE ON SCHEMA tenant_globex TO tenant_initech",
+            "REVOKE ALL ON SCHEMA tenant_globex FROM tenant_initech",
+        ),
+        ("GRANT USAGE ON SCHEMA tenant_globex TO app", "REVOKE ALL ON SCHEMA tenant_globex FROM app"),
+        ("GRANT tenant_globex TO tenant_initech", "REVOKE tenant_globex FROM tenant_initech"),
+        ("GRANT tenant_globex TO app", "REVOKE tenant_globex FROM app"),
+        (
+            "ALTER SCHEMA tenant_globex OWNER TO tenant_initech",
+            "ALTER SCHEMA tenant_globex OWNER TO postgres",
+        ),
+        ("ALTER ROLE tenant_globex BYPASSRLS", "ALTER ROLE tenant_globex NOBYPASSRLS"),
+    ] {
+        cluster.execute(wrong).await;
+        assert!(found() > 0, "{wrong}");
+        cluster.execute(right).await;
+        assert_eq!(found(), 0, "{right}");
+    }
+    config.set_tenant("initech", "role", "tenant_globex");
+    std::fs::write(&path, config.text()).unwrap();
+    assert!(found() > 0, "two tenants with one role");
 }

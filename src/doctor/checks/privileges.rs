@@ -92,4 +92,45 @@ WHERE c.relkind = 'v' AND c.relname IN ('pg_stat_activity', 'pg_prepared_stateme
 FROM pg_roles r JOIN pg_class k ON k.oid = to_regclass('pgtenant.key')
 WHERE NOT r.rolsuper AND r.oid <> k.relowner AND r.rolname !~ '^pg_' AND has_any_column_privilege(r.oid, k.oid, 'SELECT')",
     ),
+    Check::new(
+        ("D46", Rank::Always(Critical)),
+        "the directory's tables are open to tenants",
+        "Whoever reads pgtenant.users can try passwords at leisure; whoever writes it logs in as any tenant.",
+        r"SELECT c.oid::regclass::text AS object, format('the login role can %s it', CASE WHEN x.writes THEN 'change' ELSE 'read' END) AS message,
+       format('REVOKE ALL ON %s FROM %I, PUBLIC;', c.oid::regclass, me.rolname) AS fix
+FROM pg_class c CROSS JOIN me
+CROSS JOIN LATERAL (SELECT has_any_column_privilege(me.oid, c.oid, 'INSERT,UPDATE') OR has_table_privilege(me.oid, c.oid, 'DELETE,TRUNCATE,TRIGGER') AS writes) x
+WHERE c.oid IN (to_regclass('pgtenant.users'), to_regclass('pgtenant.tenants')) AND NOT me.rolsuper
+  AND has_schema_privilege(me.oid, c.relnamespace, 'USAGE') AND (x.writes OR has_any_column_privilege(me.oid, c.oid, 'SELECT'))",
+    ),
+    Check::new(
+        ("D47", Rank::Always(Critical)),
+        "tenants' schemas that others may use",
+        "A schema is a tenant's own only if no other tenant's role can use it, become its role, or pass by all privileges.",
+        r"SELECT format('schema %I', s.nspname) AS object,
+       format('%s may use it', CASE WHEN x.grantee = 0 THEN 'every role' ELSE format('the role %I of another tenant', min(w.rolname)) END) AS message,
+       format('REVOKE ALL ON SCHEMA %I FROM %s;', s.nspname, CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE format('%I', min(g.rolname)) END) AS fix
+FROM own_schema s CROSS JOIN LATERAL aclexplode(s.nspacl) x
+LEFT JOIN tenant_hat h ON h.roleid = x.grantee AND h.wearer IS DISTINCT FROM s.roleid
+LEFT JOIN pg_roles w ON w.oid = h.wearer LEFT JOIN pg_roles g ON g.oid = x.grantee
+WHERE (x.grantee = 0 OR h.wearer IS NOT NULL)
+GROUP BY s.nspname, x.grantee
+UNION ALL
+SELECT format('schema %I', s.nspname), format('it belongs to %I, which the role %I of another tenant is or can become', o.rolname, min(w.rolname)),
+       format('ALTER SCHEMA %I OWNER TO …;', s.nspname)
+FROM own_schema s JOIN pg_roles o ON o.oid = s.nspowner JOIN tenant_hat h ON h.roleid = s.nspowner JOIN pg_roles w ON w.oid = h.wearer
+WHERE h.wearer IS DISTINCT FROM s.roleid
+GROUP BY s.nspname, o.rolname
+UNION ALL
+SELECT format('role %I', w.rolname), format('it can become %I, the role of another tenant', r.rolname), format('REVOKE %I FROM %I;', r.rolname, w.rolname)
+FROM tenant_hat h JOIN own_schema s ON s.roleid = h.roleid AND h.wearer <> h.roleid JOIN pg_roles w ON w.oid = h.wearer JOIN pg_roles r ON r.oid = h.roleid
+UNION ALL
+SELECT format('role %I', r.rolname), format('it has %s', a.attribute), format('ALTER ROLE %I NO%s;', r.rolname, a.attribute)
+FROM (SELECT DISTINCT roleid FROM own_schema) s JOIN pg_roles r ON r.oid = s.roleid
+CROSS JOIN LATERAL (VALUES ('SUPERUSER', r.rolsuper), ('BYPASSRLS', r.rolbypassrls), ('CREATEROLE', r.rolcreaterole), ('REPLICATION', r.rolreplication)) a(attribute, has)
+WHERE a.has
+UNION ALL
+SELECT format('role %I', min(r.role)), format('tenants share it for the schemas %s', string_agg(format('%I', r.nspname), ', ' ORDER BY r.nspname)), 'give each tenant a role of its own'
+FROM own_schema r GROUP BY r.roleid HAVING count(*) > 1",
+    ),
 ];

@@ -1,0 +1,126 @@
+//! The queries: all rows of both tables in the words of the configuration, and the change of one tenant's place.
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+use super::{Destination, Fault};
+use crate::config::rows::{Cell, Rows, Table};
+use crate::directory::Isolation;
+use crate::names::TenantId;
+
+/// How a column is read.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Text,
+    Texts,
+    Count,
+    Flag,
+    Interval,
+}
+
+type Columns = &'static [(&'static str, Kind)];
+
+const TENANTS: Columns = &[
+    ("id", Kind::Text),
+    ("upstream", Kind::Text),
+    ("isolation", Kind::Text),
+    ("database", Kind::Text),
+    ("schema", Kind::Text),
+    ("role", Kind::Text),
+    ("role_password", Kind::Text),
+    ("max_clients", Kind::Count),
+    ("max_servers", Kind::Count),
+    ("max_pins", Kind::Count),
+    ("queue_timeout", Kind::Interval),
+    ("statement_timeout", Kind::Interval),
+    ("idle_transaction_timeout", Kind::Interval),
+];
+
+const USERS: Columns = &[
+    ("name", Kind::Text),
+    ("password", Kind::Text),
+    ("certificate", Kind::Text),
+    ("token", Kind::Text),
+    ("tenant", Kind::Text),
+    ("tenants", Kind::Texts),
+    ("tenant_comment", Kind::Flag),
+    ("allow", Kind::Texts),
+    ("pool_mode", Kind::Text),
+    ("pinning", Kind::Text),
+];
+
+/// All rows, in an order that does not change.
+pub(super) async fn load(client: &Client, max_rows: usize) -> Result<Rows, Fault> {
+    let mut rows = Rows::default();
+    for (table, name, columns) in
+        [(Table::Tenants, "pgtenant.tenants", TENANTS), (Table::Users, "pgtenant.users", USERS)]
+    {
+        let limit = i64::try_from(max_rows).unwrap_or(i64::MAX).saturating_add(1);
+        let found = client.query_typed(&query(name, columns), &[(&limit, Type::INT8)]).await?;
+        if found.len() > max_rows {
+            return Err(Fault::TooMany(name, max_rows));
+        }
+        for row in found {
+            rows.add(table, cells(&row, columns)?);
+        }
+    }
+    Ok(rows)
+}
+
+fn query(table: &str, columns: Columns) -> String {
+    let column = |(name, kind): &(&str, Kind)| match kind {
+        Kind::Text => format!("{name}::text"),
+        Kind::Texts => format!("{name}::text[]"),
+        Kind::Count => format!("{name}::int8"),
+        Kind::Flag => format!("{name}::bool"),
+        Kind::Interval => format!("(extract(epoch FROM {name}) * 1000)::int8"),
+    };
+    let list: Vec<String> = columns.iter().map(column).collect();
+    format!("SELECT {} FROM {table} ORDER BY 1 LIMIT $1", list.join(", "))
+}
+
+fn cells(row: &Row, columns: Columns) -> Result<Vec<(&'static str, Cell)>, tokio_postgres::Error> {
+    let mut cells = Vec::with_capacity(columns.len());
+    for (at, (name, kind)) in columns.iter().enumerate() {
+        let cell = match kind {
+            Kind::Text => row.try_get::<_, Option<String>>(at)?.map(Cell::Text),
+            Kind::Texts => row.try_get::<_, Option<Vec<String>>>(at)?.map(Cell::Texts),
+            Kind::Count => row.try_get::<_, Option<i64>>(at)?.map(Cell::Count),
+            Kind::Flag => row.try_get::<_, Option<bool>>(at)?.map(Cell::Flag),
+            Kind::Interval => row.try_get::<_, Option<i64>>(at)?.map(Cell::Milliseconds),
+        };
+        // What a flag says by being false, the file says by having no such line.
+        cells.extend(cell.filter(|cell| *cell != Cell::Flag(false)).map(|cell| (*name, cell)));
+    }
+    Ok(cells)
+}
+
+/// Writes a tenant's new place; false if it has no row.
+pub(super) async fn relocate(client: &Client, tenant: &TenantId, to: &Destination) -> Result<bool, Fault> {
+    // What means nothing in the new place would be a problem there.
+    let sql = match to.isolation {
+        Isolation::Row => {
+            "UPDATE pgtenant.tenants SET isolation = $2, upstream = coalesce($3, upstream),
+                    database = $4, schema = $5, role = $6, role_password = NULL WHERE id = $1"
+        }
+        Isolation::Schema | Isolation::Database => {
+            "UPDATE pgtenant.tenants SET isolation = $2, upstream = coalesce($3, upstream),
+                    database = $4, schema = $5, role = coalesce($6, role) WHERE id = $1"
+        }
+    };
+    let (id, isolation) = (tenant.as_str(), to.isolation.label());
+    let changed = client
+        .execute_typed(
+            sql,
+            &[
+                (&id, Type::TEXT),
+                (&isolation, Type::TEXT),
+                (&to.upstream, Type::TEXT),
+                (&to.database, Type::TEXT),
+                (&to.schema, Type::TEXT),
+                (&to.role, Type::TEXT),
+            ],
+        )
+        .await?;
+    Ok(changed == 1)
+}
