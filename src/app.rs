@@ -26,9 +26,9 @@ use crate::net::tls::{TlsError, load_identity};
 use crate::observability::http::{self, Ready};
 use crate::observability::logging;
 use crate::observability::metrics::{ContextSwitches, Exporter, TenantLabels, directory_up};
-use crate::registry::{Registry, Snapshot};
+use crate::registry::{Lookup, Registry, Snapshot};
 use crate::relay::Relay;
-use crate::serve::{Live, Shared, connection, drain};
+use crate::serve::{Finder, Live, Shared, connection, drain};
 use crate::startup::Negotiator;
 use crate::upstream::{Contexts, Upstreams};
 
@@ -135,6 +135,7 @@ impl App {
             contexts: Contexts::new(&config.directory.tenancy),
             upstreams: Upstreams::new(config.upstreams.values().cloned()),
             relay: Arc::new(relay),
+            finder: Lookup::new(&config).map(|lookup| Arc::new(lookup) as Arc<dyn Finder>),
             labels: TenantLabels::new(config.metrics.max_tenants),
             breaker: Arc::default(),
             replication: dashmap::DashMap::default(),
@@ -276,6 +277,9 @@ impl App {
         self.config.directory = config.directory.clone();
         self.settings.store(Arc::new(self.config.shown()));
         self.file.store(Arc::new(config));
+        if let Some(finder) = &self.shared.finder {
+            finder.forget();
+        }
         self.replace(live, "configuration reloaded");
         Ok(())
     }
@@ -365,13 +369,12 @@ fn live(
     if let Some(probes) = probes {
         probes.enlist(&mut directory);
     }
+    let chain = identity.as_ref().map(|identity| &*identity.chain_pem);
+    let authenticator = Authenticator::new(chain, mock_key, tokens.cloned(), &directory);
+    let authenticator =
+        if config.auth_query.is_some() { authenticator.with_passwords() } else { authenticator };
     Ok(Live {
-        authenticator: Authenticator::new(
-            identity.as_ref().map(|identity| &*identity.chain_pem),
-            mock_key,
-            tokens.cloned(),
-            &directory,
-        ),
+        authenticator,
         negotiator: Negotiator {
             tls: listen.tls,
             identity: identity.map(|identity| identity.config),

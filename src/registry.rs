@@ -8,6 +8,7 @@
 //!        └──── wait <──── lost, refused ───────────┘
 //! ```
 
+mod lookup;
 mod rows;
 
 use std::convert::Infallible;
@@ -27,6 +28,7 @@ use crate::names::TenantId;
 use crate::observability::metrics::directory_down;
 use crate::upstream::ConnectError;
 use crate::upstream::settings::UpstreamSettings;
+pub use lookup::Lookup;
 use rows::{load, relocate};
 
 /// The channel of notifications that the tables' triggers use.
@@ -107,9 +109,11 @@ enum Fault {
     TooMany(&'static str, usize),
     #[error("the rows cannot be read: {0}")]
     Rows(String),
+    #[error("the answer is of no use: {0}")]
+    Answer(String),
     #[error("reading took too long")]
     Timeout,
-    #[error("the connection was closed")]
+    #[error("the connection is closed")]
     Closed,
     #[error("the proxy is ending")]
     Ending,
@@ -137,10 +141,8 @@ impl Registry {
     pub fn new(file: Arc<ArcSwap<Config>>) -> Option<(Self, Mover, mpsc::Receiver<Snapshot>)> {
         let config = file.load_full();
         let tables = config.tables.clone()?;
-        let mut upstream = config.upstreams.get(&tables.login.upstream)?.clone();
-        if let Some(database) = &tables.login.database {
-            upstream.database.clone_from(database);
-        }
+        let upstream = config.upstreams.get(&tables.login.upstream)?;
+        let upstream = upstream.in_database(tables.login.database.as_deref());
         let (snapshots, receiver) = mpsc::channel(1);
         let (sender, moves) = mpsc::channel(1);
         let registry = Self { tables, upstream, file, snapshots, moves, last: None };

@@ -25,7 +25,7 @@ use tracing::Instrument as _;
 use crate::auth::{self, Authenticator, Identity};
 use crate::breaker::Breaker;
 use crate::clients::{Clients, Membership, Order};
-use crate::directory::{Directory, Grant};
+use crate::directory::{Directory, Grant, User};
 use crate::fault::{Fault, Report, sqlstate};
 use crate::guard::Rules;
 use crate::names::UserName;
@@ -69,6 +69,17 @@ pub struct OperatorSession {
     pub identity: Identity,
 }
 
+/// Finds users whom the directory does not have.
+pub trait Finder: std::fmt::Debug + Send + Sync {
+    /// The user of that name, if there is one.
+    fn find<'f>(&'f self, name: &'f UserName) -> Found<'f>;
+    /// Remembers nothing any more.
+    fn forget(&self);
+}
+
+/// What a [`Finder`] will have found.
+pub type Found<'f> = Pin<Box<dyn Future<Output = Option<Arc<User>>> + Send + 'f>>;
+
 /// The database that is the console.
 pub const CONSOLE: &str = "pgtenant";
 
@@ -85,6 +96,8 @@ pub struct Shared {
     pub contexts: Contexts,
     /// What conversations share.
     pub relay: Arc<Relay>,
+    /// Finds users whom the directory does not have, if anybody does.
+    pub finder: Option<Arc<dyn Finder>>,
     /// Series of tenants.
     pub labels: TenantLabels,
     /// Whether anything of any tenant may run.
@@ -226,7 +239,8 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Welcome, Rejecte
         Err(StartupFault::Refused(channel, report)) => return Err(Rejected::Told(channel, report)),
         Err(fault) => return Err(Rejected::Gone(fault.to_string())),
     };
-    let identity = match live.authenticator.authenticate(&mut channel, &claim, &live.directory).await {
+    let found = find(shared, &live.directory, &claim.user).await;
+    let identity = match live.authenticator.authenticate(&mut channel, &claim, &live.directory, found).await {
         Ok(identity) => identity,
         Err(auth::AuthFault::Lost(error)) => return Err(Rejected::Gone(error.to_string())),
         Err(fault) => return Err(Rejected::Told(channel, fault.report())),
@@ -249,6 +263,12 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Welcome, Rejecte
         }
         Err(report) => Err(Rejected::Told(channel, report)),
     }
+}
+
+/// Whom the directory does not have.
+async fn find(shared: &Shared, directory: &Directory, name: &str) -> Option<Arc<User>> {
+    let finder = shared.finder.as_ref().filter(|_| !auth::is_known(directory, name))?;
+    finder.find(&UserName::parse(name).ok()?).await
 }
 
 /// An operator may use the console and nothing else.
@@ -297,7 +317,7 @@ async fn admit(
         shared.clients.register(user, standing.tenant().cloned(), key_bytes, (address, identity.expires()));
     // Registered, it hears of every later reload; one in between is caught here.
     if !Arc::ptr_eq(live, &shared.live.load())
-        && !still_stands(&shared.live.load().directory, identity, &standing)
+        && !still_stands((&live.directory, &shared.live.load().directory), identity, &standing)
     {
         return Err(shutdown());
     }
@@ -314,10 +334,10 @@ async fn admit(
     Ok(Admission { membership, acting, chooser, rules, parameters, greeting })
 }
 
-fn still_stands(directory: &Directory, identity: &Identity, standing: &Standing) -> bool {
-    let user = directory.users.get(&identity.user().name);
-    user.is_some_and(|user| user.grant == identity.user().grant)
-        && standing.tenant().is_none_or(|tenant| directory.tenants.contains_key(tenant))
+fn still_stands((before, now): (&Directory, &Directory), identity: &Identity, standing: &Standing) -> bool {
+    let grant =
+        |directory: &Directory| directory.users.get(&identity.user().name).map(|user| user.grant.clone());
+    grant(before) == grant(now) && standing.tenant().is_none_or(|tenant| now.tenants.contains_key(tenant))
 }
 
 /// The login's last messages, and the session that begins with them.

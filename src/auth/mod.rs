@@ -171,16 +171,28 @@ impl Authenticator {
         Self { scram: Scram::new(chain_pem, mock_key), tokens, methods }
     }
 
+    /// The same where users may be found besides those of the directory: they have passwords.
+    #[must_use]
+    pub fn with_passwords(mut self) -> Self {
+        if !self.methods.contains(&Method::Scram) {
+            self.methods.push(Method::Scram);
+        }
+        self
+    }
+
     /// Runs the exchange up to the client's proof. What follows is told by [`accept`], so that an unknown
-    /// tenant can still be refused in the same steps as a wrong password.
+    /// tenant can still be refused in the same steps as a wrong password. `found` is a user whom the directory does
+    /// not have.
     pub async fn authenticate(
         &self,
         channel: &mut Channel,
         claim: &Claim,
         directory: &Directory,
+        found: Option<Arc<User>>,
     ) -> Result<Identity, AuthFault> {
+        let found = found.map(|user| Candidate { user, suffix: None, reach: Reach::default() });
         let candidate =
-            find(directory, &claim.user).and_then(|candidate| certified(candidate, channel, claim));
+            find(directory, &claim.user).or(found).and_then(|candidate| certified(candidate, channel, claim));
         let user = candidate.as_ref().map(|candidate| &*candidate.user);
         let found = match user.map_or_else(|| self.mock_method(&claim.user), Method::of) {
             Method::Nothing => Found::default(),
@@ -231,6 +243,11 @@ impl Authenticator {
             AuthFault::refused(name)
         })
     }
+}
+
+/// Whether a name in a claim is one of the directory's.
+pub fn is_known(directory: &Directory, name: &str) -> bool {
+    find(directory, name).is_some()
 }
 
 /// The server's proof and `AuthenticationOk`.

@@ -198,11 +198,9 @@ fn directory_task(config: &Config, arguments: &Arguments) -> Result<Task, Proble
         let hint = "add [directory] with user = the role that reads the tables";
         return Err(problem("directory", "there is no section [directory]", hint));
     };
-    let mut upstream = config.upstreams[&login.upstream].clone();
-    let maintenance = maintenance(config, arguments, &upstream)?;
-    if let Some(database) = &login.database {
-        upstream.database.clone_from(database);
-    }
+    let upstream = &config.upstreams[&login.upstream];
+    let maintenance = maintenance(config, arguments, upstream)?;
+    let upstream = upstream.in_database(login.database.as_deref());
     Ok(Task { upstream, maintenance, work: Work::Directory(login.user.clone()) })
 }
 

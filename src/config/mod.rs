@@ -26,7 +26,7 @@ use std::path::Path;
 
 pub use change::needs_restart;
 pub use problem::{Problem, Problems};
-pub use verifier::verifier_of;
+pub use verifier::{stored_verifier, verifier_of};
 
 use crate::auth::settings::TokenSettings;
 use crate::names::UpstreamName;

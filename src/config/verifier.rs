@@ -30,6 +30,11 @@ pub fn verifier_of(password: &str) -> Option<Verifier> {
     verifier(password, PlainPasswords::Allowed).ok()
 }
 
+/// Reads a verifier that PostgreSQL stores; or what is wrong with it.
+pub fn stored_verifier(text: &str) -> Result<Verifier, String> {
+    verifier(text, PlainPasswords::Refused).map_err(|refusal| refusal.what)
+}
+
 /// Reads a `user.password`.
 pub(super) fn verifier(password: &str, plain: PlainPasswords) -> Result<Verifier, Refusal> {
     if let Some(rest) = password.strip_prefix(SCHEME) {

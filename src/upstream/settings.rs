@@ -38,6 +38,15 @@ pub struct UpstreamSettings {
     pub max_prepared: usize,
 }
 
+impl UpstreamSettings {
+    /// The same server, in another database.
+    #[must_use]
+    pub fn in_database(&self, database: Option<&str>) -> Self {
+        let database = database.unwrap_or(&self.database).to_owned();
+        Self { database, ..self.clone() }
+    }
+}
+
 /// One place where `PostgreSQL` listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ServerAddress {

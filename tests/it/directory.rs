@@ -275,3 +275,103 @@ async fn a_tenant_of_the_tables_is_moved_by_the_console_alone() {
     assert_eq!(ops.query("MOVE TENANT rowan TO ROW").await, "C(MOVE) Z(I)");
     assert_eq!(rowan.query(WHO).await.value(), "rowan");
 }
+
+// === [auth_query] ===
+
+/// A query over a table of the test's own, whose rows say who there is.
+fn with_query(config: &mut Config, port: u16) {
+    for (key, value) in [("database", "app"), ("user", "app"), ("password", "app-secret"), ("tls", "off")] {
+        config.set(&format!("upstream.control.{key}"), value);
+    }
+    config.set("upstream.control.hosts", vec![format!("127.0.0.1:{port}")]);
+    config.set("auth_query.upstream", "control");
+    config.set("auth_query.user", "reader");
+    config.set("auth_query.password", READER_PASSWORD);
+    config.set("auth_query.query", "SELECT tenant, verifier FROM credentials WHERE login = $1");
+    config.set("auth_query.negative_ttl", "100ms");
+}
+
+async fn with_credentials() -> (Cluster, Cluster) {
+    let control = Cluster::start().await;
+    control
+        .execute(&format!(
+            "CREATE ROLE reader LOGIN PASSWORD '{READER_PASSWORD}'; CREATE ROLE acme_role PASSWORD 'acme_role-secret';
+             CREATE ROLE lost_role PASSWORD 'lost_role-secret'; SET password_encryption = 'md5'; CREATE ROLE old_role PASSWORD 'old_role-secret';
+             CREATE TABLE credentials (login text, tenant text, verifier text); GRANT SELECT ON credentials TO reader;
+             ALTER TABLE credentials ENABLE ROW LEVEL SECURITY; CREATE POLICY reads ON credentials TO reader USING (true);
+             INSERT INTO credentials SELECT rolname, split_part(rolname, '_', 1), rolpassword FROM pg_authid WHERE rolname LIKE '%\\_role';
+             INSERT INTO credentials SELECT 'twice', 'acme', verifier FROM credentials; INSERT INTO credentials VALUES ('none', 'acme', NULL);
+             INSERT INTO credentials SELECT 'acme_app', 'globex', verifier FROM credentials WHERE login = 'acme_role';
+             UPDATE credentials SET tenant = 'acme' WHERE login = 'old_role'"
+        ))
+        .await;
+    (Cluster::start().await, control)
+}
+
+async fn code(proxy: &Proxy, user: &str) -> String {
+    proxy.login(user, &[]).await.err().map_or_else(|| "in".to_owned(), |fault| fault.code)
+}
+
+#[tokio::test]
+async fn a_query_knows_users_whom_nothing_else_knows() {
+    let (cluster, control) = with_credentials().await;
+    let port = control.port();
+    let mut proxy = Proxy::start(&cluster, |config| with_query(config, port)).await;
+    let mut acme = proxy.link("acme_role").await;
+    assert_eq!(acme.query(WHO).await.value(), "acme");
+    assert_eq!(
+        acme.query("SET app.tenant_id = 'globex'").await.code().as_deref(),
+        Some("42501"),
+        "it has one tenant"
+    );
+    assert_eq!(proxy.login_as("acme_role", "wrong", &[]).await.err().unwrap().code, "28P01");
+    let asks_for_globex = proxy.login("acme_role", &[("options", "-c app.tenant_id=globex")]).await;
+    assert_eq!(asks_for_globex.err().unwrap().code, "28000");
+    let nobody = proxy.login("nobody", &[]).await.err().unwrap();
+    for user in ["lost_role", "old_role", "twice", "none", "acme_role.acme"] {
+        let fault = proxy.login(user, &[]).await.err().unwrap();
+        assert_eq!(
+            (&fault.code, fault.message.replace(user, "nobody")),
+            (&nobody.code, nobody.message.clone()),
+            "{user}"
+        );
+    }
+    assert_eq!(
+        proxy.link("acme_app").await.query(WHO).await.value(),
+        "acme",
+        "the file's user is the file's"
+    );
+    control.execute("UPDATE credentials SET login = 'late_role' WHERE login = 'acme_role'").await;
+    assert_eq!(code(&proxy, "acme_role").await, "in", "the answer is remembered");
+    assert_eq!(code(&proxy, "late_role").await, "28P01", "its password is another's name");
+    proxy.reload(|_| {}).await;
+    assert_eq!(code(&proxy, "acme_role").await, "28P01", "a reload forgets");
+    assert_eq!(acme.query(WHO).await.value(), "acme", "who is in stays");
+    control.execute("UPDATE credentials SET login = 'acme_role' WHERE login = 'late_role'").await;
+    eventually("the refusal to be forgotten", || async {
+        (code(&proxy, "acme_role").await == "in").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_the_querys_database_is_away_the_last_answer_holds() {
+    let (cluster, mut control) = with_credentials().await;
+    let port = control.port();
+    let proxy = Proxy::start(&cluster, |config| {
+        with_query(config, port);
+        config.set("auth_query.ttl", "0s");
+    })
+    .await;
+    assert_eq!(code(&proxy, "acme_role").await, "in");
+    control.crash();
+    for _ in 0..3 {
+        assert_eq!(code(&proxy, "acme_role").await, "in");
+        assert_eq!(code(&proxy, "nobody").await, "28P01");
+        assert_eq!(code(&proxy, "acme_app").await, "in");
+    }
+    control.boot().await;
+    control.execute("DELETE FROM credentials").await;
+    eventually("the new answer", || async { (code(&proxy, "acme_role").await == "28P01").then_some(()) })
+        .await;
+}
