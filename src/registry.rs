@@ -29,7 +29,7 @@ use crate::observability::metrics::directory_down;
 use crate::upstream::ConnectError;
 use crate::upstream::settings::UpstreamSettings;
 pub use lookup::Lookup;
-use rows::{load, relocate};
+use rows::{Raw, load, relocate};
 
 /// The channel of notifications that the tables' triggers use.
 pub const CHANNEL: &str = "pgtenant_directory";
@@ -197,17 +197,14 @@ impl Registry {
 
     async fn read(&mut self, client: &Client) -> Result<(), Fault> {
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let rows = load(client, self.tables.max_rows).await?;
+        let raw = load(client, self.tables.max_rows).await?;
         client.batch_execute("COMMIT").await?;
         let file = self.file.load_full();
-        let is_known =
-            self.last.as_ref().is_some_and(|(last, with)| **last == rows && Arc::ptr_eq(with, &file));
-        if is_known {
-            return Ok(());
+        let last = self.last.clone().filter(|(_, with)| Arc::ptr_eq(with, &file)).map(|(last, _)| last);
+        match merge(raw, Arc::clone(&file), last).await? {
+            None => Ok(()),
+            Some((rows, merged)) => self.hand_over(rows, file, merged).await,
         }
-        let rows = Arc::new(rows);
-        let merged = merge(Arc::clone(&file), Arc::clone(&rows)).await?;
-        self.hand_over(rows, file, merged).await
     }
 
     async fn hand_over(&mut self, rows: Arc<Rows>, file: Arc<Config>, merged: Merged) -> Result<(), Fault> {
@@ -243,8 +240,10 @@ impl Registry {
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
         let is_there = relocate(client, tenant, to).await?;
         let file = self.file.load_full();
-        let rows = Arc::new(load(client, self.tables.max_rows).await?);
-        let merged = merge(Arc::clone(&file), Arc::clone(&rows)).await?;
+        let raw = load(client, self.tables.max_rows).await?;
+        let Some((rows, merged)) = merge(raw, Arc::clone(&file), None).await? else {
+            return Err(Fault::Ending);
+        };
         let place = merged.directory.tenants.get(tenant);
         if !is_there || place.is_none_or(|place| place.isolation != to.isolation) {
             client.batch_execute("ROLLBACK").await?;
@@ -257,12 +256,21 @@ impl Registry {
     }
 }
 
-/// Where there are many rows this takes a second, in which nobody else should wait.
-async fn merge(file: Arc<Config>, rows: Arc<Rows>) -> Result<Merged, Fault> {
-    let merged = tokio::task::spawn_blocking(move || file.with_rows(&rows)).await;
-    merged
-        .map_err(|error| Fault::Rows(error.to_string()))?
-        .map_err(|problems| Fault::Rows(problems.to_string()))
+/// Where there are many rows this takes a second, in which no client should wait. None: they are the last ones.
+async fn merge(
+    raw: Raw,
+    file: Arc<Config>,
+    last: Option<Arc<Rows>>,
+) -> Result<Option<(Arc<Rows>, Merged)>, Fault> {
+    let work = move || {
+        let rows = raw.read()?;
+        if last.is_some_and(|last| *last == rows) {
+            return Ok(None);
+        }
+        let merged = file.with_rows(&rows).map_err(|problems| Fault::Rows(problems.to_string()))?;
+        Ok(Some((Arc::new(rows), merged)))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| Fault::Rows(error.to_string()))?
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {

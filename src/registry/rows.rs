@@ -49,22 +49,35 @@ const USERS: Columns = &[
     ("pinning", Kind::Text),
 ];
 
-/// All rows, in an order that does not change.
-pub(super) async fn load(client: &Client, max_rows: usize) -> Result<Rows, Fault> {
-    let mut rows = Rows::default();
-    for (table, name, columns) in
-        [(Table::Tenants, "pgtenant.tenants", TENANTS), (Table::Users, "pgtenant.users", USERS)]
-    {
-        let limit = i64::try_from(max_rows).unwrap_or(i64::MAX).saturating_add(1);
-        let found = client.query_typed(&query(name, columns), &[(&limit, Type::INT8)]).await?;
-        if found.len() > max_rows {
-            return Err(Fault::TooMany(name, max_rows));
+/// Both tables as the server sent them, in an order that does not change.
+pub(super) struct Raw {
+    tenants: Vec<Row>,
+    users: Vec<Row>,
+}
+
+/// Reads all rows.
+pub(super) async fn load(client: &Client, max_rows: usize) -> Result<Raw, Fault> {
+    let limit = i64::try_from(max_rows).unwrap_or(i64::MAX).saturating_add(1);
+    let all = async |table: &'static str, columns| {
+        let found = client.query_typed(&query(table, columns), &[(&limit, Type::INT8)]).await?;
+        if found.len() > max_rows { Err(Fault::TooMany(table, max_rows)) } else { Ok(found) }
+    };
+    Ok(Raw { tenants: all("pgtenant.tenants", TENANTS).await?, users: all("pgtenant.users", USERS).await? })
+}
+
+impl Raw {
+    /// The same in the words of the configuration.
+    pub(super) fn read(&self) -> Result<Rows, Fault> {
+        let mut rows = Rows::default();
+        for (table, raw, columns) in
+            [(Table::Tenants, &self.tenants, TENANTS), (Table::Users, &self.users, USERS)]
+        {
+            for row in raw {
+                rows.add(table, cells(row, columns)?);
+            }
         }
-        for row in found {
-            rows.add(table, cells(&row, columns)?);
-        }
+        Ok(rows)
     }
-    Ok(rows)
 }
 
 fn query(table: &str, columns: Columns) -> String {
