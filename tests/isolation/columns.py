@@ -12,18 +12,24 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.append(str(ROOT / "tests" / "drivers"))
 
 from private import PostgreSQL, Stage, free_port, scram_verifier, wait_for_port  # noqa: E402
-from world import Login, Target, World  # noqa: E402
+from world import Login, Place, Target, World  # noqa: E402
 
 # guard, context. The first two are the measure of the attacks themselves, they must leak a lot: PostgreSQL alone with
-# an application that names its tenant after each login, and pgtenant without its defences.
+# an application that names its tenant after each login, and pgtenant without its defences. With a place of its own for
+# each tenant that is the only line of defence; in the last column it is open.
 COLUMNS = {
     "direct": None,
     "off-plain": ("off", "plain"),
     "off-sealed": ("off", "sealed"),
     "strict-plain": ("strict", "plain"),
     "strict-sealed": ("strict", "sealed"),
+    "off-schema": ("off", "schema"),
+    "off-database": ("off", "database"),
+    "strict-schema": ("strict", "schema"),
+    "strict-database": ("strict", "database"),
+    "open-schema": ("off", "schema"),
 }
-DEFAULT = ("off-sealed", "strict-plain", "strict-sealed")
+DEFAULT = ("off-sealed", "strict-plain", "strict-sealed", "off-schema", "strict-schema", "off-database")
 SECRETS = {"APP_DB_PASSWORD": "app-secret", "OWNER_PASSWORD": "owner-secret", "ROOT_PASSWORD": "root-secret"}
 ROLES = """
 CREATE ROLE app_owner LOGIN PASSWORD 'owner-secret';
@@ -33,6 +39,21 @@ CREATE DATABASE app OWNER app_owner;
 \\connect app
 GRANT CREATE, USAGE ON SCHEMA public TO app_owner;
 """
+# What docs/placements.md says.
+SCHEMA = """
+\\connect app
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+CREATE SCHEMA tenant_{0} AUTHORIZATION app_owner;
+GRANT USAGE ON SCHEMA tenant_{0} TO tenant_{0};
+"""
+DATABASE = """
+CREATE DATABASE {0} OWNER app_owner;
+REVOKE ALL ON DATABASE {0} FROM PUBLIC;
+GRANT CONNECT, TEMPORARY ON DATABASE {0} TO tenant_{0};
+\\connect {0}
+GRANT CREATE, USAGE ON SCHEMA public TO app_owner;
+"""
+PLACES = {"schema": SCHEMA, "database": DATABASE}
 
 
 @contextmanager
@@ -44,7 +65,10 @@ def column(name):
             cluster.sql(ROLES, "postgres")
             # One iteration: a proxy built for debugging would else spend most of its time on logins to PostgreSQL.
             cluster.sql(f"ALTER ROLE app PASSWORD '{scram_verifier('app-secret', 1)}'", "postgres")
-            yield through_pgtenant(stage, cluster, *COLUMNS[name]) if COLUMNS[name] else without_proxy(cluster)
+            if COLUMNS[name] and COLUMNS[name][1] in PLACES:
+                yield placed(stage, cluster, name)
+            else:
+                yield through_pgtenant(stage, cluster, *COLUMNS[name]) if COLUMNS[name] else without_proxy(cluster)
         except Exception:
             for log in ("narrow.log", "wide.log", "postgres.log"):
                 print(f"--- end of {log}\n{stage.tail(log)}", file=sys.stderr, flush=True)
@@ -81,6 +105,32 @@ def through_pgtenant(stage, cluster, guard, context):
     return world
 
 
+def placed(stage, cluster, name):
+    """Each tenant with a schema or a database of its own, as a role of its own, and no other line of defence."""
+    guard, isolation = COLUMNS[name]
+    verifier = scram_verifier("own-secret", 1)
+    for tenant in ("acme", "globex"):
+        cluster.sql(f"CREATE ROLE tenant_{tenant} LOGIN PASSWORD '{verifier}'", "postgres")
+        cluster.sql(PLACES[isolation].format(tenant), "postgres")
+    if name == "open-schema":
+        cluster.sql("GRANT tenant_globex TO tenant_acme; GRANT USAGE ON SCHEMA tenant_globex TO tenant_acme", "app")
+    places = tuple(Place(tenant, tenant if isolation == "database" and tenant == "acme" else "",
+                         f"tenant_{tenant}" if isolation == "schema" else "public", f"tenant_{tenant}") for tenant in ("acme", "globex"))
+    attacker, victim = Login("acme_app", "acme-secret", "app"), Login("globex_app", "globex-secret", "app")
+    ports = {"narrow": free_port(), "wide": free_port()}
+    world = World(Target(
+        narrow=("127.0.0.1", ports["narrow"]), wide=("127.0.0.1", ports["wide"]), direct=(str(cluster.sockets), cluster.port),
+        admin=Login("postgres", "", "globex" if isolation == "database" else "app"), attacker=attacker, victim=victim,
+        keeps_servers=True, places=places))
+    world.make()
+    world.settle()
+    for where, size in (("narrow", 1), ("wide", 4)):
+        text = configuration(cluster, ports[where], size, (guard, "plain", ""), (attacker, victim), isolation)
+        proxy = stage.start([binary(), "serve", "--config", stage.write(f"{where}.toml", text)], f"{where}.log", env=SECRETS)
+        wait_for_port(ports[where], proxy, f"pgtenant ({where}.log)")
+    return world
+
+
 def binary():
     return Path(os.environ.get("PGTENANT", ROOT / "target/debug/pgtenant")).resolve()
 
@@ -104,9 +154,10 @@ def mend(world, config):
             world.sql(finding["fix"])
 
 
-def configuration(cluster, port, pool_size, tenancy, logins):
+def configuration(cluster, port, pool_size, tenancy, logins, isolation="row"):
     guard, context, key = tenancy
     attacker, victim = logins
+    own = "" if isolation == "row" else f'isolation = "{isolation}"\nrole = "tenant_{{tenant}}"\nrole_password = "own-secret"'
     return f"""
 [listen]
 address = "127.0.0.1:{port}"
@@ -122,6 +173,7 @@ user = "app"
 password = {{ env = "APP_DB_PASSWORD" }}
 tls = "off"
 pool_size = {pool_size}
+tenant_pool_size = {pool_size}
 [tenancy]
 setting = "app.tenant_id"
 context = "{context}"
@@ -133,8 +185,10 @@ max_servers = {pool_size}
 queue_timeout = "10s"
 [[tenant]]
 id = "acme"
+{own}
 [[tenant]]
 id = "globex"
+{own}
 [[user]]
 name = "{attacker.user}"
 password = "{scram_verifier(attacker.password)}"

@@ -6,14 +6,16 @@ WITH row_of (part, tenant, line) AS (
     UNION ALL SELECT 'papers', tenant_id, t::text FROM public.papers t
     UNION ALL SELECT 'events', tenant_id, t::text FROM public.events t
     UNION ALL SELECT 'jobs', tenant_id, t::text FROM public.jobs t
+), own_role AS (
+    SELECT oid FROM pg_roles WHERE rolname = '@own_role@'
 ), mine AS (
     SELECT oid FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
 ), line_of (part, line) AS (
     SELECT CASE WHEN tenant = '@attacker@' THEN 'own.' ELSE '' END || 'rows.' || part, line FROM row_of
-    UNION ALL SELECT 'role settings', s::text FROM pg_db_role_setting s
-    UNION ALL SELECT 'roles', a::text FROM pg_authid a
+    UNION ALL SELECT CASE WHEN setrole IN (SELECT oid FROM own_role) THEN 'own.' ELSE '' END || 'role settings', s::text FROM pg_db_role_setting s
+    UNION ALL SELECT CASE WHEN a.oid IN (SELECT oid FROM own_role) THEN 'own.' ELSE '' END || 'roles', a::text FROM pg_authid a
     UNION ALL SELECT 'members', m::text FROM pg_auth_members m
-    UNION ALL SELECT 'default privileges', d::text FROM pg_default_acl d
+    UNION ALL SELECT CASE WHEN defaclrole IN (SELECT oid FROM own_role) THEN 'own.' ELSE '' END || 'default privileges', d::text FROM pg_default_acl d
     UNION ALL SELECT 'database', datname || coalesce(datacl::text, '') || datallowconn || datconnlimit FROM pg_database WHERE datname = current_database()
     UNION ALL SELECT 'schemas', nspname || nspowner || coalesce(nspacl::text, '') FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
     UNION ALL SELECT 'relations', concat_ws('|', relname, relnamespace, relowner, relkind, relacl, reloptions, relrowsecurity, relforcerowsecurity, relhasrules, relhastriggers)
@@ -37,7 +39,7 @@ WITH row_of (part, tenant, line) AS (
     UNION ALL SELECT 'large object', concat_ws('|', m.oid, lomowner, lomacl, (SELECT md5(string_agg(data, '' ORDER BY pageno)) FROM pg_largeobject WHERE loid = m.oid))
         FROM pg_largeobject_metadata m WHERE m.oid = @large@
     UNION ALL SELECT 'own.large objects', m.oid::text FROM pg_largeobject_metadata m WHERE m.oid <> @large@
-    UNION ALL SELECT 'prepared transactions', gid FROM pg_prepared_xacts
-    UNION ALL SELECT 'sequences', sequencename || (coalesce(last_value, 1000) NOT BETWEEN 1000 AND 100000) FROM pg_sequences WHERE schemaname = 'public'
+    UNION ALL SELECT CASE WHEN owner = '@own_role@' THEN 'own.' ELSE '' END || 'prepared transactions', gid FROM pg_prepared_xacts
+    UNION ALL SELECT 'sequences', sequencename || (coalesce(last_value, 1000) NOT BETWEEN 1000 AND 100000) FROM pg_sequences WHERE schemaname = '@victim_schema@'
 )
 SELECT part, md5(string_agg(line, E'\n' ORDER BY line)) FROM line_of GROUP BY part

@@ -25,5 +25,6 @@ INSERT INTO public.orders SELECT * FROM isolation_seed.orders;
 INSERT INTO public.lines SELECT * FROM isolation_seed.lines;
 INSERT INTO public.papers (tenant_id, id, words, data) SELECT tenant_id, id, words, data FROM isolation_seed.papers;
 INSERT INTO public.events SELECT * FROM isolation_seed.events;
+-- === once
 SELECT lo_from_bytea(@large@, convert_to('@token@-large-object', 'UTF8'));
 ALTER LARGE OBJECT @large@ OWNER TO @role@;

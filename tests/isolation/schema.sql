@@ -120,6 +120,7 @@ CREATE FUNCTION public.session_left() RETURNS TABLE (kind text, name text) LANGU
     UNION ALL SELECT 'channel', c FROM pg_listening_channels() c ORDER BY 1, 2 $$;
 ALTER FUNCTION public.session_left() OWNER TO isolation_probe;
 
+-- === once
 -- What the role has put outside tables: a large object of the victim's.
 SET ROLE @role@;
 SELECT lo_from_bytea(@large@, convert_to('@token@-large-object', 'UTF8'));

@@ -14,6 +14,7 @@ from client import Client
 HERE = Path(__file__).resolve().parent
 LARGE_OBJECT = 777001
 TABLES = ("orders", "lines", "papers", "events", "jobs")
+ONCE = "-- === once\n"
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,16 @@ class Login:
     user: str
     password: str
     database: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where tables are, and the role that runs the statements of those whose rows are in them."""
+
+    tenant: str = ""  # the only one; none: all tenants share them
+    database: str = ""  # if it is not the administrator's
+    schema: str = "public"
+    role: str = ""  # if it is not the target's
 
 
 @dataclass
@@ -41,6 +52,7 @@ class Target:
     patience: float = 2.0
     keeps_servers: bool = False  # whether a client with state of its own keeps a server between transactions
     words: dict = field(default_factory=dict)  # further words for the attacks
+    places: tuple = (Place(),)  # the victim's is the last
 
 
 class World:
@@ -55,20 +67,35 @@ class World:
             "victim_user": target.victim.user, "invoker": "", **bulk(), **target.words,
         }
         self.needles = needles(self.token) + [self.number.encode()]
+        self.shared, self.victims = len(target.places) == 1, target.places[-1]
+        self.words |= {"own_role": "" if self.shared else target.places[0].role, "victim_role": self.victims.role or target.role,
+                       "victim_schema": self.victims.schema, "victim_database": target.admin.database, "role": self.role_of(target.places[0]), "database": target.places[0].database or target.attacker.database}
         self.admin, self.holder = self.log_in(), self.log_in()
+        self.elsewhere = {place.database: self.log_in(place.database) for place in target.places if place.database}
         self.version = int(self.sql("SHOW server_version_num").value()) // 10000
         if self.version >= 15:
             self.words["invoker"] = "WITH (security_invoker = true)"
 
-    def log_in(self):
-        return Client(self.target.direct, self.target.admin, {"options": "-c statement_timeout=10s"}, patience=30)
+    def log_in(self, database=""):
+        login = self.target.admin
+        login = Login(login.user, login.password, database or login.database)
+        path = "" if self.victims.schema == "public" else f" -c search_path={self.victims.schema}"
+        return Client(self.target.direct, login, {"options": f"-c statement_timeout=10s{path}"}, patience=30)
 
-    def sql(self, text):
-        answer = self.admin.query(text)
+    def sql(self, text, database=""):
+        admin = self.elsewhere[database] if database else self.admin
+        answer = admin.query(text)
         if answer.errors:
-            raise RuntimeError(f"{answer.errors}: {bytes(self.admin.heard[-400:])!r} for {text[:200]}")
-        del self.admin.heard[:]
+            raise RuntimeError(f"{answer.errors}: {bytes(admin.heard[-400:])!r} for {text[:200]}")
+        del admin.heard[:]
         return answer
+
+    def role_of(self, place):
+        return place.role or self.target.role
+
+    def roles(self):
+        """The roles of all tenants, as a list for SQL."""
+        return ", ".join(f"'{role}'" for role in sorted({self.role_of(place) for place in self.target.places}))
 
     def fill(self, text, more=None):
         """Puts values for @words@; unknown ones stay, since @ is also an operator."""
@@ -76,54 +103,77 @@ class World:
             text = text.replace(f"@{word}@", str(value))
         return text
 
-    def script(self, name):
-        return self.fill((HERE / name).read_text())
+    def script(self, name, place):
+        """A script for one place; what is no row of the victim's, as its large object, is made once."""
+        text = (HERE / name).read_text()
+        if place is not self.victims:
+            text = text.split(ONCE)[0]
+        if place.schema != "public":
+            text = text.replace("public.", f"{place.schema}.").replace("SCHEMA public", f"SCHEMA {place.schema}")
+        return self.fill(text.replace("isolation_seed", self.seed(place)), {"role": self.role_of(place)})
+
+    def seed(self, place):
+        return f"isolation_seed_{place.tenant}" if place.tenant else "isolation_seed"
 
     # === making ===
 
     def make(self):
         """The schema with the planted secrets, in an empty database."""
-        self.sql(self.script("schema.sql"))
-        self.sql("CREATE SCHEMA isolation_seed; REVOKE ALL ON SCHEMA isolation_seed FROM PUBLIC; " + "; ".join(
-            f"CREATE TABLE isolation_seed.{table} AS TABLE public.{table}" for table in TABLES))
-        self.sql("ANALYZE")
+        for place in self.target.places:
+            self.sql(self.script("schema.sql", place), place.database)
+            seed, schema = self.seed(place), place.schema
+            if place.tenant:
+                # The place is the boundary here, and the only one.
+                self.sql("; ".join(f"DELETE FROM {schema}.{table} WHERE tenant_id <> '{place.tenant}'; "
+                                   f"ALTER TABLE {schema}.{table} DISABLE ROW LEVEL SECURITY" for table in TABLES), place.database)
+            self.sql(f"CREATE SCHEMA {seed}; REVOKE ALL ON SCHEMA {seed} FROM PUBLIC; " + "; ".join(
+                f"CREATE TABLE {seed}.{table} AS TABLE {schema}.{table}" for table in TABLES), place.database)
+            self.sql("ANALYZE", place.database)
 
     def settle(self):
         """Remembers this state as the one that every attack finds and has to leave."""
-        self.fingerprint_sql = self.script("fingerprint.sql")
-        self.restore_sql = self.script("restore.sql")
+        self.fingerprint_sql = self.script("fingerprint.sql", self.victims)
         if self.sql("SELECT to_regclass('pgtenant.key')").value():
             self.fingerprint_sql = self.fingerprint_sql.replace(
                 "SELECT part, md5(", "SELECT 'keys', md5(string_agg(k::text, '' ORDER BY k::text)) FROM pgtenant.key k UNION ALL SELECT part, md5(")
-        verifier = self.sql(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{self.target.role}'").value()
+        self.role_sql = "; ".join(text for place in self.target.places for text in self.role_as_it_is(place))
+        self.canonical = self.look()
+
+    def role_as_it_is(self, place):
+        role, database = self.role_of(place), place.database or self.target.admin.database
+        verifier = self.sql(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{role}'").value()
         kept = self.sql(
             "SELECT format('ALTER ROLE %I %s SET %s TO %L', rolname, CASE WHEN setdatabase > 0 THEN 'IN DATABASE ' || current_database() END, "
             "split_part(c, '=', 1), substr(c, strpos(c, '=') + 1)) FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = setrole, unnest(setconfig) c "
-            f"WHERE rolname = '{self.target.role}'").rows
-        self.role_sql = "; ".join([
-            f"ALTER ROLE {self.target.role} RESET ALL", f"ALTER ROLE {self.target.role} IN DATABASE {self.target.attacker.database} RESET ALL",
-            *(row[0] for row in kept), *([f"ALTER ROLE {self.target.role} PASSWORD '{verifier}'"] if verifier else [])])
-        self.canonical = self.look()
+            f"WHERE rolname = '{role}'").rows
+        return [f"ALTER ROLE {role} RESET ALL", f"ALTER ROLE {role} IN DATABASE {database} RESET ALL",
+                *(row[0] for row in kept), *([f"ALTER ROLE {role} PASSWORD '{verifier}'"] if verifier else [])]
 
     # === watching ===
 
     def look(self):
-        return {part: digest for part, digest in self.sql(self.fingerprint_sql).rows}
+        found = {part: digest for part, digest in self.sql(self.fingerprint_sql).rows}
+        for place in self.target.places[:-1]:
+            # A place of the attacker's is its own as a whole.
+            rows = "; ".join(f"SELECT md5(string_agg(t::text, '' ORDER BY t::text)) FROM {place.schema}.{table} t" for table in TABLES)
+            found[f"own.place of {place.tenant}"] = str(self.sql(rows, place.database).rows)
+        return found
 
     def restore(self, is_light=False):
         """Puts the database back, and says so if it cannot. Light: the attacker has changed what is its own."""
         if not is_light:
             self.end_servers()
-            for gid, in self.sql("SELECT gid FROM pg_prepared_xacts").rows:
-                self.sql(f"ROLLBACK PREPARED '{gid}'")
+            for gid, database in self.sql("SELECT gid, database FROM pg_prepared_xacts").rows:
+                self.sql(f"ROLLBACK PREPARED '{gid}'", database if database in self.elsewhere else "")
             self.sql(self.role_sql)
-        self.sql(self.restore_sql)
+        for place in self.target.places:
+            self.sql(self.script("restore.sql", place), place.database)
         found = self.look()
         if found != self.canonical:
             raise RuntimeError(f"could not restore: {', '.join(changes(self.canonical, found))}")
 
     def end_servers(self):
-        theirs = f"FROM pg_stat_activity WHERE usename = '{self.target.role}'"
+        theirs = f"FROM pg_stat_activity WHERE usename IN ({self.roles()})"
         self.sql(f"SELECT pg_terminate_backend(pid) {theirs}")
         limit = time.monotonic() + 5
         while self.sql(f"SELECT count(*) {theirs}").value() != "0" and time.monotonic() < limit:
@@ -133,7 +183,7 @@ class World:
 
     def hold_row(self):
         """Locks a row of the victim's, so that its update of that row runs until `let_go`."""
-        self.holder.query(f"BEGIN; SELECT 1 FROM public.orders WHERE tenant_id = '{self.target.tenants[1]}' AND id = 1 FOR UPDATE")
+        self.holder.query(f"BEGIN; SELECT 1 FROM {self.victims.schema}.orders WHERE tenant_id = '{self.target.tenants[1]}' AND id = 1 FOR UPDATE")
 
     def let_go(self):
         self.holder.query("ROLLBACK")
@@ -150,7 +200,7 @@ class World:
 
     def blocker(self):
         """A session of the role that another one waits for."""
-        return self.sql(f"SELECT (pg_blocking_pids(pid))[1] FROM pg_stat_activity WHERE usename = '{self.target.role}' "
+        return self.sql(f"SELECT (pg_blocking_pids(pid))[1] FROM pg_stat_activity WHERE usename IN ({self.roles()}) "
                         "AND wait_event_type = 'Lock' AND cardinality(pg_blocking_pids(pid)) > 0").value()
 
     def holder_pid(self):
