@@ -5,7 +5,7 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench suites setup setup-test lint unit lexer drivers isolation demo-once docs
+.PHONY: demo test bench suites setup setup-test lint unit lexer drivers isolation runbook demo-once docs
 
 demo: setup
 	cargo build --release --locked
@@ -19,6 +19,7 @@ test: setup-test
 	$(MAKE) lexer
 	$(MAKE) drivers
 	$(MAKE) isolation
+	$(MAKE) runbook
 	$(MAKE) demo-once
 	@echo "all green"
 
@@ -56,6 +57,11 @@ drivers:
 isolation:
 	cargo build --locked
 	PGTENANT=$(TARGET)/debug/pgtenant tests/isolation/run --pgtenant
+
+# What docs/moving.md says, done while the tenants that move work.
+runbook:
+	cargo build --locked
+	PGTENANT=$(TARGET)/debug/pgtenant tests/runbook/run
 
 # The published test suites of drivers, direct and through; a quarter of an hour, and so no part of test.
 suites:
