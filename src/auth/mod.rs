@@ -80,9 +80,6 @@ pub enum AuthFault {
         /// The name as claimed.
         user: String,
     },
-    /// A token would have to be sent where others can read it.
-    #[error("this user logs in over TLS only")]
-    Unencrypted,
     /// What came was no message of this login, or one over the limit.
     #[error("invalid authentication message")]
     Protocol,
@@ -97,10 +94,6 @@ impl Fault for AuthFault {
         let sqlstate = match self {
             Self::Lost(_) | Self::Protocol => sqlstate::PROTOCOL_VIOLATION,
             Self::Refused { .. } => sqlstate::INVALID_PASSWORD,
-            Self::Unencrypted => {
-                return Report::new(sqlstate::INVALID_AUTHORIZATION, self.to_string())
-                    .hint("Set sslmode=require or stricter.");
-            }
         };
         Report::new(sqlstate, self.to_string())
     }
@@ -194,7 +187,8 @@ impl Authenticator {
         let candidate =
             find(directory, &claim.user).or(found).and_then(|candidate| certified(candidate, channel, claim));
         let user = candidate.as_ref().map(|candidate| &*candidate.user);
-        let found = match user.map_or_else(|| self.mock_method(&claim.user), Method::of) {
+        let method = user.map_or_else(|| self.mock_method(&claim.user), Method::of);
+        let found = match readable(method, channel, &claim.user) {
             Method::Nothing => Found::default(),
             Method::Scram => {
                 let verifier = user.and_then(|user| user.verifier.as_ref());
@@ -226,9 +220,6 @@ impl Authenticator {
         user: Option<&User>,
     ) -> Result<Found, AuthFault> {
         let tokens = self.tokens.as_ref().ok_or_else(|| AuthFault::refused(name))?;
-        if matches!(channel.stream, Stream::Tcp(_)) {
-            return Err(AuthFault::Unencrypted);
-        }
         let outcome = match how {
             TokenUse::Password => bearer::by_password(channel, tokens).await?,
             TokenUse::OauthBearer => bearer::by_oauthbearer(channel, name, tokens).await?,
@@ -243,6 +234,15 @@ impl Authenticator {
             AuthFault::refused(name)
         })
     }
+}
+
+/// Nobody is asked for a token where others can read it: the login goes on as if it were for a password, and fails.
+fn readable(method: Method, channel: &Channel, name: &str) -> Method {
+    if matches!(method, Method::Token(_)) && matches!(channel.stream, Stream::Tcp(_)) {
+        tracing::info!(user = name, "a login by token needs TLS or a unix socket");
+        return Method::Scram;
+    }
+    method
 }
 
 /// Whether a name in a claim is one of the directory's.

@@ -8,6 +8,7 @@ export const require = createRequire(process.env.DRIVERS_NODE)
 export const TENANTS = { acme: 120, globex: 80 }
 export const PORT = Number(process.env.DRIVERS_PORT)
 export const DIRECT = process.env.DRIVERS_DIRECT === '1'
+export const TMP = process.env.DRIVERS_TMP
 export const SOCKETS = process.env.DRIVERS_SOCKETS
 export const CA = readFileSync(process.env.DRIVERS_CA, 'utf8')
 export const WHOSE = 'SELECT tenant_id, count(*)::int AS count FROM orders GROUP BY tenant_id ORDER BY 1'

@@ -11,6 +11,7 @@ TENANTS = {"acme": 120, "globex": 80}
 HOST, ADDRESS = "localhost", "127.0.0.1"
 PORT = int(os.environ.get("DRIVERS_PORT", "0"))
 CA = os.environ.get("DRIVERS_CA", "")
+TMP = os.environ.get("DRIVERS_TMP", "")
 SOCKETS = os.environ.get("DRIVERS_SOCKETS", "")
 DIRECT = os.environ.get("DRIVERS_DIRECT") == "1"
 LIMIT = 10  # seconds for one check

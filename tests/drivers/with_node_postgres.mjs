@@ -3,7 +3,8 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { pipeline as flow } from 'node:stream/promises'
 import { Readable } from 'node:stream'
-import { CA, PORT, SOCKETS, Suite, TENANTS, WHOSE, other, password, refused, require, sleep, user } from './checks.mjs'
+import { readFileSync } from 'node:fs'
+import { CA, PORT, SOCKETS, Suite, TENANTS, TMP, WHOSE, other, password, refused, require, sleep, user } from './checks.mjs'
 
 const pg = require('pg')
 const Cursor = require('pg-cursor')
@@ -55,6 +56,32 @@ suite.check('wrong password and unknown user', async (tenant) => {
   await refused(using(tenant, { password: 'not it' }, async () => {}), '28P01')
   await refused(using(tenant, { user: 'nobody', password: 'not it' }, async () => {}), '28P01')
 })
+
+const read = (name) => readFileSync(`${TMP}/${name}`, 'utf8')
+const certified = (user, files) => ({
+  host: 'localhost', user, password: 'none', ssl: { ca: CA, ...(files ? { cert: read(`${files}.crt`), key: read(`${files}.key`) } : {}) },
+})
+
+suite.check('client certificate: the user by its common name, the tenant by its URI', async (tenant) => {
+  await using(tenant, certified(`${tenant}_robot`, `${tenant}-robot`), (c) => own(c, tenant))
+  await using(tenant, certified('fleet', `${tenant}-robot`), async (c) => {
+    await own(c, tenant)
+    await refused(c.query(`SET app.tenant_id = '${other(tenant)}'`), '28000')
+  })
+  await refused(using(tenant, certified(`${tenant}_robot`), async () => {}), '28P01')
+  await refused(using(tenant, certified(`${tenant}_robot`, `${other(tenant)}-robot`), async () => {}), '28P01')
+  await refused(using(tenant, certified(`fleet.${other(tenant)}`, `${tenant}-robot`), async () => {}), '28000')
+  await assert.rejects(using(tenant, certified(`${tenant}_robot`, `stranger-${tenant}`), async () => {}))
+}, { proxyOnly: true })
+
+suite.check('JSON Web Token as the password', async (tenant) => {
+  const bearer = (name, user = 'bearer') => ({ host: 'localhost', user, password: read(`${name}.jwt`), ssl: { ca: CA } })
+  await using(tenant, bearer(tenant), (c) => own(c, tenant))
+  await refused(using(tenant, bearer(`expired-${tenant}`), async () => {}), '28P01')
+  await refused(using(tenant, bearer(`stranger-${tenant}`), async () => {}), '28P01')
+  await refused(using(tenant, bearer(other(tenant), `bearer.${tenant}`), async () => {}), '28000')
+  await refused(using(tenant, { ...bearer(tenant), ssl: false }, async () => {}), '28P01')
+}, { proxyOnly: true })
 
 suite.check('startup parameters take effect, a gateway user\'s tenant among them', (tenant) => {
   const gateway = { user: 'api', password: password('api'), options: `-c app.tenant_id=${tenant} -c TimeZone=Asia/Tokyo` }

@@ -15,7 +15,7 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
-from checks import ADDRESS, CA, HOST, PORT, SOCKETS, TENANTS, WHOSE, Suite, equal, other, password, user
+from checks import ADDRESS, CA, HOST, PORT, SOCKETS, TENANTS, TMP, WHOSE, Suite, equal, other, password, user
 
 suite = Suite("psycopg")
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)
@@ -106,6 +106,50 @@ def wrong_password(tenant):
     wrong = login_refused(**login(tenant, password="not it"))
     unknown = login_refused(**login(tenant, user=f"{tenant}_who", password="not it"))
     equal(unknown.replace(f"{tenant}_who", "USER"), wrong.replace(user(tenant), "USER"), "the two messages")
+
+
+def with_certificate(tenant, name, files, **more):
+    return login(tenant, user=name, password="", sslmode="verify-full", sslrootcert=CA,
+                 **({"sslcert": f"{TMP}/{files}.crt", "sslkey": f"{TMP}/{files}.key"} if files else {}), **more)
+
+
+@suite.check("client certificate (sslcert): the user by its common name", proxy_only=True)
+def certificate(tenant):
+    robot = f"{tenant}_robot"
+    with psycopg.connect(**with_certificate(tenant, robot, f"{tenant}-robot"), autocommit=True) as c:
+        own(c, tenant)
+    for files in (None, f"{other(tenant)}-robot"):
+        told = login_refused(**with_certificate(tenant, robot, files))
+        assert "password authentication failed" in told or "no password supplied" in told, told
+    told = login_refused(**with_certificate(tenant, robot, f"stranger-{tenant}"))
+    assert "certificate" in told or "alert" in told or "closed" in told, told
+
+
+@suite.check("client certificate: the tenant by its URI, and no other", proxy_only=True)
+def certificate_of_tenant(tenant):
+    with psycopg.connect(**with_certificate(tenant, "fleet", f"{tenant}-robot"), autocommit=True) as c:
+        own(c, tenant)
+        refused(c, "28000", f"SET app.tenant_id = '{other(tenant)}'")
+        own(c, tenant)
+    told = login_refused(**with_certificate(tenant, f"fleet.{other(tenant)}", f"{tenant}-robot"))
+    assert "may not act for" in told, told
+
+
+@suite.check("JSON Web Token as the password", proxy_only=True)
+def token(tenant):
+    def words(name, user="bearer", **more):
+        with open(f"{TMP}/{name}.jwt") as file:
+            return login(tenant, user=user, password=file.read(), sslmode="verify-full", sslrootcert=CA, **more)
+
+    with psycopg.connect(**words(tenant), autocommit=True) as c:
+        own(c, tenant)
+        refused(c, "28000", f"SET app.tenant_id = '{other(tenant)}'")
+    wrong = login_refused(**login(tenant, user="bearer", password="not it", sslmode="verify-full", sslrootcert=CA))
+    assert "password authentication failed" in wrong, wrong
+    for name in (f"expired-{tenant}", f"stranger-{tenant}"):
+        equal(login_refused(**words(name)), wrong, name)
+    assert "may not act for" in login_refused(**words(other(tenant), user=f"bearer.{tenant}"))
+    equal(login_refused(**{**words(tenant), "sslmode": "disable"}), wrong, "without TLS")
 
 
 @suite.check("startup parameters take effect for this client only")

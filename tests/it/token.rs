@@ -251,10 +251,21 @@ async fn whatever_is_wrong_with_a_token_looks_like_a_wrong_password() {
         assert!(world.login(&proxy, user, &fine).await.is_ok());
         assert!(!proxy.log().contains(payload), "tokens are secrets");
     }
-    let fine = issuer.token("web", "acme", json!({}));
-    // Nothing is taken where others can read it.
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_a_token_where_others_can_read_it_and_the_refusal_does_not_say_who_would_be() {
+    let world = World::new().await;
+    let proxy = world.proxy(|_| ()).await;
+    let fine = world.issuer.token("web", "acme", json!({}));
     let fault = proxy.login_as("web", &fine, &[]).await.err().unwrap();
-    assert_eq!((&*fault.code, &*fault.message), ("28000", "this user logs in over TLS only"));
+    let message = "password authentication failed for user \"web\"";
+    assert_eq!((&*fault.code, &*fault.message), ("28P01", message));
+    assert!(proxy.log().contains("needs TLS"));
+    for name in 0..8 {
+        let fault = proxy.login_as(&format!("nobody{name}"), &fine, &[]).await.err().unwrap();
+        assert_eq!(fault.code, "28P01");
+    }
 }
 
 #[tokio::test]
