@@ -133,7 +133,10 @@ impl App {
             )?),
             clients: Arc::default(),
             contexts: Contexts::new(&config.directory.tenancy),
-            upstreams: Upstreams::new(config.upstreams.values().cloned()),
+            upstreams: Upstreams::new(
+                config.upstreams.values().cloned(),
+                config.listen.max_server_connections,
+            ),
             relay: Arc::new(relay),
             finder: Lookup::new(&config).map(|lookup| Arc::new(lookup) as Arc<dyn Finder>),
             labels: TenantLabels::new(config.metrics.max_tenants),
@@ -184,7 +187,7 @@ impl App {
                 Some(wish) = wishes.recv() => match wish {
                     // Who asked may have gone.
                     Wish::Reload(reply) => drop(reply.send(self.reload())),
-                    Wish::Install(config, reply) => drop(reply.send(self.install(*config))),
+                    Wish::Install(config, over, reply) => drop(reply.send(self.install_over(*config, &over))),
                     Wish::Shutdown => break,
                 },
                 Some(snapshot) = next(&mut snapshots) => self.take(Some(snapshot), ready),
@@ -264,6 +267,13 @@ impl App {
             tracing::error!(problems, "reload refused: the old configuration stays");
         }
         outcome
+    }
+
+    fn install_over(&mut self, config: Config, over: &Arc<Config>) -> Result<(), Refused> {
+        if !Arc::ptr_eq(over, &self.file.load()) {
+            return Err("another was read meanwhile; try again".to_owned());
+        }
+        self.install(config)
     }
 
     fn install(&mut self, config: Config) -> Result<(), Refused> {

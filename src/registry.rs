@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 
 use crate::config::Config;
@@ -33,7 +33,7 @@ use rows::{Raw, load, relocate};
 
 /// The channel of notifications that the tables' triggers use.
 pub const CHANNEL: &str = "pgtenant_directory";
-/// Changes that come within this time are read at once.
+/// Changes that come within this time, or within the time that a reading takes, are read at once.
 const GATHER: Duration = Duration::from_millis(200);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
@@ -179,14 +179,17 @@ impl Registry {
         let client =
             control::connect_hearing(&self.upstream, (&login.user, login.password.as_ref()), Some(mark))
                 .await?;
-        let begin = format!("SET search_path = pg_catalog, pg_temp; LISTEN {CHANNEL}");
-        within(READ_LIMIT, async { Ok(client.batch_execute(&begin).await?) }).await?;
+        let hello = format!("SET search_path = pg_catalog, pg_temp; LISTEN {CHANNEL}");
+        within(READ_LIMIT, async { Ok(client.batch_execute(&hello).await?) }).await?;
         loop {
+            let began = Instant::now();
             within(READ_LIMIT, self.read(&client)).await?;
+            // Whoever notifies without end has half of the time read, not all of it.
+            let gather = GATHER.max(began.elapsed());
             tokio::select! {
                 heard = news.recv() => {
                     heard.ok_or(Fault::Closed)?;
-                    sleep(GATHER).await;
+                    sleep(gather).await;
                     let _heard = news.try_recv();
                 }
                 () = sleep(self.tables.interval) => {}
@@ -242,7 +245,7 @@ impl Registry {
         let file = self.file.load_full();
         let raw = load(client, self.tables.max_rows).await?;
         let Some((rows, merged)) = merge(raw, Arc::clone(&file), None).await? else {
-            return Err(Fault::Ending);
+            return Err(Fault::Closed);
         };
         let place = merged.directory.tenants.get(tenant);
         if !is_there || place.is_none_or(|place| place.isolation != to.isolation) {

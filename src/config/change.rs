@@ -41,7 +41,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 
 type Row = (&'static str, bool);
 
-fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 8] {
+fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 9] {
     let ListenSettings {
         address,
         socket_dir,
@@ -50,6 +50,7 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 8] {
         private_key: _,
         clients: _,
         max_clients,
+        max_server_connections,
         login_timeout,
         drain_timeout,
         max_startup_bytes,
@@ -60,6 +61,7 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 8] {
         ("listen.socket_dir", *socket_dir != new.socket_dir),
         ("listen.tls", *tls != new.tls),
         ("listen.max_clients", *max_clients != new.max_clients),
+        ("listen.max_server_connections", *max_server_connections != new.max_server_connections),
         ("listen.login_timeout", *login_timeout != new.login_timeout),
         ("listen.drain_timeout", *drain_timeout != new.drain_timeout),
         ("listen.max_startup_bytes", *max_startup_bytes != new.max_startup_bytes),

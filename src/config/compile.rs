@@ -79,6 +79,7 @@ fn listen(section: &Section<'_>) -> ListenSettings {
         private_key,
         clients: clients(section),
         max_clients: section.count("max_clients", 10_000, 1..=MAX_CLIENTS),
+        max_server_connections: section.count("max_server_connections", 1000, 1..=MAX_SERVERS),
         login_timeout: section.duration("login_timeout", Duration::from_secs(15), MILLISECOND..=DAY),
         drain_timeout: section.duration("drain_timeout", Duration::from_secs(30), Duration::ZERO..=DAY),
         max_startup_bytes: section.bytes("max_startup_bytes", 10_000, 512..=MIB),

@@ -89,6 +89,7 @@ pub(super) static LISTEN: Keys = Keys {
         live("client_ca"),
         live("client_crl"),
         restart("max_clients"),
+        restart("max_server_connections"),
         restart("login_timeout"),
         restart("drain_timeout"),
         restart("max_startup_bytes"),

@@ -57,7 +57,7 @@ fn login(section: &Section<'_>, (known, upstreams): Upstreams<'_>) -> Option<Rea
 }
 
 fn query(text: &str) -> Result<String, Refusal> {
-    let hint = "write it as \"SELECT verifier, tenant FROM pgtenant.find_user($1)\"";
+    let hint = "write it as \"SELECT verifier, tenant FROM auth.find_user($1)\"";
     if text.contains('\0') || !text.contains("$1") {
         return Err(refuse("must be a query with $1 for the login name", hint));
     }

@@ -15,6 +15,7 @@ impl Config {
         row("listen.address", listen.address.clone());
         row("listen.tls", format!("{:?}", listen.tls).to_lowercase());
         row("listen.max_clients", listen.max_clients.to_string());
+        row("listen.max_server_connections", listen.max_server_connections.to_string());
         row("listen.login_timeout", time(listen.login_timeout));
         row("listen.drain_timeout", time(listen.drain_timeout));
         row("listen.max_startup_bytes", listen.max_startup_bytes.to_string());

@@ -5,6 +5,7 @@ mod command;
 mod handlers;
 mod moving;
 mod show;
+mod stats;
 mod table;
 
 use std::future::Future;
@@ -36,6 +37,7 @@ use crate::session::{End, shutdown};
 use crate::wire::encode;
 use command::{Command, Deed};
 use handlers::{Statement, refusal};
+use stats::Stats;
 
 /// What drivers ask of a server at login.
 const GREETING: [(&str, &str); 7] = [
@@ -57,8 +59,8 @@ const PAUSE_LIMIT: Duration = Duration::from_secs(60);
 pub enum Wish {
     /// Read the configuration again.
     Reload(Reply),
-    /// Take this one, which was read just now.
-    Install(Box<Config>, Reply),
+    /// Take this one, which was read just now, in the place of the other, unless that is no more in force.
+    Install(Box<Config>, Arc<Config>, Reply),
     /// Drain and end.
     Shutdown,
 }
@@ -78,6 +80,7 @@ pub struct Console {
     exporter: Exporter,
     wishes: mpsc::Sender<Wish>,
     sources: Sources,
+    stats: Stats,
 }
 
 /// Where what is in force comes from.
@@ -119,7 +122,7 @@ impl Console {
         wishes: mpsc::Sender<Wish>,
         sources: Sources,
     ) -> Self {
-        Self { shared, exporter, wishes, sources }
+        Self { shared, exporter, wishes, sources, stats: Stats::new() }
     }
 
     /// Carries out what is not a SHOW; the tag of the answer.

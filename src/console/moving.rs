@@ -8,6 +8,7 @@
 //! What is said here lasts: the place is in the file (or the tables) before the first transaction runs there, so that
 //! a restart finds the tenant where it is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgwire::error::{PgWireError, PgWireResult};
@@ -38,7 +39,7 @@ impl Console {
             ));
         }
         match switch {
-            Switch::File(config) => self.wish(|reply| Wish::Install(config, reply)).await?,
+            Switch::File(config, over) => self.wish(|reply| Wish::Install(config, over, reply)).await?,
             Switch::Tables(mover) => mover.relocate(id, to).await.map_err(|why| unchanged(&why))?,
         }
         drop(hold);
@@ -63,7 +64,7 @@ impl Console {
         {
             return Ok(Switch::Tables(mover.clone()));
         }
-        let path = self.sources.path.clone();
+        let (path, over) = (self.sources.path.clone(), self.sources.file.load_full());
         // Reading the file may take a second where it is long, and nobody has to wait for that yet.
         let read = tokio::task::spawn_blocking(move || config::load(&path)).await;
         let config = read
@@ -81,14 +82,14 @@ impl Console {
         if there.is_where(from) {
             return Err(refusal("55000", format!("tenant \"{id}\" is there already")));
         }
-        Ok(Switch::File(Box::new(config)))
+        Ok(Switch::File(Box::new(config), over))
     }
 }
 
 /// How the place of a held tenant is changed.
 enum Switch {
-    /// By taking the file as it is now.
-    File(Box<Config>),
+    /// By taking the file as it is now, in the place of what was read of it before.
+    File(Box<Config>, Arc<Config>),
     /// By writing its row.
     Tables(Mover),
 }

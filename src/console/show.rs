@@ -76,6 +76,13 @@ const STATS: Columns = &[
     ("total_xact_time", Number),
     ("total_query_time", Number),
     ("total_wait_time", Number),
+    ("avg_xact_count", Number),
+    ("avg_query_count", Number),
+    ("avg_recv", Number),
+    ("avg_sent", Number),
+    ("avg_xact_time", Number),
+    ("avg_query_time", Number),
+    ("avg_wait_time", Number),
 ];
 const TENANTS: Columns = &[
     ("tenant", Text),
@@ -136,7 +143,7 @@ impl Console {
             Show::Pools => self.pools(),
             Show::Refusals => self.refusals(),
             Show::Servers => self.servers(),
-            Show::Stats => self.stats(),
+            Show::Stats => vec![self.stats.row(&self.exporter)],
             Show::Tenants => self.tenants(),
             Show::Users => self.users(),
         };
@@ -294,29 +301,6 @@ impl Console {
         all.iter().map(row).collect()
     }
 
-    fn stats(&self) -> Vec<Vec<Value>> {
-        let samples = self.exporter.samples();
-        let sum = |name: &str, label: &str| -> f64 {
-            samples
-                .iter()
-                .filter(|(known, labels, _)| known == name && labels.contains(label))
-                .map(|(.., value)| value)
-                .sum()
-        };
-        let whole = |value: f64| Value::Number(rounded(value));
-        let micros = |name: &str| whole(sum(name, "") * 1e6);
-        vec![vec![
-            "all".into(),
-            whole(sum("pgtenant_transaction_duration_seconds_count", "")),
-            whole(sum("pgtenant_queries_total", "")),
-            whole(sum("pgtenant_client_bytes_total", "direction=\"in\"")),
-            whole(sum("pgtenant_client_bytes_total", "direction=\"out\"")),
-            micros("pgtenant_transaction_duration_seconds_sum"),
-            micros("pgtenant_query_duration_seconds_sum"),
-            micros("pgtenant_queue_wait_seconds_sum"),
-        ]]
-    }
-
     fn refusals(&self) -> Vec<Vec<Value>> {
         let samples = self.exporter.samples();
         let refusals = samples.iter().filter(|(name, ..)| name == "pgtenant_guard_refusals_total");
@@ -404,6 +388,6 @@ fn seconds(duration: Duration) -> Value {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "counters stay far below")]
-fn rounded(value: f64) -> i64 {
+pub(super) fn rounded(value: f64) -> i64 {
     value.round() as i64
 }

@@ -20,6 +20,8 @@ pub struct ListenSettings {
     pub clients: Option<ClientAuthority>,
     /// Clients in all; one more is refused with 53300.
     pub max_clients: usize,
+    /// Server connections of the whole process.
+    pub max_server_connections: usize,
     /// Time from accept to the end of the login.
     pub login_timeout: Duration,
     /// Time that running transactions have to finish after SIGTERM.

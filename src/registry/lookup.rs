@@ -135,7 +135,13 @@ impl Lookup {
         }
         let login = &self.settings.login;
         let attempt = control::connect(&self.upstream, &login.user, login.password.as_ref());
-        match timeout(ANSWER_LIMIT, attempt).await.map_err(|_| Fault::Timeout).and_then(|done| Ok(done?)) {
+        let connected = async {
+            let client = attempt.await?;
+            // Names that somebody else may have made are found by their schema only.
+            client.batch_execute("SET search_path = pg_catalog, pg_temp").await?;
+            Ok::<_, Fault>(client)
+        };
+        match timeout(ANSWER_LIMIT, connected).await.unwrap_or(Err(Fault::Timeout)) {
             Ok(client) => {
                 let client = Arc::new(client);
                 *connection = Connection { client: Some(Arc::clone(&client)), failed: None };

@@ -1,5 +1,5 @@
-//! One bound on the connections of all pools of an upstream. A pool that needs one when all are taken gets an idle one's
-//! of another pool, or waits.
+//! One bound on the connections of all pools of an upstream, and one on those of the whole process. A pool that needs
+//! one when all are taken gets an idle one's of another pool, or waits.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -15,22 +15,49 @@ use crate::upstream::pool::Pool;
 pub(super) struct Budget {
     free: Arc<Semaphore>,
     pools: Mutex<Vec<Weak<Pool>>>,
+    /// The one that this is a part of.
+    whole: Option<Arc<Self>>,
+}
+
+/// The right to one connection.
+#[derive(Debug)]
+pub struct Permit {
+    _own: OwnedSemaphorePermit,
+    _whole: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
+    /// Of the whole process.
     pub(super) fn new(connections: usize) -> Arc<Self> {
-        Arc::new(Self { free: Arc::new(Semaphore::new(connections)), pools: Mutex::default() })
+        Arc::new(Self { free: Arc::new(Semaphore::new(connections)), pools: Mutex::default(), whole: None })
+    }
+
+    /// A part of this, with a bound of its own.
+    pub(super) fn part(self: &Arc<Self>, connections: usize) -> Arc<Self> {
+        let free = Arc::new(Semaphore::new(connections));
+        Arc::new(Self { free, pools: Mutex::default(), whole: Some(Arc::clone(self)) })
     }
 
     /// A pool that takes part.
     pub(super) fn join(&self, pool: &Arc<Pool>) {
-        let mut pools = self.lock();
-        pools.retain(|pool| pool.strong_count() > 0);
-        pools.push(Arc::downgrade(pool));
+        for budget in std::iter::once(self).chain(self.whole.as_deref()) {
+            let mut pools = budget.lock();
+            pools.retain(|pool| pool.strong_count() > 0);
+            pools.push(Arc::downgrade(pool));
+        }
     }
 
     /// The right to one connection, for as long as it is kept.
-    pub(super) async fn take(&self, limit: Duration) -> Result<OwnedSemaphorePermit, UpstreamFault> {
+    pub(super) async fn take(&self, limit: Duration) -> Result<Permit, UpstreamFault> {
+        let own = self.take_one(limit).await?;
+        let whole = match &self.whole {
+            Some(whole) => Some(whole.take_one(limit).await?),
+            None => None,
+        };
+        Ok(Permit { _own: own, _whole: whole })
+    }
+
+    async fn take_one(&self, limit: Duration) -> Result<OwnedSemaphorePermit, UpstreamFault> {
         if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
             return Ok(permit);
         }

@@ -144,10 +144,11 @@ impl Upstreams {
         self.gate.is_shut()
     }
 
-    /// Pools are opened on demand.
-    pub fn new(settings: impl IntoIterator<Item = UpstreamSettings>) -> Self {
+    /// Pools are opened on demand, and have `max_connections` together.
+    pub fn new(settings: impl IntoIterator<Item = UpstreamSettings>, max_connections: usize) -> Self {
         let settings: HashMap<_, _> = settings.into_iter().map(|one| (one.name.clone(), one)).collect();
-        let budget = |one: &UpstreamSettings| (one.name.clone(), Budget::new(one.max_connections));
+        let whole = Budget::new(max_connections);
+        let budget = |one: &UpstreamSettings| (one.name.clone(), whole.part(one.max_connections));
         let budgets = settings.values().map(budget).collect();
         Self { settings, pools: DashMap::new(), gate: Arc::default(), budgets }
     }

@@ -70,6 +70,7 @@ async fn every_table_is_shown_by_both_protocols_and_says_what_is_so() {
     assert_eq!(column(&mut ops, "SHOW TENANTS", "clients").await[0], "1");
     assert_eq!(column(&mut ops, "SHOW REFUSALS", "rule").await, ["explain"]);
     assert_ne!(column(&mut ops, "SHOW STATS", "total_query_count").await, ["0"]);
+    assert_ne!(column(&mut ops, "SHOW STATS", "avg_query_time").await, ["0"]);
     let settings = ops.query("SHOW CONFIG").await.to_string();
     assert!(settings.contains("tenancy.setting,app.tenant_id") && !settings.contains("secret"), "{settings}");
 }

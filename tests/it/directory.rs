@@ -287,7 +287,7 @@ fn with_query(config: &mut Config, port: u16) {
     config.set("auth_query.upstream", "control");
     config.set("auth_query.user", "reader");
     config.set("auth_query.password", READER_PASSWORD);
-    config.set("auth_query.query", "SELECT tenant, verifier FROM credentials WHERE login = $1");
+    config.set("auth_query.query", "SELECT tenant, verifier FROM public.credentials WHERE login = $1");
     config.set("auth_query.negative_ttl", "100ms");
 }
 
@@ -352,6 +352,34 @@ async fn a_query_knows_users_whom_nothing_else_knows() {
         (code(&proxy, "acme_role").await == "in").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_function_in_the_documentation_finds_roles_that_are_meant_and_no_others() {
+    let documented = include_str!("../../docs/directory.md");
+    let sql = documented.split("```sql\n-- As a superuser: only roles").nth(1).unwrap();
+    let sql = sql.split_once('\n').unwrap().1.split("```").next().unwrap();
+    let cluster = Cluster::start().await;
+    cluster.execute(&format!("CREATE ROLE pgtenant_auth LOGIN PASSWORD '{READER_PASSWORD}'")).await;
+    cluster.execute(sql).await;
+    cluster
+        .execute(
+            "CREATE ROLE tenant_acme LOGIN PASSWORD 'tenant_acme-secret'; CREATE ROLE tenantXacme LOGIN PASSWORD 'tenantXacme-secret';
+             CREATE ROLE tenant_globex PASSWORD 'tenant_globex-secret';
+             CREATE ROLE tenant_initech LOGIN SUPERUSER PASSWORD 'tenant_initech-secret';
+             CREATE ROLE tenant_ LOGIN PASSWORD 'tenant_-secret'",
+        )
+        .await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.set("auth_query.user", "pgtenant_auth");
+        config.set("auth_query.password", READER_PASSWORD);
+        config.set("auth_query.query", "SELECT verifier, tenant FROM auth.find_user($1)");
+    })
+    .await;
+    assert_eq!(proxy.link("tenant_acme").await.query(WHO).await.value(), "acme");
+    for user in ["tenantXacme", "tenant_globex", "tenant_initech", "tenant_", "postgres", "app"] {
+        assert_eq!(code(&proxy, user).await, "28P01", "{user}");
+    }
 }
 
 #[tokio::test]

@@ -167,6 +167,44 @@ async fn all_pools_of_an_upstream_keep_one_bound() {
 }
 
 #[tokio::test]
+async fn all_pools_of_all_upstreams_keep_the_bound_of_the_process() {
+    let cluster = cluster().await;
+    let hosts = vec![format!("127.0.0.1:{}", cluster.port())];
+    let proxy = Proxy::start(&cluster, |config| {
+        placed(config);
+        for (key, value) in [("database", "app"), ("user", "app"), ("password", "app-secret"), ("tls", "off")]
+        {
+            config.set(&format!("upstream.second.{key}"), value);
+        }
+        config.set("upstream.second.hosts", hosts.clone());
+        config.set_tenant("initech", "upstream", "second");
+        config.set("listen.max_server_connections", 2);
+        config.set("upstream.main.connect_timeout", "1s");
+        config.set("upstream.second.connect_timeout", "1s");
+    })
+    .await;
+    let ours =
+        "SELECT count(*) FROM pg_stat_activity WHERE usename IN ('app', 'tenant_globex', 'tenant_initech')";
+    for _ in 0..2 {
+        for tenant in ["acme", "globex", "initech"] {
+            let mut link = proxy.link(&format!("{tenant}_app")).await;
+            assert_eq!(who(&mut link).await, format!("{tenant}/{tenant}"), "an idle one makes room");
+            let count: u32 = cluster.value(ours).await.parse().unwrap();
+            assert!(count <= 2, "{count} connections");
+        }
+    }
+    let (mut one, mut two) = (proxy.link("acme_app").await, proxy.link("initech_app").await);
+    let mut three = proxy.link("globex_app").await;
+    for link in [&mut one, &mut two] {
+        link.query("BEGIN").await;
+        assert_eq!(link.query("SELECT 1").await.value(), "1");
+    }
+    assert_eq!(three.query("SELECT 1").await.code().as_deref(), Some("53300"), "all are in use");
+    two.query("COMMIT").await;
+    assert_eq!(three.query("SELECT 1").await.value(), "1", "also of another upstream");
+}
+
+#[tokio::test]
 async fn the_doctor_sees_schemas_that_others_may_use() {
     let cluster = cluster().await;
     cluster

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::task::Poll;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::names::TenantId;
 use crate::net::Channel;
+use crate::upstream::budget::Permit;
 use crate::upstream::context::seal::SealedFrames;
 use crate::upstream::pool::Asker;
 use crate::upstream::pool::senders::Sender;
@@ -75,8 +75,8 @@ pub struct Server {
     pub generation: u64,
     /// Since when it is idle.
     pub idle_since: Instant,
-    /// Its part of the upstream's bound.
-    pub permit: Option<OwnedSemaphorePermit>,
+    /// Its part of the bounds.
+    pub permit: Option<Permit>,
     /// Notifications that came while a statement of our own ran.
     pub notifications: Vec<Vec<u8>>,
 }
