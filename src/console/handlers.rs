@@ -76,7 +76,10 @@ impl Operator {
         if let Command::Show(show) = command {
             return rows(self.console.show(show), fields(show, format));
         }
-        let tag = self.console.act(command, &self.who).await?;
+        let action = format!("{command:?}");
+        let tag = self.console.act(command, &self.who).await.inspect_err(|refused| {
+            tracing::info!(target: "audit", who = self.who, action, %refused, "console");
+        })?;
         Ok(Response::Execution(Tag::new(tag)))
     }
 }

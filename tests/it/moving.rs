@@ -149,6 +149,8 @@ async fn a_move_needs_the_file_to_say_so_and_changes_nothing_where_it_cannot_be_
     let log = proxy.log();
     let moved = log.lines().find(|line| line.contains("\"moved\"")).unwrap();
     assert!(moved.contains("ops@127.0.0.1") && moved.contains("tenant=acme"), "{moved}");
+    let refused = log.lines().filter(|line| line.contains("audit") && line.contains("refused="));
+    assert!(refused.filter(|line| line.contains("ops@127.0.0.1")).count() >= 5, "{log}");
 }
 
 /// Clients that write numbered rows until they are told to stop.
@@ -281,6 +283,9 @@ async fn a_tenant_moves_under_load_from_row_to_schema_to_database_and_back() {
     eventually("work where it began", || async { (writers.rows() > written + 20).then_some(()) }).await;
     let written = writers.stop().await;
     others.stop().await;
+    let metrics = proxy.metrics().await;
+    let waited = |tenant: &str| metrics.sum("pgtenant_queue_wait_seconds_sum", &[("tenant", tenant)]);
+    assert!(waited("acme") > waited("globex"), "{} {}", waited("acme"), waited("globex"));
     let acme = "FROM notes WHERE tenant_id = 'acme'";
     assert_eq!(number(&here, &format!("SELECT count(*) {acme}")).await, before + written, "none is lost");
     let different = format!("SELECT count(DISTINCT body) {acme} AND body LIKE 'w%/%'");
