@@ -25,7 +25,7 @@ use crate::net::listener::Listener;
 use crate::net::tls::{TlsError, load_identity};
 use crate::observability::http::{self, Ready};
 use crate::observability::logging;
-use crate::observability::metrics::{ContextSwitches, Exporter, TenantLabels, directory_up};
+use crate::observability::metrics::{ContextSwitches, Exporter, TenantLabels, directory_rows};
 use crate::registry::{Lookup, Registry, Snapshot};
 use crate::relay::Relay;
 use crate::serve::{Finder, Live, Shared, connection, drain};
@@ -355,7 +355,7 @@ fn tell_left_out(rows: &Rows, merged: &Merged) {
         return;
     }
     let left_out = merged.left_out.len();
-    directory_up((rows.count().saturating_sub(left_out), left_out));
+    directory_rows(rows.count().saturating_sub(left_out), left_out);
     for problem in merged.left_out.iter().take(TOLD_LEFT_OUT) {
         tracing::warn!(%problem, "a row of the directory's tables is left out");
     }

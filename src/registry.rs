@@ -25,7 +25,7 @@ use crate::config::rows::{Merged, Rows};
 use crate::control;
 use crate::directory::{Isolation, Tables};
 use crate::names::TenantId;
-use crate::observability::metrics::directory_down;
+use crate::observability::metrics::{directory_down, directory_up};
 use crate::upstream::ConnectError;
 use crate::upstream::settings::UpstreamSettings;
 pub use lookup::Lookup;
@@ -184,6 +184,7 @@ impl Registry {
         loop {
             let began = Instant::now();
             within(READ_LIMIT, self.read(&client)).await?;
+            directory_up();
             // Whoever notifies without end has half of the time read, not all of it.
             let gather = GATHER.max(began.elapsed());
             tokio::select! {

@@ -52,7 +52,33 @@ impl Config {
             row("connect_timeout", time(upstream.connect_timeout));
             row("max_prepared", upstream.max_prepared.to_string());
         }
+        self.show_readers(&mut rows);
         rows
+    }
+
+    /// What the proxy asks others about who there is.
+    fn show_readers(&self, rows: &mut Vec<(String, String, bool)>) {
+        let mut row = |key: &str, value: String| rows.push((key.to_owned(), value, is_live(key)));
+        if let Some(token) = &self.token {
+            row("token.issuer", token.issuer.clone());
+            row("token.audience", token.audience.clone());
+            row("token.jwks_interval", time(token.jwks_interval));
+            row("token.leeway", time(token.leeway));
+            row("token.end_sessions", token.end_sessions.to_string());
+        }
+        if let Some(tables) = &self.tables {
+            row("directory.upstream", tables.login.upstream.to_string());
+            row("directory.user", tables.login.user.clone());
+            row("directory.interval", time(tables.interval));
+            row("directory.max_rows", tables.max_rows.to_string());
+        }
+        if let Some(query) = &self.auth_query {
+            row("auth_query.upstream", query.login.upstream.to_string());
+            row("auth_query.user", query.login.user.clone());
+            row("auth_query.ttl", time(query.ttl));
+            row("auth_query.negative_ttl", time(query.negative_ttl));
+            row("auth_query.max_entries", query.max_entries.to_string());
+        }
     }
 }
 
@@ -75,7 +101,9 @@ mod tests {
             .iter()
             .flat_map(|keys| keys.keys.iter().map(move |one| format!("{}.{}", keys.section, one.name)));
         let all: Vec<String> = all.collect();
-        let text = "[upstream.main]\ndatabase = 'app'\nuser = 'app'\npassword = 'very-secret'\n[[tenant]]\nid = 'a'\n";
+        let text = "[upstream.main]\ndatabase = 'app'\nuser = 'app'\npassword = 'very-secret'\n[[tenant]]\nid = 'a'\n\
+            [token]\nissuer = 'i'\naudience = 'a'\njwks = 'https://id/keys'\n\
+            [directory]\nuser = 'r'\npassword = 'very-secret'\n[auth_query]\nuser = 'r'\npassword = 'very-secret'\nquery = 'SELECT $1'\n";
         let config = super::super::parse(text, std::path::Path::new("."), &|_| None).unwrap();
         for (key, value, _) in config.shown() {
             assert!(all.contains(&key.replace("upstream.main", "upstream.*")), "{key}");

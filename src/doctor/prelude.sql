@@ -4,6 +4,14 @@ WITH RECURSIVE
 me AS (
     SELECT r.oid, r.rolname, r.rolsuper FROM pg_roles r WHERE r.rolname = $1::text::name
 ),
+-- What is ours, found in the catalogs: to name it, the login role would need USAGE on the schema.
+own_table AS (
+    SELECT c.oid, c.relname::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'pgtenant'
+),
+own_function AS (
+    SELECT p.oid, p.proname || '(' || oidvectortypes(p.proargtypes) || ')' AS name
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pgtenant'
+),
 -- Schemas that are one tenant's own.
 own_schema AS (
     SELECT n.oid, n.nspname, n.nspowner, n.nspacl, p.role, r.oid AS roleid

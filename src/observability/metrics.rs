@@ -372,8 +372,12 @@ pub fn isolation_findings(severity: &'static str, count: usize) {
 }
 
 /// The directory's tables were read.
-pub fn directory_up((taken, left_out): (usize, usize)) {
+pub fn directory_up() {
     gauge!("pgtenant_directory_up").set(1.0);
+}
+
+/// What became of their rows.
+pub fn directory_rows(taken: usize, left_out: usize) {
     for (state, count) in [("taken", taken), ("left_out", left_out)] {
         gauge!("pgtenant_directory_rows", "state" => state)
             .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));

@@ -73,13 +73,18 @@ async fn protect_makes_the_tables_once_and_for_their_reader_only() {
     assert!(code == 0 && text.contains("nothing to do"), "{text}");
     let privileges = "SELECT has_schema_privilege('app', 'pgtenant', 'USAGE') OR has_table_privilege('app', 'pgtenant.users', 'SELECT')";
     assert_eq!(cluster.value(privileges).await, "f");
+    let doctor = || {
+        let mut config = Config::new(&cluster);
+        with_tables(&mut config);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pgtenant.toml");
+        std::fs::write(&path, config.text()).unwrap();
+        run(&["doctor", "--config", path.to_str().unwrap()])
+    };
+    let (_, text) = doctor();
+    assert!(!text.contains("D46") && !text.contains("could not be checked"), "{text}");
     cluster.execute("GRANT SELECT (name, password) ON pgtenant.users TO app; GRANT UPDATE ON pgtenant.tenants TO PUBLIC; GRANT USAGE ON SCHEMA pgtenant TO app").await;
-    let mut config = Config::new(&cluster);
-    with_tables(&mut config);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("pgtenant.toml");
-    std::fs::write(&path, config.text()).unwrap();
-    let (code, text) = run(&["doctor", "--config", path.to_str().unwrap()]);
+    let (code, text) = doctor();
     assert!(
         code == 1 && ["D46", "can read it", "can change it"].iter().all(|one| text.contains(one)),
         "{code}: {text}"
@@ -87,7 +92,7 @@ async fn protect_makes_the_tables_once_and_for_their_reader_only() {
     let (code, text) = protect(&cluster, with_tables, &["--apply"]);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("REVOKE ALL ON pgtenant.users FROM app") && text.contains("FROM PUBLIC"), "{text}");
-    let (_, text) = run(&["doctor", "--config", path.to_str().unwrap()]);
+    let (_, text) = doctor();
     assert!(!text.contains("D46"), "{text}");
     let (code, text) = protect(&cluster, |_| {}, &[]);
     assert!(code == 2 && text.contains("no section [directory]"), "{text}");
@@ -274,6 +279,61 @@ async fn a_tenant_of_the_tables_is_moved_by_the_console_alone() {
     assert_eq!(rowan.query(WHO).await.value(), "in its schema", "nothing has changed");
     assert_eq!(ops.query("MOVE TENANT rowan TO ROW").await, "C(MOVE) Z(I)");
     assert_eq!(rowan.query(WHO).await.value(), "rowan");
+}
+
+#[tokio::test]
+async fn more_rows_than_max_rows_are_not_taken_and_the_last_snapshot_stays() {
+    let cluster = cluster().await;
+    cluster.execute("INSERT INTO pgtenant.tenants (id) VALUES ('one')").await;
+    cluster.execute(&user("one_app", "tenant", "one")).await;
+    let proxy = Proxy::start(&cluster, |config| {
+        with_tables(config);
+        config.set("directory.max_rows", 1);
+    })
+    .await;
+    proxy.link("one_app").await;
+    cluster.execute("INSERT INTO pgtenant.tenants (id) VALUES ('two')").await;
+    proxy.measures("pgtenant_directory_up", &[], 0.0).await;
+    proxy.logged("more than max_rows").await;
+    proxy.link("one_app").await;
+    cluster.execute("DELETE FROM pgtenant.tenants WHERE id = 'two'").await;
+    proxy.measures("pgtenant_directory_up", &[], 1.0).await;
+}
+
+#[tokio::test]
+async fn who_starts_without_the_directory_serves_the_files_users_and_is_not_ready() {
+    let (cluster, mut control) = (Cluster::start().await, Cluster::start().await);
+    let port = control.port();
+    control.crash();
+    let elsewhere = move |config: &mut Config| {
+        config.set("directory.upstream", "control");
+        config.set("directory.user", "reader");
+        config.set("directory.password", READER_PASSWORD);
+        for (key, value) in [("database", "app"), ("user", "app"), ("password", "app-secret"), ("tls", "off")]
+        {
+            config.set(&format!("upstream.control.{key}"), value);
+        }
+        config.set("upstream.control.hosts", vec![format!("127.0.0.1:{port}")]);
+        config.set("listen.login_timeout", "60s");
+    };
+    let proxy = Proxy::start(&cluster, elsewhere).await;
+    proxy.logged("cannot be read yet").await;
+    assert_eq!(proxy.link("acme_app").await.query(WHO).await.value(), "acme");
+    assert_eq!(proxy.http("/readyz").await.0, 503);
+    control.boot().await;
+    // Tables that were never made are as good as away.
+    assert_eq!(proxy.http("/readyz").await.0, 503);
+    control.execute(&format!("CREATE ROLE reader LOGIN PASSWORD '{READER_PASSWORD}'")).await;
+    control.execute("CREATE SCHEMA pgtenant; GRANT USAGE ON SCHEMA pgtenant TO reader").await;
+    for sql in [
+        include_str!("../../src/protect/directory.sql"),
+        include_str!("../../src/protect/directory_users.sql"),
+    ] {
+        control.execute(sql).await;
+    }
+    control.execute("GRANT SELECT ON ALL TABLES IN SCHEMA pgtenant TO reader").await;
+    eventually("readiness", || async { (proxy.http("/readyz").await.0 == 200).then_some(()) }).await;
+    assert_eq!(proxy.http("/healthz").await.0, 200);
 }
 
 // === [auth_query] ===

@@ -24,7 +24,7 @@ GROUP BY c.oid",
 FROM tenant_table c JOIN reach ON reach.relid = c.oid JOIN policy p ON p.relid = c.oid
 WHERE c.relrowsecurity AND p.polpermissive AND p.applies AND c.oid NOT IN (SELECT relid FROM pinned)
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid
-      AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = to_regprocedure('pgtenant.current_tenant()'))
+      AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = (SELECT oid FROM own_function WHERE name = 'current_tenant()'))
 GROUP BY c.oid",
     ),
     Check::new(

@@ -89,7 +89,7 @@ WHERE c.relkind = 'v' AND c.relname IN ('pg_stat_activity', 'pg_prepared_stateme
         "Whoever has the key can make the proof of any tenant.",
         r"SELECT format('role %I', r.rolname) AS object, 'can read pgtenant.key' AS message, format('REVOKE ALL ON pgtenant.key FROM %I, PUBLIC;', r.rolname) AS fix,
        CASE WHEN r.oid IN (SELECT roleid FROM hat) THEN NULL ELSE 'advice' END AS severity
-FROM pg_roles r JOIN pg_class k ON k.oid = to_regclass('pgtenant.key')
+FROM pg_roles r JOIN pg_class k ON k.oid = (SELECT oid FROM own_table WHERE name = 'key')
 WHERE NOT r.rolsuper AND r.oid <> k.relowner AND r.rolname !~ '^pg_' AND has_any_column_privilege(r.oid, k.oid, 'SELECT')",
     ),
     Check::new(
@@ -100,7 +100,7 @@ WHERE NOT r.rolsuper AND r.oid <> k.relowner AND r.rolname !~ '^pg_' AND has_any
        format('REVOKE ALL ON %s FROM %I, PUBLIC;', c.oid::regclass, me.rolname) AS fix
 FROM pg_class c CROSS JOIN me
 CROSS JOIN LATERAL (SELECT has_any_column_privilege(me.oid, c.oid, 'INSERT,UPDATE') OR has_table_privilege(me.oid, c.oid, 'DELETE,TRUNCATE,TRIGGER') AS writes) x
-WHERE c.oid IN (to_regclass('pgtenant.users'), to_regclass('pgtenant.tenants')) AND NOT me.rolsuper
+WHERE c.oid IN (SELECT oid FROM own_table WHERE name IN ('users', 'tenants')) AND NOT me.rolsuper
   AND has_schema_privilege(me.oid, c.relnamespace, 'USAGE') AND (x.writes OR has_any_column_privilege(me.oid, c.oid, 'SELECT'))",
     ),
     Check::new(
