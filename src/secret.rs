@@ -4,7 +4,7 @@
 use std::fmt;
 
 /// A secret; `Debug` shows nothing of it and there is no `Display`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret<T>(T);
 
 impl<T> Secret<T> {

@@ -61,7 +61,8 @@ struct PoolKey {
     upstream: UpstreamName,
     database: Option<String>,
     schema: Option<String>,
-    role: Option<String>,
+    /// With its password: behind a change of that, a new pool logs in with the new one.
+    role: Option<Role>,
 }
 
 /// Where on an upstream: its own database and role, unless said otherwise.
@@ -78,7 +79,7 @@ pub struct Target {
 }
 
 /// A role other than the upstream's own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Role {
     /// Its name.
     pub user: String,
@@ -164,7 +165,7 @@ impl Upstreams {
             upstream: upstream.clone(),
             database: target.database.clone(),
             schema: target.schema.clone(),
-            role: target.role.as_ref().map(|role| role.user.clone()),
+            role: target.role.clone(),
         };
         let shared = match self.pools.entry(key) {
             dashmap::Entry::Occupied(known) => Arc::clone(known.get()),
@@ -198,10 +199,11 @@ impl Upstreams {
         Ok(Shared { pool, gate: Arc::clone(&self.gate), greetings: Mutex::default() })
     }
 
-    /// Closes connections of tenants' own pools that nobody has needed for a while, and forgets pools without any.
+    /// Closes connections of pools other than the upstream's own that nobody has needed for a while, and forgets pools
+    /// without any.
     pub fn reap(&self) {
         self.pools.retain(|key, shared| {
-            let is_own = key.database.is_some() || key.schema.is_some();
+            let is_own = key.database.is_some() || key.schema.is_some() || key.role.is_some();
             let limit = self.settings.get(&key.upstream).map(|settings| settings.tenant_idle_timeout);
             let Some(limit) = limit.filter(|_| is_own) else { return true };
             // A client that is there has the pool in its hands.

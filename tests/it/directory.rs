@@ -131,6 +131,19 @@ async fn tenants_and_users_of_the_tables_log_in_and_changes_are_heard() {
 }
 
 #[tokio::test]
+async fn a_change_that_nobody_tells_of_is_found_by_looking() {
+    let cluster = cluster().await;
+    cluster.execute("ALTER TABLE pgtenant.users DISABLE TRIGGER directory_changed").await;
+    let proxy = Proxy::start(&cluster, |config| {
+        with_tables(config);
+        config.set("directory.interval", "1s");
+    })
+    .await;
+    cluster.execute(&user("quiet", "tenant", "acme")).await;
+    logs_in(&proxy, "quiet").await;
+}
+
+#[tokio::test]
 async fn a_row_with_a_problem_is_left_out_and_the_others_hold() {
     let cluster = cluster().await;
     let proxy = Proxy::start(&cluster, with_tables).await;

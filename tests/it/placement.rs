@@ -132,6 +132,23 @@ async fn tenants_own_pools_open_on_demand_stay_small_and_close_when_idle() {
 }
 
 #[tokio::test]
+async fn a_roles_new_password_is_taken_at_a_reload() {
+    let cluster = cluster().await;
+    let mut proxy = Proxy::start(&cluster, placed).await;
+    let mut globex = proxy.link("globex_app").await;
+    assert_eq!(who(&mut globex).await, "globex/globex");
+    cluster.execute("ALTER ROLE tenant_globex PASSWORD 'another'").await;
+    assert_eq!(who(&mut globex).await, "globex/globex", "connections that are there go on");
+    cluster
+        .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'tenant_globex'")
+        .await;
+    cluster.settles("SELECT count(*) FROM pg_stat_activity WHERE usename = 'tenant_globex'", "0").await;
+    assert_eq!(globex.query("SELECT 1").await.code().as_deref(), Some("08001"), "new ones are refused");
+    proxy.reload(|config| config.set_tenant("globex", "role_password", "another")).await;
+    assert_eq!(who(&mut globex).await, "globex/globex", "the client has stayed");
+}
+
+#[tokio::test]
 async fn all_pools_of_an_upstream_keep_one_bound() {
     let cluster = cluster().await;
     let proxy = Proxy::start(&cluster, |config| {
