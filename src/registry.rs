@@ -37,6 +37,8 @@ pub const CHANNEL: &str = "pgtenant_directory";
 const GATHER: Duration = Duration::from_millis(200);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often it is said again that they cannot be read.
+const REMIND: Duration = Duration::from_secs(60);
 /// The longest that reading all rows may take.
 const READ_LIMIT: Duration = Duration::from_secs(60);
 /// The longest that a move may take, while its tenant waits.
@@ -134,6 +136,8 @@ pub struct Registry {
     snapshots: mpsc::Sender<Snapshot>,
     moves: mpsc::Receiver<Move>,
     last: Option<(Arc<Rows>, Arc<Config>)>,
+    /// When it was last said that they cannot be read, since they could be.
+    complained: Option<Instant>,
 }
 
 impl Registry {
@@ -145,7 +149,7 @@ impl Registry {
         let upstream = upstream.in_database(tables.login.database.as_deref());
         let (snapshots, receiver) = mpsc::channel(1);
         let (sender, moves) = mpsc::channel(1);
-        let registry = Self { tables, upstream, file, snapshots, moves, last: None };
+        let registry = Self { tables, upstream, file, snapshots, moves, last: None, complained: None };
         Some((registry, Mover(sender), receiver))
     }
 
@@ -158,7 +162,10 @@ impl Registry {
                 Ok(never) => match never {},
             };
             directory_down();
-            tracing::warn!(%fault, "the directory's tables cannot be read: what was read last stays");
+            if self.complained.is_none_or(|since| since.elapsed() >= REMIND) {
+                tracing::warn!(%fault, "the directory's tables cannot be read: what was read last stays");
+                self.complained = Some(Instant::now());
+            }
             self.pause().await;
         }
     }
@@ -185,6 +192,7 @@ impl Registry {
             let began = Instant::now();
             within(READ_LIMIT, self.read(&client)).await?;
             directory_up();
+            self.complained = None;
             // Whoever notifies without end has half of the time read, not all of it.
             let gather = GATHER.max(began.elapsed());
             tokio::select! {

@@ -99,36 +99,16 @@ impl Session {
     async fn serve(&mut self) -> End {
         let mut kept = None;
         loop {
-            if let Err(end) = self.next_request(&mut kept).await {
-                self.let_go(&mut kept);
-                return end;
-            }
-            self.look_up_limits();
-            let halted = match self.enter().await {
-                // What the session has on its server stays where the tenant was.
-                Ok(Entered::Elsewhere) if kept.is_some() => Err(End::Told(moved())),
-                Ok(_) => Ok(false),
-                Err(Halt::Refused(report)) => self.refuse_request(report).map(|()| true),
-                Err(Halt::End(end)) => Err(end),
-            };
-            match halted {
-                Ok(false) => {}
-                Ok(true) => continue,
+            let server = match self.begin(&mut kept).await {
+                Ok(Some(server)) => server,
+                Ok(None) => {
+                    self.turn = None;
+                    continue;
+                }
                 Err(end) => {
                     self.let_go(&mut kept);
                     return end;
                 }
-            }
-            let server = match kept.take().filter(|_| !self.is_in_doubt()) {
-                Some(server) => server,
-                None => match self.take_server().await {
-                    Ok(Some(server)) => server,
-                    Ok(None) => {
-                        self.turn = None;
-                        continue;
-                    }
-                    Err(end) => return end,
-                },
             };
             let taken = Instant::now();
             self.membership.client().does(Activity::Active);
@@ -141,6 +121,24 @@ impl Session {
                 Ok(server) => kept = server,
                 Err(end) => return end,
             }
+        }
+    }
+
+    /// Waits for a request and takes what its transaction needs: a turn of its tenant, and a server. None: it was
+    /// refused.
+    async fn begin(&mut self, kept: &mut Option<TenantServer>) -> Result<Option<TenantServer>, End> {
+        self.next_request(kept).await?;
+        self.look_up_limits();
+        match self.enter().await {
+            // What the session has on its server stays where the tenant was.
+            Ok(Entered::Elsewhere) if kept.is_some() => return Err(End::Told(moved())),
+            Ok(Entered::Here | Entered::Elsewhere) => {}
+            Err(Halt::Refused(report)) => return self.refuse_request(report).map(|()| None),
+            Err(Halt::End(end)) => return Err(end),
+        }
+        match kept.take().filter(|_| !self.is_in_doubt()) {
+            Some(server) => Ok(Some(server)),
+            None => self.take_server().await,
         }
     }
 
