@@ -126,7 +126,7 @@ impl TenantState {
 
     /// Whether nobody and nothing would miss it.
     pub(super) fn is_forgettable(&self) -> bool {
-        self.view() == <(TenantStatus, usize, usize)>::default()
+        !self.is_busy() && self.view() == <(TenantStatus, usize, usize)>::default()
     }
 
     pub(super) fn view(&self) -> (TenantStatus, usize, usize) {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::Fault;
+use super::{Fault, told};
 use crate::config::{Config, stored_verifier};
 use crate::control;
 use crate::directory::{AuthQuery, Grant, Pinning, PoolMode, User};
@@ -108,7 +108,7 @@ impl Lookup {
             self.connection.lock().await.client = None;
             return Err(Fault::Timeout);
         };
-        let rows = rows?;
+        let rows = rows.map_err(answered)?;
         let [row] = &rows[..] else {
             return if rows.is_empty() {
                 Ok(None)
@@ -116,7 +116,9 @@ impl Lookup {
                 Err(Fault::Answer("more than one row".to_owned()))
             };
         };
-        let text = |column: &str| row.try_get::<_, Option<String>>(column);
+        let text = |column: &str| {
+            row.try_get::<_, Option<String>>(column).map_err(|error| Fault::Answer(error.to_string()))
+        };
         let (Some(verifier), Some(tenant)) = (text("verifier")?, text("tenant")?) else { return Ok(None) };
         let verifier =
             stored_verifier(&verifier).map_err(|what| Fault::Answer(format!("its verifier {what}")))?;
@@ -163,6 +165,16 @@ impl Finder for Lookup {
     fn forget(&self) {
         self.known.clear();
         self.unknown.clear();
+    }
+}
+
+/// A database that answers with an error is there: whatever it knew of the user before holds no more. Only one that is
+/// going away, is full or is lost has not answered.
+fn answered(error: tokio_postgres::Error) -> Fault {
+    let is_away = |code: &str| ["08", "53", "57"].iter().any(|class| code.starts_with(class));
+    match error.as_db_error() {
+        Some(db) if !is_away(db.code().code()) => Fault::Answer(told(&error)),
+        Some(_) | None => error.into(),
     }
 }
 

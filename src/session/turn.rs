@@ -7,10 +7,10 @@ use std::task::Poll;
 
 use tokio::time::{Instant, timeout};
 
-use crate::clients::{Activity, Order, TenantSeat, TenantStatus};
+use crate::clients::{Activity, TenantSeat, TenantStatus};
 use crate::fault::{Report, sqlstate};
 use crate::relay::choice::closed;
-use crate::session::{End, Session, cancelled, poll_departure, shutdown};
+use crate::session::{End, Session, cancelled, farewell, poll_departure};
 
 /// Where a transaction begins.
 pub(super) enum Entered {
@@ -88,9 +88,9 @@ impl Session {
                 client.clear_cancel();
                 return Poll::Ready(Waited::Cancelled);
             }
-            match client.order() {
-                Some(Order::LeaveNow) => return Poll::Ready(Waited::End(End::Told(shutdown()))),
-                Some(Order::Leave | Order::Expire) | None => {}
+            // Nothing of it has begun.
+            if let Some(order) = client.order() {
+                return Poll::Ready(Waited::End(End::Told(farewell(order))));
             }
             poll_departure(channel, cx).map(Waited::End)
         });

@@ -456,6 +456,25 @@ async fn the_function_in_the_documentation_finds_roles_that_are_meant_and_no_oth
 }
 
 #[tokio::test]
+async fn a_query_that_fails_is_an_answer_and_what_was_known_before_holds_no_more() {
+    let (cluster, control) = with_credentials().await;
+    control.execute("ALTER TABLE credentials ADD COLUMN divisor int DEFAULT 1").await;
+    let port = control.port();
+    let proxy = Proxy::start(&cluster, |config| {
+        with_query(config, port);
+        config.set("auth_query.ttl", "0s");
+        let query = "SELECT tenant, verifier FROM public.credentials WHERE login = $1 AND 1 / divisor = 1";
+        config.set("auth_query.query", query);
+    })
+    .await;
+    assert_eq!(code(&proxy, "acme_role").await, "in");
+    control.execute("UPDATE credentials SET divisor = 0").await;
+    assert_eq!(code(&proxy, "acme_role").await, "28P01", "it may be how an account is locked");
+    control.execute("UPDATE credentials SET divisor = 1").await;
+    assert_eq!(code(&proxy, "acme_role").await, "in");
+}
+
+#[tokio::test]
 async fn while_the_querys_database_is_away_the_last_answer_holds() {
     let (cluster, mut control) = with_credentials().await;
     let port = control.port();

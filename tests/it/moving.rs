@@ -107,6 +107,37 @@ async fn a_paused_tenants_clients_wait_and_others_do_not() {
 }
 
 #[tokio::test]
+async fn who_leaves_in_front_of_a_paused_tenant_or_in_the_middle_of_a_statement_holds_nothing_up() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, with_operator).await;
+    let mut ops = console(&proxy).await;
+    let mut running = proxy.link("acme_app").await;
+    running.send(message::query("SELECT pg_sleep(60)")).await;
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    cluster.settles(sleeping, "1").await;
+    let mut open = proxy.link("acme_app").await;
+    open.query("BEGIN").await;
+    open.query("INSERT INTO notes (body) VALUES ('never')").await;
+    drop((running, open));
+    assert_eq!(ops.query("PAUSE TENANT acme").await, "C(PAUSE) Z(I)");
+    cluster.settles(sleeping, "0").await;
+    assert_eq!(cluster.value("SELECT count(*) FROM notes WHERE body = 'never'").await, "0");
+    let (mut vanishing, mut waiting) = (proxy.link("acme_app").await, proxy.link("any.acme").await);
+    for link in [&mut vanishing, &mut waiting] {
+        link.send(message::query("SELECT 1")).await;
+        assert!(link.stays_silent(Duration::from_millis(100)).await);
+    }
+    drop(vanishing);
+    proxy.measures("pgtenant_clients", &[("tenant", "acme")], 1.0).await;
+    assert_eq!(ops.query("SHUTDOWN").await, "C(SHUTDOWN) Z(I)");
+    assert_eq!(
+        within("its end", waiting.closes()).await.code().as_deref(),
+        Some("57P01"),
+        "it need not wait"
+    );
+}
+
+#[tokio::test]
 async fn a_move_needs_the_file_to_say_so_and_changes_nothing_where_it_cannot_be_done() {
     let cluster = cluster().await;
     let mut proxy = Proxy::start(&cluster, with_operator).await;

@@ -253,6 +253,7 @@ async fn the_doctor_sees_schemas_that_others_may_use() {
             "ALTER SCHEMA tenant_globex OWNER TO tenant_initech",
             "ALTER SCHEMA tenant_globex OWNER TO postgres",
         ),
+        ("GRANT pg_read_all_data TO tenant_globex", "REVOKE pg_read_all_data FROM tenant_globex"),
         ("ALTER ROLE tenant_globex BYPASSRLS", "ALTER ROLE tenant_globex NOBYPASSRLS"),
     ] {
         cluster.execute(wrong).await;

@@ -130,6 +130,11 @@ FROM (SELECT DISTINCT roleid FROM own_schema) s JOIN pg_roles r ON r.oid = s.rol
 CROSS JOIN LATERAL (VALUES ('SUPERUSER', r.rolsuper), ('BYPASSRLS', r.rolbypassrls), ('CREATEROLE', r.rolcreaterole), ('REPLICATION', r.rolreplication)) a(attribute, has)
 WHERE a.has
 UNION ALL
+SELECT format('role %I', w.rolname), format('it is a member of %I, which passes by the privileges of schemas', r.rolname), format('REVOKE %I FROM %I;', r.rolname, w.rolname)
+FROM tenant_hat h JOIN (SELECT DISTINCT roleid FROM own_schema) s ON s.roleid = h.wearer JOIN pg_roles w ON w.oid = h.wearer JOIN pg_roles r ON r.oid = h.roleid
+WHERE h.wearer <> h.roleid AND (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolreplication OR r.rolname IN
+    ('pg_read_all_data', 'pg_write_all_data', 'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files', 'pg_signal_backend'))
+UNION ALL
 SELECT format('role %I', min(r.role)), format('tenants share it for the schemas %s', string_agg(format('%I', r.nspname), ', ' ORDER BY r.nspname)), 'give each tenant a role of its own'
 FROM own_schema r GROUP BY r.roleid HAVING count(*) > 1",
     ),
