@@ -156,6 +156,7 @@ async fn a_row_with_a_problem_is_left_out_and_the_others_hold() {
     assert_eq!(proxy.login("lost_app", &[]).await.err().unwrap().code, "28P01");
     proxy.measures("pgtenant_directory_rows", &[("state", "left_out")], 2.0).await;
     proxy.measures("pgtenant_directory_up", &[], 1.0).await;
+    proxy.logged("is left out").await;
     let log = proxy.log();
     assert!(
         log.contains("there is no upstream \\\"nowhere\\\"")

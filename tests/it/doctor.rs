@@ -292,7 +292,7 @@ async fn serve_refuses_what_does_not_isolate_unless_it_is_told_otherwise() {
         assert!(log.contains(wanted), "{wanted}: {log}");
     }
     let proxy = Proxy::start(&cluster, |config| config.set("tenancy.allow_unsafe", true)).await;
-    assert!(proxy.log().contains("serving although"), "{}", proxy.log());
+    proxy.logged("serving although").await;
     proxy.link("acme_app").await.query("SELECT 1").await;
     let metrics = proxy.metrics().await;
     assert_eq!(metrics.sum("pgtenant_isolation_findings", &[("severity", "critical")]), 1.0);

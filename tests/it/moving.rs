@@ -177,6 +177,8 @@ async fn a_move_needs_the_file_to_say_so_and_changes_nothing_where_it_cannot_be_
     assert_eq!(refused(&mut ops, "MOVE TENANT acme TO ROW").await.0, "F0000");
     let (code, message) = refused(&mut ops, "RELOAD").await;
     assert_eq!((code.as_str(), message.contains("nonsense")), ("F0000", true), "{message}");
+    // The last that was refused: the log is written behind the answers.
+    proxy.logged("the old configuration stays").await;
     let log = proxy.log();
     let moved = log.lines().find(|line| line.contains("\"moved\"")).unwrap();
     assert!(moved.contains("ops@127.0.0.1") && moved.contains("tenant=acme"), "{moved}");

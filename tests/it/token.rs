@@ -261,7 +261,7 @@ async fn nobody_is_asked_for_a_token_where_others_can_read_it_and_the_refusal_do
     let fault = proxy.login_as("web", &fine, &[]).await.err().unwrap();
     let message = "password authentication failed for user \"web\"";
     assert_eq!((&*fault.code, &*fault.message), ("28P01", message));
-    assert!(proxy.log().contains("needs TLS"));
+    proxy.logged("needs TLS").await;
     for name in 0..8 {
         let fault = proxy.login_as(&format!("nobody{name}"), &fine, &[]).await.err().unwrap();
         assert_eq!(fault.code, "28P01");
