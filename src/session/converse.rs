@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::ops::ControlFlow;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -14,12 +15,15 @@ use crate::fault::{Fault, Report, sqlstate};
 use crate::guard::footprint::State;
 use crate::relay::state::Change;
 use crate::relay::{Absorbed, Pumped, RelayFault};
-use crate::session::{End, Session, cancelled, session_lost, shutdown};
+use crate::session::{End, Session, cancelled, overdue, session_lost, shutdown};
 use crate::upstream::{TenantServer, UpstreamFault};
 use crate::wire::backend::Status;
 
 /// How often a segment is sent again because its context could not be entered.
 const MAX_REPLAYS: usize = 2;
+
+/// How often a statement beyond its time is sent a cancel request before its server is closed.
+const MAX_OVERDUE: u32 = 5;
 
 /// What stopped the relay.
 enum Event {
@@ -27,8 +31,10 @@ enum Event {
     Ready(Status),
     /// The server ended or is in doubt.
     ServerFault(RelayFault),
-    /// `statement_timeout` or a cancel request: stop what runs.
+    /// A cancel request: stop what runs.
     Cancel,
+    /// `statement_timeout` is over, and has been for a while if this is not the first time.
+    Overdue,
     /// The session is over, whoever ended it.
     Leave(End),
 }
@@ -39,9 +45,8 @@ impl Session {
     pub(super) async fn converse(&mut self, mut server: TenantServer) -> Result<Option<TenantServer>, End> {
         let mut replays = 0;
         let mut cancelling: Option<JoinHandle<()>> = None;
-        loop {
-            let event = poll_fn(|cx| self.poll_relay(cx, &mut server)).await;
-            match event {
+        let loss = loop {
+            match poll_fn(|cx| self.poll_relay(cx, &mut server)).await {
                 Event::Ready(Status::Idle) => {
                     if let Some(cancelling) = cancelling.take()
                         && !Box::pin(settle(&mut server, cancelling)).await
@@ -49,57 +54,73 @@ impl Session {
                         return self.unsettled().map(|()| None);
                     }
                     replays = 0;
-                    // A server that changed tenants in its transaction goes back to be reset.
-                    let changed = self.conversation.end_transaction();
-                    self.settle_session(&mut server).await?;
-                    // The client has not been told yet that its statement has ended: what came until now was for it.
-                    self.membership.client().clear_cancel();
-                    if self.conversation.keeps_server() && !changed {
-                        return Ok(Some(server));
-                    }
-                    if changed || self.order().is_some() || !self.goes_on() {
-                        server.release();
-                        return Ok(None);
-                    }
+                    server = match self.end_transaction(server).await? {
+                        ControlFlow::Continue(server) => server,
+                        ControlFlow::Break(kept) => return Ok(kept),
+                    };
                 }
                 Event::Ready(Status::Transaction | Status::Failed) => {
                     // PostgreSQL signals a process twice for one request; the client's next statement waits for both.
                     if let Some(cancelling) = cancelling.take()
                         && cancelling.await.is_err()
                     {
-                        return self.lost(&session_lost()).map(|()| None);
+                        break session_lost();
                     }
                     self.membership.client().clear_cancel();
                     self.idle_since = Instant::now();
                 }
-                Event::Cancel if cancelling.is_none() => {
-                    cancelling = Some(tokio::spawn(server.canceller().cancel()));
+                Event::Overdue if self.alarm.times() > MAX_OVERDUE => {
+                    tracing::warn!(
+                        "a statement beyond its time could not be cancelled; its server is closed"
+                    );
+                    break overdue();
                 }
                 // One is on its way.
-                Event::Cancel => {}
-                // The request hit the statement that enters the context: nothing of the client ran.
-                Event::ServerFault(RelayFault::Context(_)) if cancelling.is_some() => {
-                    drop(server);
-                    return self.lost(&cancelled()).map(|()| None);
+                Event::Cancel | Event::Overdue
+                    if cancelling.as_ref().is_some_and(|one| !one.is_finished()) => {}
+                Event::Cancel | Event::Overdue => {
+                    cancelling = Some(tokio::spawn(server.canceller().cancel()));
                 }
+                // The request hit the statement that enters the context: nothing of the client ran.
+                Event::ServerFault(RelayFault::Context(_)) if cancelling.is_some() => break cancelled(),
                 Event::ServerFault(fault) => {
                     replays += 1;
-                    if replays <= MAX_REPLAYS
-                        && !self.conversation.keeps_server()
-                        && self.replay(&fault, &mut server).await
+                    if replays > MAX_REPLAYS
+                        || self.conversation.keeps_server()
+                        || !self.replay(&fault, &mut server).await
                     {
-                        continue;
+                        tracing::warn!(%fault, "the server was lost");
+                        break fault.report();
                     }
-                    tracing::warn!(%fault, "the server was lost");
-                    drop(server);
-                    return self.lost(&fault.report()).map(|()| None);
                 }
                 Event::Leave(end) => {
                     self.leave_server(server, cancelling.as_ref());
                     return Err(end);
                 }
             }
+        };
+        tokio::spawn(server.end());
+        self.lost(&loss).map(|()| None)
+    }
+
+    /// The transaction is over and its client has been answered: the server serves it on, or is kept, or goes back.
+    async fn end_transaction(
+        &mut self,
+        mut server: TenantServer,
+    ) -> Result<ControlFlow<Option<TenantServer>, TenantServer>, End> {
+        // A server that changed tenants in its transaction goes back to be reset.
+        let changed = self.conversation.end_transaction();
+        self.settle_session(&mut server).await?;
+        // The client has not been told yet that its statement has ended: what came until now was for it.
+        self.membership.client().clear_cancel();
+        if self.conversation.keeps_server() && !changed {
+            return Ok(ControlFlow::Break(Some(server)));
         }
+        if changed || self.order().is_some() || !self.goes_on() {
+            server.release();
+            return Ok(ControlFlow::Break(None));
+        }
+        Ok(ControlFlow::Continue(server))
     }
 
     /// One round over both sockets: everything that can move moves.
@@ -209,7 +230,7 @@ impl Session {
                 "terminating connection due to idle-in-transaction timeout",
             ))));
         }
-        Poll::Ready(Event::Cancel)
+        Poll::Ready(Event::Overdue)
     }
 
     /// Whether the same server may be used for the client's next transaction right away.
@@ -343,27 +364,19 @@ impl Session {
         Ok(())
     }
 
-    /// The client is gone: its transaction is rolled back, or its query stopped and its server closed. The
-    /// slot is free at once in the second case.
-    fn leave_server(&mut self, mut server: TenantServer, cancelling: Option<&JoinHandle<()>>) {
+    /// The client is gone: its transaction is rolled back, or what runs is stopped and its server closed.
+    fn leave_server(&mut self, server: TenantServer, cancelling: Option<&JoinHandle<()>>) {
         // Its tenant's turn lasts until the server has heard of it.
         let turn = self.turn.take();
-        if cancelling.is_none() && self.conversation.is_quiet() {
-            tokio::spawn(async move {
+        let quiet = cancelling.is_none() && self.conversation.is_quiet();
+        tokio::spawn(async move {
+            if quiet {
                 server.roll_back_and_release().await;
-                drop(turn);
-            });
-            return;
-        }
-        let canceller = server.canceller();
-        let running = self.conversation.is_running();
-        drop(server);
-        if running && cancelling.is_none() {
-            tokio::spawn(async move {
-                canceller.cancel().await;
-                drop(turn);
-            });
-        }
+            } else {
+                server.end().await;
+            }
+            drop(turn);
+        });
     }
 
     fn told_or_torn(&self, report: Report) -> End {

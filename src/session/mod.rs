@@ -260,6 +260,11 @@ fn poll_departure(client: &mut Channel, cx: &mut Context<'_>) -> Poll<End> {
 }
 
 /// What clients are told whose request was cancelled before a server saw it; PostgreSQL's words.
+fn overdue() -> Report {
+    Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout")
+        .detail("The statement did not end when it was told to, so its server was closed.")
+}
+
 fn cancelled() -> Report {
     Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
@@ -287,20 +292,28 @@ pub fn farewell(order: Order) -> Report {
     }
 }
 
+/// Between two rings of one deadline.
+const SNOOZE: Duration = Duration::from_secs(1);
+
 /// One timer for all the limits of a session. A deadline is a plain value; the timer behind it is only
 /// touched when it fires or when an earlier deadline comes, so a deadline per statement costs nothing.
 #[derive(Debug, Default)]
 pub struct Alarm {
     deadline: Option<Instant>,
-    rung: Option<Instant>,
+    /// The deadline that has passed last, and how often it rang.
+    rung: Option<(Instant, u32)>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Alarm {
-    /// This long after `start`; zero: never. A deadline rings once.
+    /// This long after `start`, and again each `SNOOZE` while it is set; zero: never.
     pub fn set(&mut self, start: Instant, after: Duration) {
-        self.deadline =
-            (!after.is_zero()).then(|| start + after).filter(|deadline| self.rung != Some(*deadline));
+        self.deadline = (!after.is_zero()).then(|| start + after);
+    }
+
+    /// How often it rang for the deadline that is set.
+    pub fn times(&self) -> u32 {
+        self.rung.filter(|(deadline, _)| self.deadline == Some(*deadline)).map_or(0, |(_, times)| times)
     }
 
     /// No deadline.
@@ -308,20 +321,22 @@ impl Alarm {
         self.deadline = None;
     }
 
-    /// Ready once the deadline has passed; it is cleared then.
+    /// Ready once the deadline has passed.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
+        let rung = self.times();
+        let next = deadline + SNOOZE * rung;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+        if timer.deadline() > next {
+            timer.as_mut().reset(next);
         }
         while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                self.rung = self.deadline.take();
+            if Instant::now() >= next {
+                self.rung = Some((deadline, rung + 1));
                 self.timer = None;
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(deadline);
+            timer.as_mut().reset(next);
         }
         Poll::Pending
     }
@@ -334,7 +349,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_alarm_rings_at_its_last_deadline_only() {
+    async fn an_alarm_rings_at_its_last_deadline_and_again_behind_that() {
         let mut alarm = Alarm::default();
         let start = Instant::now();
         alarm.set(start, Duration::from_secs(1));
@@ -346,9 +361,14 @@ mod tests {
         alarm.set(start, Duration::from_secs(5));
         poll_fn(|cx| alarm.poll(cx)).await;
         assert_eq!(start.elapsed().as_secs(), 5);
-        for never in [Duration::ZERO, Duration::from_secs(5)] {
-            alarm.set(start, never);
-            assert!(alarm.deadline.is_none(), "zero means never, and a deadline rings once");
+        for times in 1..4 {
+            assert_eq!(alarm.times(), times);
+            poll_fn(|cx| alarm.poll(cx)).await;
+            assert_eq!(start.elapsed().as_secs(), 5 + u64::from(times), "it rings again while it is set");
         }
+        alarm.set(start, Duration::from_secs(9));
+        assert_eq!(alarm.times(), 0, "another deadline has not rung");
+        alarm.set(start, Duration::ZERO);
+        assert!(alarm.deadline.is_none(), "zero means never");
     }
 }

@@ -394,6 +394,11 @@ impl TenantServer {
         self.lease.replace().await
     }
 
+    /// Stops whatever runs on it and closes it; over when PostgreSQL's process is gone, and its slot free then.
+    pub fn end(self) -> impl Future<Output = ()> + Send + use<> {
+        self.lease.end()
+    }
+
     /// How to stop what runs on it.
     pub fn canceller(&mut self) -> Canceller {
         let (address, process_id, key) = self.lease.server().cancel_target();

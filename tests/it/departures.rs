@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::{Cluster, Proxy, message};
+use crate::support::{Cluster, Proxy, message, within};
 
 const ONE: &str = "T(?column?) D(1) C(SELECT 1) Z(I)";
 const BUSY: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'";
@@ -98,6 +98,46 @@ async fn the_query_of_a_client_that_vanished_is_cancelled() {
     cluster.settles(sleeping, "0").await;
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
     proxy.comes_to_rest().await;
+}
+
+/// Catches every cancel request.
+const STUBBORN: &str = "DO $$ BEGIN FOR i IN 1..1000 LOOP BEGIN PERFORM pg_sleep(60); \
+                        EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
+
+#[tokio::test]
+async fn what_vanished_clients_left_running_counts_until_postgresql_has_ended_it() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.lenient();
+        config.set("upstream.main.pool_size", 2);
+        config.set("defaults.queue_timeout", "30s");
+    })
+    .await;
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    for statement in ["SELECT pg_sleep(60)", STUBBORN] {
+        for _ in 0..3 {
+            let mut links = [proxy.link("acme_app").await, proxy.link("globex_app").await];
+            for link in &mut links {
+                link.send(message::query(statement)).await;
+            }
+            cluster.settles(sleeping, "2").await;
+            drop(links);
+            assert!(cluster.connections("app").await <= 2, "{statement}");
+        }
+        assert_eq!(proxy.link("initech_app").await.query("SELECT 1").await, ONE, "{statement}");
+        assert!(cluster.connections("app").await <= 2, "{statement}");
+        cluster.settles(BUSY, "0").await;
+    }
+    // The cancel request may come before the statement.
+    for patience in 0..20 {
+        let mut link = proxy.link("acme_app").await;
+        link.query("SELECT 1").await;
+        link.send(message::query("SELECT pg_sleep(60)")).await;
+        tokio::time::sleep(Duration::from_micros(100 * patience)).await;
+        drop(link);
+        assert!(cluster.connections("app").await <= 2, "after {patience}");
+    }
+    cluster.settles(BUSY, "0").await;
 }
 
 #[tokio::test]
@@ -294,6 +334,37 @@ async fn a_statement_beyond_its_time_is_ended_with_57014() {
     assert_eq!(link.query("SELECT 1").await, ONE);
     let free = proxy.link("globex_app").await.query("SELECT pg_sleep(0.6), 'done' AS done").await;
     assert_eq!(free.code(), None, "the limit is acme's own");
+}
+
+#[tokio::test]
+async fn a_statement_cannot_outlast_its_time_by_missing_or_catching_the_cancel_request() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.lenient();
+        config.one_server();
+        config.set("defaults.queue_timeout", "30s");
+        config.set_tenant("acme", "statement_timeout", "400ms");
+    })
+    .await;
+    let mut late = proxy.link("acme_app").await;
+    late.send(message::parse("", "SELECT pg_sleep(60)")).await;
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    late.send([message::bind("", "", &[]), message::execute("", 0), message::sync()].concat()).await;
+    let answer = within("the end of a late statement", late.answer()).await;
+    assert_eq!(answer.code().as_deref(), Some("57014"), "{answer}");
+    assert_eq!(late.query("SELECT 1").await, ONE);
+
+    let mut stubborn = proxy.link("acme_app").await;
+    stubborn.send(message::query(STUBBORN)).await;
+    let answer = within("the end of a stubborn statement", stubborn.answer()).await;
+    assert_eq!(answer.code().as_deref(), Some("57014"), "{answer}");
+    assert_eq!(stubborn.query("SELECT 1").await, ONE);
+
+    // Not even begun: it holds a server all the same.
+    let mut silent = proxy.link("acme_app").await;
+    silent.send([message::parse("", "SELECT 1"), message::flush()].concat()).await;
+    assert_eq!(within("the server", proxy.link("globex_app").await.query("SELECT 1")).await, ONE);
+    cluster.settles(BUSY, "0").await;
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
 //! Towards PostgreSQL: every way to log in, TLS by the operator's wish, the first host that accepts
 //! writes, and start-up parameters that are the proxy's alone.
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+
 use crate::support::certificate::Certificate;
 use crate::support::config::Config;
-use crate::support::{Cluster, Proxy};
+use crate::support::{Cluster, Proxy, message};
 
 const ONE: &str = "T(?column?) D(1) C(SELECT 1) Z(I)";
 
@@ -175,5 +178,48 @@ async fn everything_works_on_postgresql_18_too() {
             assert_eq!(link.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
             assert_eq!(link.query("").await, "I Z(I)");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_watch_its_connections_is_used_without() {
+    let cluster = Cluster::start().await;
+    let blind = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = blind.local_addr().unwrap().port();
+    let watch = "SHOW client_connection_check_interval";
+    let serves = tokio::spawn(cannot_watch(blind, cluster.port()));
+    let proxy = Proxy::start(&cluster, |config| {
+        config.set("upstream.main.hosts", vec![format!("127.0.0.1:{port}")]);
+    })
+    .await;
+    assert_eq!(proxy.link("acme_app").await.query(watch).await.value(), "0");
+    drop(proxy);
+    serves.abort();
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    assert_eq!(proxy.link("acme_app").await.query(watch).await.value(), "2s");
+}
+
+/// Leads to a PostgreSQL as it is on Windows, where `client_connection_check_interval` must be 0.
+async fn cannot_watch(listener: TcpListener, port: u16) {
+    loop {
+        let (mut client, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let mut packet = vec![0; 4];
+            client.read_exact(&mut packet).await.unwrap();
+            let length = u32::from_be_bytes(packet[..].try_into().unwrap()) as usize;
+            packet.resize(length, 0);
+            client.read_exact(&mut packet[4..]).await.unwrap();
+            if packet.windows(24).any(|part| part == b"client_connection_check_") {
+                client
+                    .write_all(&message::raw(b'E', b"SFATAL\0C22023\0Mmust be set to 0\0\0"))
+                    .await
+                    .unwrap();
+                return;
+            }
+            let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            server.write_all(&packet).await.unwrap();
+            // Either side may go at any time.
+            drop(copy_bidirectional(&mut client, &mut server).await);
+        });
     }
 }

@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
+use crate::fault::sqlstate::INVALID_PARAMETER_VALUE;
 use crate::net::Channel;
 use crate::net::listener::prepare;
 use crate::net::settings::ServerTls;
@@ -27,6 +28,10 @@ use crate::wire::{backend, encode, frame};
 
 /// Largest message accepted from a server during login, in bytes.
 const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
+
+/// How often a server process looks whether its connection is still there while it runs something, so that what
+/// cannot be cancelled ends with its client (`client_connection_check_interval`, PostgreSQL 14 and later).
+const CHECK_INTERVAL: (&str, &str) = ("client_connection_check_interval", "2s");
 
 /// Knows how to reach one upstream as one role.
 #[derive(Debug)]
@@ -117,7 +122,14 @@ impl Connector {
         if let Some(search_path) = &self.search_path {
             parameters.push(("search_path", search_path));
         }
-        let (mut channel, (parameters, cancel_key)) = self.log_in(address, &parameters).await?;
+        let checking: Vec<_> = parameters.iter().copied().chain([CHECK_INTERVAL]).collect();
+        let (mut channel, (parameters, cancel_key)) = match self.log_in(address, &checking).await {
+            // Where its system cannot tell (Windows), PostgreSQL takes no value but 0.
+            Err(ConnectError::Refused { sqlstate, .. }) if sqlstate == INVALID_PARAMETER_VALUE.0 => {
+                self.log_in(address, &parameters).await?
+            }
+            outcome => outcome?,
+        };
         let identity = identify(&mut channel).await?;
         let sender = self.senders.enter(identity.backend_pid);
         Ok(Server::new(channel, (address.clone(), cancel_key), identity, sender).with_parameters(parameters))

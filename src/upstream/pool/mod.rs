@@ -3,6 +3,7 @@
 //! server that died while idle never reaches a client.
 
 pub(in crate::upstream) mod login;
+mod parting;
 pub(in crate::upstream) mod senders;
 pub(in crate::upstream) mod server;
 pub(in crate::upstream) mod slots;
