@@ -60,6 +60,7 @@ issuer = "{ISSUER}"
 audience = "{AUDIENCE}"
 jwks = "jwks.json"
 tenant_claim = "tenant"
+scope = "openid"
 {robots}
 [[user]]
 name = "fleet"
@@ -69,5 +70,10 @@ tenants = ["*"]
 [[user]]
 name = "bearer"
 token = "password"
+tenants = ["*"]
+
+[[user]]
+name = "phone"
+token = "oauthbearer"
 tenants = ["*"]
 """
