@@ -190,6 +190,8 @@ pub struct Conversation {
     outcome: Outcome,
     /// What the next request is answered with: its server was lost while the client was silent.
     owed_error: Option<Box<Report>>,
+    /// Why a segment is being refused, unless PostgreSQL would refuse it too and go on with the next.
+    refused_for: Option<Box<Report>>,
     /// Whether a plan that no longer fits is being replaced: the segment's end, and then all of it again.
     renewal: Renewal,
     reach: Reach,
@@ -253,6 +255,7 @@ impl Conversation {
             owed_error: None,
             renewal: Renewal::No,
             reach: Reach::Context,
+            refused_for: None,
             description: Vec::new(),
             wanted: 0,
         }

@@ -29,6 +29,16 @@ impl Conversation {
         self.discard = Discard::Refused;
     }
 
+    /// Why the segment is refused, for a client that has sent another one ahead.
+    pub fn refuses_for(&mut self, report: Report) {
+        self.refused_for = Some(Box::new(report));
+    }
+
+    /// Takes the reason.
+    pub fn take_reason(&mut self) -> Option<Report> {
+        self.refused_for.take().map(|report| *report)
+    }
+
     /// Whether frames are being dropped.
     pub fn is_refusing(&self) -> bool {
         self.discard == Discard::Refused || self.from_client != Stream::No

@@ -254,18 +254,16 @@ impl Session {
             RelayFault::Ended(reason) => reason.starts_with("57P0"),
             RelayFault::Protocol(_) | RelayFault::TooLarge { .. } | RelayFault::Doubt(_) => false,
         };
-        if !certain || !self.conversation.has_run_nothing() || !self.client.input.rewind() {
+        if !certain || !self.conversation.has_run_nothing() || !self.client.input.is_marked() {
             return false;
         }
         tracing::info!(%fault, "the server is replaced before the client's statement has run");
-        self.conversation.abandon(None);
-        match Box::pin(server.replace()).await {
-            Ok(()) => true,
-            Err(fault) => {
-                tracing::warn!(%fault, "the server could not be replaced");
-                false
-            }
+        if let Err(fault) = Box::pin(server.replace()).await {
+            tracing::warn!(%fault, "the server could not be replaced");
+            return false;
         }
+        self.conversation.abandon(None);
+        self.client.input.rewind()
     }
 
     /// Learns what the transaction left in the session, if it may have left anything.
@@ -360,6 +358,7 @@ impl Session {
             self.tell_ready(Status::Idle);
         } else {
             self.conversation.refuse_rest();
+            self.conversation.refuses_for(report.clone());
         }
         Ok(())
     }

@@ -150,7 +150,7 @@ impl Session {
         };
         if self.conversation.is_refusing() {
             return match self.conversation.skip_refused(&mut self.client) {
-                Some(()) => Next::Done,
+                Some(()) => self.check_ahead().map_or_else(Next::End, |()| Next::Done),
                 None if header.tag == b'X' => Next::End(End::Goodbye),
                 None => Next::More(1),
             };
@@ -182,8 +182,7 @@ impl Session {
             return Next::More(header.total);
         };
         if let Some(report) = self.conversation.take_owed_error() {
-            self.refuse_segment(&report);
-            return Next::Done;
+            return self.refuse_request(report).map_or_else(Next::End, |()| Next::Done);
         }
         let discards = header.tag == b'Q'
             && frontend::query(frame::body(message)).is_some_and(|text| {

@@ -164,13 +164,21 @@ impl Session {
 
     /// The transaction that the next request begins does not begin.
     fn refuse_request(&mut self, report: Report) -> Result<(), End> {
-        let is_whole = self.client.input.bytes().first() == Some(&b'Q');
         self.refuse_segment(&report);
-        if is_whole && !self.client.input.is_empty() {
-            // What it has sent ahead may have been meant for the transaction that did not begin.
-            return Err(End::Told(report));
+        self.conversation.refuses_for(report);
+        self.check_ahead()
+    }
+
+    /// What a client has sent ahead of the answer to a refused request may have been meant for the transaction that did
+    /// not begin or was lost, and must not run without it.
+    fn check_ahead(&mut self) -> Result<(), End> {
+        if self.conversation.is_refusing() {
+            return Ok(());
         }
-        Ok(())
+        match self.conversation.take_reason() {
+            Some(report) if !self.client.input.is_empty() => Err(End::Told(report)),
+            _ => Ok(()),
+        }
     }
 
     /// Gives back a server that the client has kept between transactions. What it left there is reset before anybody

@@ -169,6 +169,53 @@ async fn a_client_that_closes_its_sending_side_still_gets_its_transaction_ended(
     assert_eq!(cluster.value("SELECT count(*) FROM notes WHERE body = 'orphan'").await, "0");
 }
 
+#[tokio::test]
+async fn nothing_that_was_sent_ahead_runs_without_the_transaction_in_front_of_it() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.one_server();
+        config.set_tenant("acme", "queue_timeout", "400ms");
+    })
+    .await;
+    let sent_ahead = "INSERT INTO notes (body) VALUES ('ahead')";
+    let simple = |first| [message::query(first), message::query(sent_ahead)].concat();
+    let one = |text| [message::unnamed(text, &[]), message::sync()].concat();
+    let extended = |first| [one(first), one(sent_ahead)].concat();
+    let bytes_of: [(&str, &dyn Fn(&'static str) -> Vec<u8>); 2] =
+        [("simple", &simple), ("extended", &extended)];
+    for (how, bytes) in bytes_of {
+        // No server becomes free in time for BEGIN, but one does for what follows.
+        let mut holder = proxy.link("globex_app").await;
+        holder.query("BEGIN").await;
+        let mut waiting = proxy.link("acme_app").await;
+        waiting.send(bytes("BEGIN")).await;
+        let refused = waiting.frame("the refusal").await;
+        assert_eq!(refused.tag, b'E', "{how}");
+        holder.query("COMMIT").await;
+        let end = waiting.closes().await;
+        assert_eq!(end.code().as_deref(), Some("53300"), "{how}: {end}");
+
+        // The server is lost in the middle of the transaction, while the client is silent.
+        let mut silent = proxy.link("acme_app").await;
+        silent.query("BEGIN").await;
+        cluster.kill_servers().await;
+        silent.send(bytes(sent_ahead)).await;
+        let end = silent.closes().await;
+        assert_eq!(end.code().as_deref(), Some("08006"), "{how}: {end}");
+
+        // The context cannot be entered, and the server not be replaced.
+        let mut lost = proxy.link("acme_app").await;
+        lost.query("SELECT 1").await;
+        let broken = "REVOKE EXECUTE ON FUNCTION set_config FROM PUBLIC; ALTER ROLE app NOLOGIN";
+        cluster.execute(broken).await;
+        lost.send(bytes(sent_ahead)).await;
+        let end = lost.closes().await;
+        cluster.execute("GRANT EXECUTE ON FUNCTION set_config TO PUBLIC; ALTER ROLE app LOGIN").await;
+        assert_eq!(end.code().as_deref(), Some("08006"), "{how}: {end}");
+    }
+    assert_eq!(cluster.value("SELECT count(*) FROM notes WHERE body = 'ahead'").await, "0");
+}
+
 // === servers that die ===
 
 #[tokio::test]

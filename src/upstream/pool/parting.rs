@@ -19,12 +19,12 @@ impl Lease {
     /// catch one; so they are repeated, and `PostgreSQL` itself looks after the connection
     /// (`client_connection_check_interval`).
     pub(in crate::upstream) async fn end(mut self) {
+        // There is none where it could not be replaced.
+        let Some(mut server) = self.server.take() else { return };
         let started = Instant::now();
-        let server = self.server();
         let process_id = server.process_id();
         let (address, target, key) = server.cancel_target();
-        let mut server = self.server.take();
-        let Some(stream) = server.as_mut().map(|server| &mut server.channel.stream) else { return };
+        let stream = &mut server.channel.stream;
         let gone = async {
             // What was not sent yet is not sent any more. Under TLS even a farewell needs room in the socket.
             drop(timeout(FIRST_PAUSE, stream.shutdown()).await);
