@@ -178,12 +178,12 @@ async fn nothing_that_was_sent_ahead_runs_without_the_transaction_in_front_of_it
     })
     .await;
     let sent_ahead = "INSERT INTO notes (body) VALUES ('ahead')";
-    let simple = |first| [message::query(first), message::query(sent_ahead)].concat();
-    let one = |text| [message::unnamed(text, &[]), message::sync()].concat();
-    let extended = |first| [one(first), one(sent_ahead)].concat();
-    let bytes_of: [(&str, &dyn Fn(&'static str) -> Vec<u8>); 2] =
-        [("simple", &simple), ("extended", &extended)];
-    for (how, bytes) in bytes_of {
+    for how in ["simple", "extended"] {
+        let one = |text| match how {
+            "simple" => message::query(text),
+            _ => [message::unnamed(text, &[]), message::sync()].concat(),
+        };
+        let bytes = |first| [one(first), one(sent_ahead)].concat();
         // No server becomes free in time for BEGIN, but one does for what follows.
         let mut holder = proxy.link("globex_app").await;
         holder.query("BEGIN").await;
