@@ -26,6 +26,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("metrics_exporter_prometheus", &["observability"]),
     ("axum", &["observability"]),
     ("clap", &["cli"]),
+    ("memchr", &["wire", "sql"]),
     ("toml", &["config"]),
     ("pgwire", &["auth", "console"]),
     ("tokio_postgres", &["control", "registry", "protect", "doctor", "canary", "demo"]),

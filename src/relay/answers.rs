@@ -30,6 +30,20 @@ impl Conversation {
         client: &mut Channel,
         server: &mut TenantServer,
     ) -> Result<(Absorbed, usize), RelayFault> {
+        let absorbed = self.absorb_frames(client, server);
+        // Once for many frames: a counter is shared by all clients of a tenant.
+        match std::mem::take(&mut self.passed_on) {
+            0 => {}
+            bytes => self.metrics.bytes_out(bytes),
+        }
+        absorbed
+    }
+
+    fn absorb_frames(
+        &mut self,
+        client: &mut Channel,
+        server: &mut TenantServer,
+    ) -> Result<(Absorbed, usize), RelayFault> {
         loop {
             if self.ledger.of_server().next().is_none() {
                 self.tell_due(client);
@@ -65,7 +79,7 @@ impl Conversation {
             if let Ok(Fate::Forward) = fate {
                 client.input.forget();
                 client.output.space().extend_from_slice(whole);
-                self.metrics.bytes_out(header.total);
+                self.passed_on += header.total;
             }
             server.server().channel.input = input;
             server.server().channel.input.consume(header.total);
@@ -96,7 +110,7 @@ impl Conversation {
         let count = left.min(input.len());
         if passes {
             client.output.space().extend_from_slice(input.bytes().get(..count).unwrap_or_default());
-            self.metrics.bytes_out(count);
+            self.passed_on += count;
         }
         input.consume(count);
         let left = left - count;

@@ -199,6 +199,8 @@ pub struct Conversation {
     description: Vec<u8>,
     /// Bytes that the next client frame has in all, if it is not there yet.
     wanted: usize,
+    /// Bytes that were passed on to the client and are not counted yet.
+    passed_on: usize,
 }
 
 /// What `pump` came upon.
@@ -253,11 +255,12 @@ impl Conversation {
             started: None,
             outcome: Outcome::Open,
             owed_error: None,
+            refused_for: None,
             renewal: Renewal::No,
             reach: Reach::Context,
-            refused_for: None,
             description: Vec::new(),
             wanted: 0,
+            passed_on: 0,
         }
     }
 

@@ -9,7 +9,8 @@ use crate::fault::{Report, sqlstate};
 use crate::relay::RelayFault;
 use crate::session::turn::moved;
 use crate::session::{End, Session, farewell, session_lost};
-use crate::sql::{StatementKind, survey};
+use crate::sql::lexer::{Lexer, TokenKind};
+use crate::sql::{Count, StatementKind, Survey, survey};
 use crate::upstream::TenantServer;
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
@@ -184,23 +185,13 @@ impl Session {
         if let Some(report) = self.conversation.take_owed_error() {
             return self.refuse_request(report).map_or_else(Next::End, |()| Next::Done);
         }
-        let discards = header.tag == b'Q'
-            && frontend::query(frame::body(message)).is_some_and(|text| {
-                text.len() < 64
-                    && survey(text).first == StatementKind::DiscardAll
-                    && survey(text).statements == crate::sql::Count::One
-            });
-        if discards {
+        let text = (header.tag == b'Q').then(|| frontend::query(frame::body(message))).flatten();
+        if text.is_some_and(discards_all) {
             self.client.input.consume(header.total);
             self.discard_all();
             return Next::Done;
         }
-        let chosen = match header.tag {
-            b'Q' => {
-                frontend::query(frame::body(message)).and_then(|text| self.conversation.choose_between(text))
-            }
-            _ => None,
-        };
+        let chosen = text.and_then(|text| self.conversation.choose_between(text));
         let chosen = chosen.or_else(|| self.conversation.choose_by_comment(message).err().map(Err));
         match chosen {
             None => return Next::Server,
@@ -233,6 +224,14 @@ impl Session {
     pub(super) fn order(&self) -> Option<Order> {
         self.membership.client().order()
     }
+}
+
+/// Whether a text is DISCARD ALL and nothing else. Most texts are told apart by their first word.
+fn discards_all(text: &[u8]) -> bool {
+    let mut words = Lexer::new(text).skip_while(|token| token.kind == TokenKind::Semicolon);
+    let discards = words.next().is_some_and(|word| word.bytes.eq_ignore_ascii_case(b"discard"));
+    discards
+        && matches!(survey(text), Survey { first: StatementKind::DiscardAll, statements: Count::One, .. })
 }
 
 fn protocol_violation(what: &'static str) -> Next {

@@ -1,6 +1,8 @@
 //! The searches of the lexer: where a run of bytes, a quote, a comment ends. Positions in, positions out, total
 //! on any bytes; nothing here knows of tokens but the kind of a literal, which decides how its quotes end.
 
+use memchr::memmem;
+
 use super::lexer::TokenKind;
 
 #[inline]
@@ -20,7 +22,7 @@ pub(super) fn run(text: &[u8], from: usize, belongs: impl Fn(u8) -> bool) -> usi
 
 pub(super) fn find(text: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
     let rest = text.get(from..)?;
-    rest.windows(needle.len().max(1)).position(|window| window == needle).map(|at| from.saturating_add(at))
+    memmem::find(rest, needle).map(|at| from.saturating_add(at))
 }
 
 const WORD: u8 = 1;

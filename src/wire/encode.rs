@@ -1,6 +1,8 @@
 //! Frames that the proxy writes itself, appended to a buffer.
 //! A body is bounded by what the caller has checked, so the length always fits its field.
 
+use memchr::memchr;
+
 use crate::fault::Report;
 
 /// Appends a frame whose body `write` appends.
@@ -22,7 +24,8 @@ fn sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 
 /// Appends a NUL-terminated string; anything from a NUL on is left out.
 pub fn cstr(out: &mut Vec<u8>, text: &[u8]) {
-    out.extend(text.iter().take_while(|&&byte| byte != 0));
+    let end = memchr(0, text).unwrap_or(text.len());
+    out.extend_from_slice(text.get(..end).unwrap_or_default());
     out.push(0);
 }
 

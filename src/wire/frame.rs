@@ -1,5 +1,7 @@
 //! Where a frame ends: a tag byte, a length that counts itself, a body.
 
+use memchr::memchr;
+
 /// Tag and length field.
 pub const HEADER_BYTES: usize = 5;
 
@@ -35,7 +37,7 @@ pub fn body(frame: &[u8]) -> &[u8] {
 
 /// Splits a NUL-terminated string off the front; none without a NUL.
 pub fn split_cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|&byte| byte == 0)?;
+    let end = memchr(0, bytes)?;
     let (text, rest) = bytes.split_at_checked(end)?;
     Some((text, rest.get(1..)?))
 }

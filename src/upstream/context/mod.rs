@@ -204,14 +204,15 @@ impl Context {
         next: Next,
     ) -> Part {
         let part = match self.needs_reset(server, client, parameters) {
+            Reset::Unneeded if server.wear != Wear::Unused => Part::Left,
             Reset::Unneeded => match self.name(parameters) {
-                Some(name) if server.wear == Wear::Unused => {
+                Some(name) => {
                     // Not in the client's transaction, whose end might take it back.
                     let sql = statement::apply(parameters, Some(&name));
                     encode::query(server.channel.output.space(), sql.as_bytes());
                     Part::Named
                 }
-                _ => Part::Left,
+                None => Part::Left,
             },
             Reset::Needed => {
                 let nonce = statement::nonce();

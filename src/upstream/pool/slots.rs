@@ -2,6 +2,7 @@
 //! Promise: a slot is never lost or served twice, no tenant exceeds its limit, and tenants are served in
 //! turn however many of their clients wait. No socket, no clock, no lock in here.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
@@ -222,11 +223,11 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
     }
 
     fn free_slot(&mut self, tenant: &T) {
-        if let Some(count) = self.used.get_mut(tenant) {
-            *count -= 1;
+        if let Entry::Occupied(mut used) = self.used.entry(tenant.clone()) {
             self.used_total -= 1;
-            if *count == 0 {
-                self.used.remove(tenant);
+            *used.get_mut() -= 1;
+            if *used.get() == 0 {
+                used.remove();
             }
         }
     }
