@@ -184,23 +184,24 @@ async fn everything_works_on_postgresql_18_too() {
 #[tokio::test]
 async fn a_server_that_cannot_watch_its_connections_is_used_without() {
     let cluster = Cluster::start().await;
-    let blind = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = blind.local_addr().unwrap().port();
     let watch = "SHOW client_connection_check_interval";
-    let serves = tokio::spawn(cannot_watch(blind, cluster.port()));
-    let proxy = Proxy::start(&cluster, |config| {
-        config.set("upstream.main.hosts", vec![format!("127.0.0.1:{port}")]);
-    })
-    .await;
-    assert_eq!(proxy.link("acme_app").await.query(watch).await.value(), "0");
-    drop(proxy);
-    serves.abort();
+    for sqlstate in ["22023", "42704", "08P01"] {
+        let blind = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = blind.local_addr().unwrap().port();
+        let serves = tokio::spawn(cannot_watch(blind, cluster.port(), sqlstate));
+        let proxy = Proxy::start(&cluster, |config| {
+            config.set("upstream.main.hosts", vec![format!("127.0.0.1:{port}")]);
+        })
+        .await;
+        assert_eq!(proxy.link("acme_app").await.query(watch).await.value(), "0", "{sqlstate}");
+        serves.abort();
+    }
     let proxy = Proxy::start(&cluster, |_| {}).await;
     assert_eq!(proxy.link("acme_app").await.query(watch).await.value(), "2s");
 }
 
-/// Leads to a PostgreSQL as it is on Windows, where `client_connection_check_interval` must be 0.
-async fn cannot_watch(listener: TcpListener, port: u16) {
+/// Leads to a PostgreSQL that refuses `client_connection_check_interval`, as on Windows, where it must be 0.
+async fn cannot_watch(listener: TcpListener, port: u16, sqlstate: &'static str) {
     loop {
         let (mut client, _) = listener.accept().await.unwrap();
         tokio::spawn(async move {
@@ -210,10 +211,8 @@ async fn cannot_watch(listener: TcpListener, port: u16) {
             packet.resize(length, 0);
             client.read_exact(&mut packet[4..]).await.unwrap();
             if packet.windows(24).any(|part| part == b"client_connection_check_") {
-                client
-                    .write_all(&message::raw(b'E', b"SFATAL\0C22023\0Mmust be set to 0\0\0"))
-                    .await
-                    .unwrap();
+                let refusal = format!("SFATAL\0C{sqlstate}\0Mno such parameter\0\0");
+                client.write_all(&message::raw(b'E', refusal.as_bytes())).await.unwrap();
                 return;
             }
             let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();

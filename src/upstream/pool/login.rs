@@ -13,7 +13,6 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::fault::sqlstate::INVALID_PARAMETER_VALUE;
 use crate::net::Channel;
 use crate::net::listener::prepare;
 use crate::net::settings::ServerTls;
@@ -32,6 +31,9 @@ const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
 /// How often a server process looks whether its connection is still there while it runs something, so that what
 /// cannot be cancelled ends with its client (`client_connection_check_interval`, PostgreSQL 14 and later).
 const CHECK_INTERVAL: (&str, &str) = ("client_connection_check_interval", "2s");
+
+/// What PostgreSQL says to that where its system cannot tell (Windows), one before 14, and a pooler in between.
+const CANNOT_CHECK: [&str; 3] = ["22023", "42704", "08P01"];
 
 /// Knows how to reach one upstream as one role.
 #[derive(Debug)]
@@ -124,8 +126,7 @@ impl Connector {
         }
         let checking: Vec<_> = parameters.iter().copied().chain([CHECK_INTERVAL]).collect();
         let (mut channel, (parameters, cancel_key)) = match self.log_in(address, &checking).await {
-            // Where its system cannot tell (Windows), PostgreSQL takes no value but 0.
-            Err(ConnectError::Refused { sqlstate, .. }) if sqlstate == INVALID_PARAMETER_VALUE.0 => {
+            Err(ConnectError::Refused { sqlstate, .. }) if CANNOT_CHECK.contains(&&*sqlstate) => {
                 self.log_in(address, &parameters).await?
             }
             outcome => outcome?,
