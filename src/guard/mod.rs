@@ -317,6 +317,8 @@ impl Rules {
             rule::ROLE_CHANGE
         } else if self.is_of_context(setting) {
             rule::CONTEXT_CHANGE
+        } else if setting.is("client_connection_check_interval") {
+            rule::CONNECTION_CHECK
         } else {
             return Ok(());
         };

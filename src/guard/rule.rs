@@ -5,6 +5,7 @@ use super::MAX_ECHO_BYTES;
 
 pub(super) const ADVISORY_LOCK: &str = "advisory-lock";
 pub(super) const CLIENT_ENCODING: &str = "client-encoding";
+pub(super) const CONNECTION_CHECK: &str = "connection-check";
 pub(super) const CONTEXT_CHANGE: &str = "context-change";
 pub(super) const EXPLAIN: &str = "explain";
 pub(super) const LARGE_OBJECT: &str = "large-object";
@@ -51,6 +52,7 @@ pub const GRANTABLE: &[&str] = &[
 /// The other rules: they hold for everybody.
 pub const FIXED: &[&str] = &[
     CLIENT_ENCODING,
+    CONNECTION_CHECK,
     CONTEXT_CHANGE,
     OPAQUE_NAME,
     OWN_OBJECTS,
@@ -97,6 +99,7 @@ fn hint(rule: &'static str) -> &'static str {
             "Advisory locks are shared by all tenants; lock a row of a table of your own instead."
         }
         CLIENT_ENCODING => "Use UTF8, or another encoding whose multibyte characters hold no ASCII byte.",
+        CONNECTION_CHECK => "By it statements end with their clients; leave the setting alone.",
         CONTEXT_CHANGE => "The proxy sets the tenant by the login; leave the setting alone.",
         EXPLAIN => "Plans show estimates over all tenants' rows; explain as a maintenance user.",
         LARGE_OBJECT => "Large objects are outside row-level security; use a bytea column.",

@@ -102,6 +102,21 @@ fn the_role_cannot_be_changed() {
 }
 
 #[test]
+fn statements_cannot_be_made_to_outlive_their_clients() {
+    check(
+        "connection-check",
+        &[
+            "SET client_connection_check_interval = 0",
+            "SET LOCAL \"Client_Connection_Check_Interval\" TO '1d'",
+            "RESET client_connection_check_interval",
+            "SELECT set_config('client_connection_check_interval', '0', false)",
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET client_connection_check_interval = 0 AS 'SELECT 1'",
+        ],
+    );
+    check("pass", &["SHOW client_connection_check_interval", "RESET ALL"]);
+}
+
+#[test]
 fn a_set_clause_is_a_set() {
     check(
         "context-change",

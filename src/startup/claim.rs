@@ -38,13 +38,15 @@ const MAX_PARAMETERS: usize = 64;
 /// Longest name of a setting, PostgreSQL's NAMEDATALEN - 1.
 const MAX_PARAMETER_NAME: usize = 63;
 
-/// Never taken from a client: they would change who the server thinks it is, or what our own statements mean.
+/// Never taken from a client: they would change who the server thinks it is, what our own statements mean, or whether what
+/// a client leaves running ends.
 const FORBIDDEN: &[&str] = &[
     "role",
     "session_authorization",
     "standard_conforming_strings",
     "row_security",
     "session_replication_role",
+    "client_connection_check_interval",
 ];
 
 /// Encodings in which a byte of a character can be an ASCII character (PostgreSQL, "Supported Character Sets").
@@ -213,6 +215,7 @@ mod tests {
             ("session_authorization", "x"),
             ("row_security", "off"),
             ("standard_conforming_strings", "off"),
+            ("client_connection_check_interval", "0"),
             ("pgtenant.reset", "x"),
             ("client_encoding", "SJIS"),
             ("client_encoding", "Shift_JIS_2004"),
