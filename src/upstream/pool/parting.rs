@@ -43,6 +43,8 @@ impl Lease {
             }
         };
         tokio::select! {
+            // First, so that nothing is sent for a server that is gone already.
+            biased;
             () = gone => {}
             () = stopping => tracing::warn!(process_id, "a server's host cannot be reached to stop what runs there"),
         }
