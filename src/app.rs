@@ -1,12 +1,13 @@
 //! Builds every part from the configuration, wires it, reloads it on SIGHUP and drains it on SIGTERM.
 
+mod signals;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -31,6 +32,7 @@ use crate::relay::Relay;
 use crate::serve::{Finder, Live, Shared, connection, drain};
 use crate::startup::Negotiator;
 use crate::upstream::{Contexts, Upstreams};
+use signals::{Signals, Wanted};
 
 /// What the guard may remember of texts that come again, in bytes.
 const VERDICT_BYTES: usize = 16 * 1024 * 1024;
@@ -75,6 +77,7 @@ impl AppError {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(path: &Path) -> Result<(), AppError> {
+    let signals = Signals::install().map_err(AppError::start)?;
     let config = config::load(path)?;
     let _logging = logging::start(&config.log).map_err(AppError::start)?;
     let exporter = Exporter::install().map_err(AppError::start)?;
@@ -85,7 +88,7 @@ pub async fn serve(path: &Path) -> Result<(), AppError> {
         .await
         .map_err(|source| AppError::Listen { address: metrics_address.clone(), source })?;
     let http = tokio::spawn(http::serve(metrics, exporter.clone(), ready.clone()));
-    let outcome = app.examined_run(&exporter, &ready).await;
+    let outcome = app.examined_run(signals, &exporter, &ready).await;
     http.abort();
     outcome
 }
@@ -152,30 +155,47 @@ impl App {
     }
 
     /// Nobody is let in before the doctor has looked at every upstream that can be reached.
-    async fn examined_run(self, exporter: &Exporter, ready: &Ready) -> Result<(), AppError> {
+    async fn examined_run(
+        self,
+        mut signals: Signals,
+        exporter: &Exporter,
+        ready: &Ready,
+    ) -> Result<(), AppError> {
         let shared = Arc::clone(&self.shared);
         let directory = move || shared.live.load().directory.clone();
         let mut watch = Watch::new(directory, self.config.upstreams.values().cloned().collect());
-        watch.first().await?;
-        self.run(watch, exporter, ready).await
+        tokio::select! {
+            verdict = watch.first() => verdict?,
+            () = signals.end() => {
+                tracing::info!("stopped before it was ready");
+                return Ok(());
+            }
+        }
+        self.run((watch, signals), exporter, ready).await
     }
 
-    async fn run(mut self, watch: Watch, exporter: &Exporter, ready: &Ready) -> Result<(), AppError> {
+    async fn run(
+        mut self,
+        (watch, mut signals): (Watch, Signals),
+        exporter: &Exporter,
+        ready: &Ready,
+    ) -> Result<(), AppError> {
         let listen = &self.config.listen;
         let listener = Listener::bind(&listen.address, listen.socket_dir.as_deref())
             .await
             .map_err(|source| AppError::Listen { address: listen.address.clone(), source })?;
         let address = listener.address().map_err(AppError::start)?;
-        let mut reload = signal(SignalKind::hangup()).map_err(AppError::start)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(AppError::start)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::start)?;
         let Background { tasks, mut wishes, mut snapshots } = self.background(exporter);
         let mut upkeep = tokio::time::interval(UPKEEP);
         let mut watch = std::pin::pin!(watch.run());
         let mut verdict = Ok(());
         match &mut snapshots {
             None => ready.set(),
-            Some(snapshots) => self.first_snapshot(snapshots, ready).await,
+            Some(snapshots) => tokio::select! {
+                snapshot = first_snapshot(snapshots) => self.take(snapshot, ready),
+                // And so does the loop below, at once.
+                () = signals.end() => {}
+            },
         }
         tracing::info!(%address, metrics = self.config.metrics.address, version = env!("CARGO_PKG_VERSION"), "ready");
         loop {
@@ -183,7 +203,10 @@ impl App {
                 stream = listener.accept() => {
                     tokio::spawn(connection(Arc::clone(&self.shared), stream));
                 }
-                _ = reload.recv() => drop(self.reload()),
+                wanted = signals.next() => match wanted {
+                    Wanted::Reload => drop(self.reload()),
+                    Wanted::End => break,
+                },
                 Some(wish) = wishes.recv() => match wish {
                     // Who asked may have gone.
                     Wish::Reload(reply) => drop(reply.send(self.reload())),
@@ -201,8 +224,6 @@ impl App {
                     verdict = Err(AppError::Unsafe(found));
                     break;
                 }
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
             }
         }
         ready.clear();
@@ -247,16 +268,6 @@ impl App {
         let console = Console::new(Arc::clone(&self.shared), exporter.clone(), sender, sources);
         let _first = self.shared.operators.set(Arc::new(console));
         Background { tasks, wishes, snapshots }
-    }
-
-    async fn first_snapshot(&mut self, snapshots: &mut mpsc::Receiver<Snapshot>, ready: &Ready) {
-        if let Ok(snapshot) = timeout(FIRST_SNAPSHOT, snapshots.recv()).await {
-            self.take(snapshot, ready);
-        } else {
-            tracing::error!(
-                "the directory's tables cannot be read yet: until then only users of the file can log in"
-            );
-        }
     }
 
     /// Takes what can go live of the file; a bad one changes nothing.
@@ -339,6 +350,16 @@ impl App {
             "{what}"
         );
     }
+}
+
+async fn first_snapshot(snapshots: &mut mpsc::Receiver<Snapshot>) -> Option<Snapshot> {
+    let first = timeout(FIRST_SNAPSHOT, snapshots.recv()).await;
+    first.unwrap_or_else(|_| {
+        tracing::error!(
+            "the directory's tables cannot be read yet: until then only users of the file can log in"
+        );
+        None
+    })
 }
 
 /// Without a channel there is never anything.

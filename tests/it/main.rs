@@ -29,6 +29,7 @@ mod replication;
 mod same_as_direct;
 mod serves;
 mod session_state;
+mod start;
 mod tenant;
 mod token;
 mod upstream;

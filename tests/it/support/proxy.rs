@@ -27,6 +27,82 @@ pub(crate) struct Proxy {
     config: Config,
 }
 
+/// A process that may not be ready yet; killed on drop.
+pub(crate) struct Starting(Proxy);
+
+/// How a process gets its configuration.
+#[derive(Clone, Copy)]
+pub(crate) enum Written {
+    /// It is there.
+    ToFile,
+    /// The test writes it into a pipe.
+    ToPipe,
+}
+
+// === impl Starting ===
+
+impl Starting {
+    /// Starts the process.
+    pub(crate) fn new(cluster: &Cluster, written: Written, change: impl Fn(&mut Config)) -> Self {
+        let mut config = Config::new(cluster);
+        let (port, metrics_port) = (process::free_port(), process::free_port());
+        config.set("listen.address", format!("127.0.0.1:{port}"));
+        config.set("metrics.address", format!("127.0.0.1:{metrics_port}"));
+        change(&mut config);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE);
+        match written {
+            Written::ToFile => drop(write(&directory, &config)),
+            Written::ToPipe => drop(process::pipe(&file)),
+        }
+        let child = serve(&file, &directory.path().join("log"));
+        Self(Proxy { child, directory, port, metrics_port, config })
+    }
+
+    /// Its configuration's path.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.0.directory.path().join(FILE)
+    }
+
+    /// Its configuration.
+    pub(crate) fn text(&self) -> String {
+        self.0.config.text()
+    }
+
+    /// Another configuration.
+    pub(crate) fn text_with(&self, change: impl FnOnce(&mut Config)) -> String {
+        let mut config = self.0.config.clone();
+        change(&mut config);
+        config.text()
+    }
+
+    /// Sends a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        process::signal(self.0.child.id(), name);
+    }
+
+    /// Waits until it accepts clients.
+    pub(crate) async fn comes_up(mut self) -> Proxy {
+        assert!(self.0.came_up().await, "pgtenant does not start: {}", self.0.log());
+        self.0
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) async fn exits(&mut self) -> ExitStatus {
+        self.0.exits().await
+    }
+
+    /// Everything it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.0.log()
+    }
+
+    /// Status and body of a path on the metrics address; 0 if nobody listens.
+    pub(crate) async fn http(&self, path: &str) -> (u16, String) {
+        self.0.http(path).await
+    }
+}
+
 // === impl Proxy: its life ===
 
 impl Proxy {
@@ -54,10 +130,9 @@ impl Proxy {
             change(&mut config);
             let directory = tempfile::tempdir().unwrap();
             let file = write(&directory, &config);
-            let arguments = ["serve".to_owned(), "--config".to_owned(), file.display().to_string()];
             let log = directory.path().join("log");
             let prepared = prepare(&log);
-            let child = process::spawn(&binary(), &arguments, None, "KILL", &log);
+            let child = serve(&file, &log);
             let mut proxy = Self { child, directory, port, metrics_port, config };
             if proxy.came_up().await {
                 return (proxy, prepared);
@@ -98,7 +173,7 @@ impl Proxy {
     /// Has any text read as the configuration; returns what was logged about it.
     pub(crate) async fn reload_text(&mut self, text: &str) -> String {
         let before = self.log().len();
-        fs::write(self.directory.path().join("pgtenant.toml"), text).unwrap();
+        fs::write(self.directory.path().join(FILE), text).unwrap();
         process::signal(self.child.id(), "HUP");
         eventually("a log line about the reload", || async {
             let log = self.log().split_off(before);
@@ -292,8 +367,16 @@ pub(crate) fn run(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
 }
 
+/// The configuration's name in its directory.
+const FILE: &str = "pgtenant.toml";
+
+fn serve(file: &Path, log: &Path) -> Child {
+    let arguments = ["serve".to_owned(), "--config".to_owned(), file.display().to_string()];
+    process::spawn(&binary(), &arguments, None, "KILL", log)
+}
+
 fn write(directory: &TempDir, config: &Config) -> PathBuf {
-    let file = directory.path().join("pgtenant.toml");
+    let file = directory.path().join(FILE);
     fs::write(&file, config.text()).unwrap();
     file
 }
