@@ -114,6 +114,14 @@ const BUCKETS: &[f64] = &[
     30.0, 60.0,
 ];
 
+/// The rules of the guard by which a change of the context is refused; an alert looks at them. Their counters, and those of the
+/// classes below, are there at 0 as soon as their tenant has series: Prometheus' `increase` sees no increase in a series
+/// that begins at 3.
+pub const WATCHED_RULES: &[&str] =
+    &["connection-check", "context-change", "opaque-name", "own-objects", "role-change"];
+/// The classes of errors that an alert looks at.
+pub const WATCHED_CLASSES: &[&str] = &["08", "53"];
+
 /// The installed recorder; renders the Prometheus text format.
 #[derive(Clone, Debug)]
 pub struct Exporter(PrometheusHandle);
@@ -134,6 +142,9 @@ impl Exporter {
                 Kind::Gauge => metrics::describe_gauge!(name, help),
                 Kind::Histogram => metrics::describe_histogram!(name, metrics::Unit::Seconds, help),
             }
+        }
+        for outcome in LoginOutcome::ALL {
+            logins(outcome).increment(0);
         }
         gauge!("pgtenant_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Ok(Self(INSTALLED.get_or_init(|| handle).clone()))
@@ -222,6 +233,12 @@ impl TenantMetrics {
     fn new(label: &str) -> Self {
         let tenant: Arc<str> = Arc::from(label);
         let own = || metrics::SharedString::from(Arc::clone(&tenant));
+        for rule in WATCHED_RULES {
+            refusals(&tenant, rule).increment(0);
+        }
+        for class in WATCHED_CLASSES {
+            errors(&tenant, class).increment(0);
+        }
         Self {
             query: histogram!("pgtenant_query_duration_seconds", "tenant" => own()),
             transaction: histogram!("pgtenant_transaction_duration_seconds", "tenant" => own()),
@@ -262,22 +279,12 @@ impl TenantMetrics {
 
     /// An ErrorResponse went to the client.
     pub fn error(&self, sqlstate: &str) {
-        counter!(
-            "pgtenant_errors_total",
-            "tenant" => metrics::SharedString::from(Arc::clone(&self.label)),
-            "class" => class(sqlstate)
-        )
-        .increment(1);
+        errors(&self.label, class(sqlstate)).increment(1);
     }
 
     /// The guard refused a statement.
     pub fn refusal(&self, rule: &'static str) {
-        counter!(
-            "pgtenant_guard_refusals_total",
-            "tenant" => metrics::SharedString::from(Arc::clone(&self.label)),
-            "rule" => rule
-        )
-        .increment(1);
+        refusals(&self.label, rule).increment(1);
     }
 
     /// A client was pinned to a server.
@@ -295,6 +302,16 @@ impl TenantMetrics {
         self.clients.increment(1.0);
         ClientGauge(Arc::clone(self))
     }
+}
+
+fn errors(tenant: &Arc<str>, class: &'static str) -> Counter {
+    let tenant = metrics::SharedString::from(Arc::clone(tenant));
+    counter!("pgtenant_errors_total", "tenant" => tenant, "class" => class)
+}
+
+fn refusals(tenant: &Arc<str>, rule: &'static str) -> Counter {
+    let tenant = metrics::SharedString::from(Arc::clone(tenant));
+    counter!("pgtenant_guard_refusals_total", "tenant" => tenant, "rule" => rule)
 }
 
 /// Counts one replication connection for as long as it lives.
@@ -349,14 +366,25 @@ pub enum LoginOutcome {
     Failed,
 }
 
+impl LoginOutcome {
+    const ALL: [Self; 3] = [Self::Ok, Self::Refused, Self::Failed];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// A login ended.
 pub fn login(outcome: LoginOutcome) {
-    let outcome = match outcome {
-        LoginOutcome::Ok => "ok",
-        LoginOutcome::Refused => "refused",
-        LoginOutcome::Failed => "failed",
-    };
-    counter!("pgtenant_logins_total", "outcome" => outcome).increment(1);
+    logins(outcome).increment(1);
+}
+
+fn logins(outcome: LoginOutcome) -> Counter {
+    counter!("pgtenant_logins_total", "outcome" => outcome.label())
 }
 
 /// An error before the tenant was known.
@@ -471,6 +499,23 @@ mod tests {
         assert_eq!(class("57P01"), "57");
         assert_eq!(class("ZZ999"), "other");
         assert_eq!(class(""), "other");
+    }
+
+    #[test]
+    fn alerts_look_at_counters_that_are_there_at_zero_and_at_known_classes() {
+        let alerts = include_str!("../../deploy/alerts.yml");
+        assert!(alerts.contains(&format!("{{rule=~\"{}\"}}", WATCHED_RULES.join("|"))), "the rules differ");
+        // Its rows are held to the guard's own list.
+        let errors = include_str!("../../docs/errors.md");
+        for rule in WATCHED_RULES {
+            let row = errors.lines().find(|line| line.starts_with(&format!("| `{rule}` |"))).unwrap();
+            assert!(row.ends_with("| context | no |"), "{row}");
+        }
+        for found in alerts.split("class=\"").skip(1) {
+            let class = found.split('"').next().unwrap();
+            assert!(WATCHED_CLASSES.contains(&class), "class {class} is not there at zero");
+        }
+        assert!(WATCHED_CLASSES.iter().all(|class| CLASSES.contains(class)));
     }
 
     #[test]

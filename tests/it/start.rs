@@ -13,7 +13,7 @@ use crate::support::{Cluster, eventually, within};
 /// Waits until the process reads its configuration, which is a pipe, and sends it a signal; then the configuration is
 /// written, and `file` is an ordinary one from then on.
 async fn signalled_while_it_reads(starting: &Starting, signal: &str, later: &str) {
-    let (path, text) = (starting.file().to_owned(), starting.text());
+    let (path, text) = (starting.file(), starting.text());
     let opened = path.clone();
     // Opening a pipe for writing ends when somebody reads it.
     let open = tokio::task::spawn_blocking(move || fs::File::options().write(true).open(opened).unwrap());
