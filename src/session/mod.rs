@@ -128,8 +128,10 @@ impl Session {
     /// refused.
     async fn begin(&mut self, kept: &mut Option<TenantServer>) -> Result<Option<TenantServer>, End> {
         self.next_request(kept).await?;
+        // What it waits for from here on counts as one wait.
+        let arrived = Instant::now();
         self.look_up_limits();
-        match self.enter().await {
+        match self.enter(arrived).await {
             // What the session has on its server stays where the tenant was.
             Ok(Entered::Elsewhere) if kept.is_some() => return Err(End::Told(moved())),
             Ok(Entered::Here | Entered::Elsewhere) => {}
@@ -138,15 +140,15 @@ impl Session {
         }
         match kept.take().filter(|_| !self.is_in_doubt()) {
             Some(server) => Ok(Some(server)),
-            None => self.take_server().await,
+            None => self.take_server(arrived).await,
         }
     }
 
     /// Takes a server from the pool; none: the request was refused.
-    async fn take_server(&mut self) -> Result<Option<TenantServer>, End> {
+    async fn take_server(&mut self, arrived: Instant) -> Result<Option<TenantServer>, End> {
         let waited = Instant::now();
         self.membership.client().does(Activity::Waiting);
-        let acquired = self.acquire().await;
+        let acquired = self.acquire(arrived).await;
         self.membership.client().does(Activity::Idle);
         self.conversation.metrics.queue_wait(waited.elapsed());
         let report = match acquired {
@@ -205,14 +207,14 @@ impl Session {
     }
 
     /// Takes a server; meanwhile the client may leave or cancel.
-    async fn acquire(&mut self) -> Acquired {
+    async fn acquire(&mut self, arrived: Instant) -> Acquired {
         let access = &self.conversation.session_acting().access;
         let client = Arc::clone(self.membership.client());
         client.clear_cancel();
         // Without a context there is no tenant whose isolation could be in doubt.
         let stops = || access.enters_context() && self.breaker.is_tripped();
-        let work =
-            access.acquire(self.conversation.client, &self.conversation.parameters, Share::of(&self.limits));
+        let share = Share::since(arrived, &self.limits);
+        let work = access.acquire(self.conversation.client, &self.conversation.parameters, share);
         let mut work = std::pin::pin!(work);
         let channel = &mut self.client;
         std::future::poll_fn(|cx| {

@@ -3,6 +3,7 @@
 
 mod budget;
 mod context;
+mod deadline;
 mod error;
 mod gate;
 mod own;
@@ -13,7 +14,6 @@ pub mod settings;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use crate::directory::Limits;
 use crate::names::{TenantId, UpstreamName};
@@ -22,6 +22,7 @@ use budget::Budget;
 pub use context::application::APPLICATION_NAME;
 pub use context::{Context, Contexts, Next, Part, Place, SessionParameters};
 use dashmap::DashMap;
+pub use deadline::Deadline;
 pub use error::{ConnectError, UpstreamFault};
 use gate::Gate;
 pub use pool::PoolView;
@@ -31,6 +32,7 @@ use pool::{Asker, Lease, Pool};
 pub use question::{Answer, Question};
 pub use replication::ReplicationServer;
 use settings::UpstreamSettings;
+use tokio::time::Instant;
 
 /// Greetings remembered; beyond that they are asked for again.
 const MAX_GREETINGS: usize = 256;
@@ -92,14 +94,20 @@ pub struct Role {
 pub struct Share {
     /// Servers at one time.
     pub max_servers: usize,
-    /// The longest wait.
-    pub queue_timeout: Duration,
+    /// Until when it waits.
+    pub deadline: Deadline,
 }
 
 impl Share {
-    /// As a tenant's limits say.
-    pub const fn of(limits: &Limits) -> Self {
-        Self { max_servers: limits.max_servers, queue_timeout: limits.queue_timeout }
+    /// As a tenant's limits say, from now on.
+    pub fn of(limits: &Limits) -> Self {
+        Self::since(Instant::now(), limits)
+    }
+
+    /// The same for a request that has waited since then.
+    pub fn since(arrived: Instant, limits: &Limits) -> Self {
+        let deadline = Deadline::behind(arrived, limits.queue_timeout);
+        Self { max_servers: limits.max_servers, deadline }
     }
 }
 
@@ -267,12 +275,12 @@ impl Access {
     }
 
     async fn checkout(&self, client: ClientKey, share: Share) -> Result<Lease, UpstreamFault> {
-        self.shared.gate.pass(share.queue_timeout).await?;
+        self.shared.gate.pass(share.deadline).await?;
         let asker = Asker {
             tenant: self.context.tenant_id(),
             client,
             max_servers: share.max_servers,
-            queue_timeout: share.queue_timeout,
+            deadline: share.deadline,
         };
         self.shared.pool.checkout(asker).await
     }

@@ -33,3 +33,4 @@ mod start;
 mod tenant;
 mod token;
 mod upstream;
+mod waiting;
