@@ -412,5 +412,6 @@ fn live(
             max_startup_bytes: listen.max_startup_bytes,
         },
         directory,
+        databases: listen.databases.iter().cloned().collect(),
     })
 }

@@ -7,8 +7,10 @@
 //! ```
 
 mod acting;
+mod database;
 mod replication;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
@@ -50,6 +52,8 @@ pub struct Live {
     pub negotiator: Negotiator,
     /// How passwords are proven.
     pub authenticator: Authenticator,
+    /// Names of databases that tenants may use besides the upstreams'.
+    pub databases: HashSet<String>,
 }
 
 /// Who serves operators: the console, which stands above all that it shows.
@@ -310,6 +314,7 @@ async fn admit(
     (identity, address): (&Identity, Option<SocketAddr>),
     claim: &mut Claim,
 ) -> Result<Admission, Report> {
+    let database = database::chosen(shared, live, identity.user(), claim)?;
     let (standing, reach) = resolve(identity, claim, &live.directory).map_err(|fault| fault.report())?;
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
     let user = identity.user().name.clone();
@@ -322,12 +327,12 @@ async fn admit(
         return Err(shutdown());
     }
     let parameters = SessionParameters::new(claim.parameters.drain(..));
-    let acting = acting::act(shared, &identity.user().name, standing)?;
+    let acting = acting::act(shared, &identity.user().name, standing, database)?;
     let client = u64::from(membership.client().process_id());
     let share = Share::of(&acting.limits());
     let greeting = acting.access.greeting(client, &parameters, share).await.map_err(|fault| {
         tracing::warn!(%fault, "a login could not be greeted");
-        fault.report()
+        database::told(&fault, identity.user(), claim)
     })?;
     let chooser = acting::chooser(shared, identity.user(), reach);
     let rules = acting::rules(live, identity.user());

@@ -49,6 +49,7 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 9] {
         certificate: _,
         private_key: _,
         clients: _,
+        databases: _,
         max_clients,
         max_server_connections,
         login_timeout,

@@ -226,6 +226,7 @@ fn words_names_and_addresses() {
         ),
         ("listen", "tls", &["'off'"], &["'prefer'", "'require'", "'on'", "true"]),
         ("listen", "client_ca", &[], &["'missing.crt'"]),
+        ("listen", "databases", &["['a', 'B c']"], &["[]", "['']", "'a'", "[\"a\\u0000\"]", "[1]"]),
         ("listen", "client_crl", &[], &["'missing.crl'"]),
         (
             "token",
@@ -287,6 +288,7 @@ fn words_names_and_addresses() {
         ("user", "operator", &["true"], &["false", "1"]),
         ("user", "tenants", &["['*']"], &["[]", "['a']"]),
         ("user.maintenance", "upstream", &["'main'"], &["'other'"]),
+        ("user.maintenance", "databases", &["['a']"], &["[]", "['']", "'a'"]),
         ("user.maintenance", "server_user", &["'owner'"], &["''"]),
         ("upstream.*", "database", &["'app'"], &["''", "\"a\\u0000\""]),
     ];
@@ -768,6 +770,8 @@ fn a_reload_names_exactly_what_needs_a_restart() {
         ("tenant", "max_servers = 1"),
         ("user", "name = 'bob'"),
         ("user.maintenance", "server_user = 'other'"),
+        ("user.maintenance", "databases = ['other']"),
+        ("listen", "databases = ['other']"),
     ];
     let old = read(UPSTREAM);
     let tokens = read(&with("token", "scope = 'openid'"));

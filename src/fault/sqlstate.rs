@@ -18,6 +18,8 @@ pub const INVALID_PARAMETER_VALUE: SqlState = SqlState("22023");
 pub const IDLE_IN_TRANSACTION_TIMEOUT: SqlState = SqlState("25P03");
 /// A prepared statement that is not there.
 pub const INVALID_STATEMENT_NAME: SqlState = SqlState("26000");
+/// A database that is not there.
+pub const INVALID_CATALOG_NAME: SqlState = SqlState("3D000");
 /// No tenant, or one that is not granted.
 pub const INVALID_AUTHORIZATION: SqlState = SqlState("28000");
 /// Wrong password, unknown user or unknown tenant.

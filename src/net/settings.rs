@@ -18,6 +18,8 @@ pub struct ListenSettings {
     pub private_key: Option<PathBuf>,
     /// Whose certificates clients may log in with; none: they are not asked for one.
     pub clients: Option<ClientAuthority>,
+    /// Names of databases that tenants may connect to besides the upstreams'. The name says nothing about where a tenant is.
+    pub databases: Vec<String>,
     /// Clients in all; one more is refused with 53300.
     pub max_clients: usize,
     /// Server connections of the whole process.

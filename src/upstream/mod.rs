@@ -117,6 +117,16 @@ impl Upstreams {
         self.settings.keys().min()
     }
 
+    /// Whether an upstream has a database of that name configured.
+    pub fn has_database(&self, name: &str) -> bool {
+        self.settings.values().any(|settings| settings.database == name)
+    }
+
+    /// The database of an upstream.
+    pub fn database_of(&self, upstream: &UpstreamName) -> Option<&String> {
+        self.settings.get(upstream).map(|settings| &settings.database)
+    }
+
     /// What is configured, by name.
     pub fn settings(&self) -> Vec<&UpstreamSettings> {
         let mut all: Vec<_> = self.settings.values().collect();

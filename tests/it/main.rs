@@ -14,6 +14,7 @@ mod cancel;
 mod chaos;
 mod console;
 mod copy;
+mod database_names;
 mod departures;
 mod directory;
 mod doctor;
