@@ -29,7 +29,8 @@ use crate::observability::logging;
 use crate::observability::metrics::{ContextSwitches, Exporter, TenantLabels, directory_rows};
 use crate::registry::{Lookup, Registry, Snapshot};
 use crate::relay::Relay;
-use crate::serve::{Finder, Live, Shared, connection, drain};
+use crate::serve::logins::Logins;
+use crate::serve::{Finder, Live, OPERATOR_SEATS, Shared, TURNED_AWAY, connection, drain};
 use crate::startup::Negotiator;
 use crate::upstream::{Contexts, Upstreams};
 use signals::{Signals, Wanted};
@@ -146,7 +147,10 @@ impl App {
             breaker: Arc::default(),
             replication: dashmap::DashMap::default(),
             operators: OnceLock::new(),
+            logins: Logins::new(config.listen.max_logins, config.listen.max_logins_per_address),
+            turned_away: Semaphore::new(TURNED_AWAY),
             seats: Arc::new(Semaphore::new(config.listen.max_clients)),
+            operator_seats: Arc::new(Semaphore::new(OPERATOR_SEATS)),
             login_timeout: config.listen.login_timeout,
         };
         let file = Arc::new(ArcSwap::from_pointee(config.clone()));
@@ -233,6 +237,7 @@ impl App {
         }
         tracing::info!(clients = self.shared.clients.count(), "draining");
         self.shared.seats.close();
+        self.shared.operator_seats.close();
         // What is not isolated has no time to finish.
         let limit = verdict.as_ref().map_or(Duration::ZERO, |()| self.config.listen.drain_timeout);
         drain(&self.shared.clients, limit).await;

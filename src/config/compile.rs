@@ -80,6 +80,8 @@ fn listen(section: &Section<'_>) -> ListenSettings {
         clients: clients(section),
         databases: databases(section),
         max_clients: section.count("max_clients", 10_000, 1..=MAX_CLIENTS),
+        max_logins: section.count("max_logins", 1000, 0..=MAX_CLIENTS),
+        max_logins_per_address: section.count("max_logins_per_address", 200, 0..=MAX_CLIENTS),
         max_server_connections: section.count("max_server_connections", 1000, 1..=MAX_SERVERS),
         login_timeout: section.duration("login_timeout", Duration::from_secs(15), MILLISECOND..=DAY),
         drain_timeout: section.duration("drain_timeout", Duration::from_secs(30), Duration::ZERO..=DAY),

@@ -90,6 +90,8 @@ pub(super) static LISTEN: Keys = Keys {
         live("client_crl"),
         live("databases"),
         restart("max_clients"),
+        restart("max_logins"),
+        restart("max_logins_per_address"),
         restart("max_server_connections"),
         restart("login_timeout"),
         restart("drain_timeout"),

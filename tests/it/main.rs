@@ -9,6 +9,7 @@
 
 mod support;
 
+mod before_login;
 mod canary;
 mod cancel;
 mod chaos;
