@@ -1,5 +1,6 @@
 //! Builds every part from the configuration, wires it, reloads it on SIGHUP and drains it on SIGTERM.
 
+mod descriptors;
 mod signals;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ use crate::serve::logins::Logins;
 use crate::serve::{Finder, Live, OPERATOR_SEATS, Shared, TURNED_AWAY, connection, drain};
 use crate::startup::Negotiator;
 use crate::upstream::{Contexts, Upstreams};
+use descriptors::Shares;
 use signals::{Signals, Wanted};
 
 /// What the guard may remember of texts that come again, in bytes.
@@ -126,6 +128,7 @@ impl App {
             max_message_bytes: config.listen.max_message_bytes,
             switches: ContextSwitches::default(),
         };
+        let quota = Shares::of(&config);
         let probes = config.canary.clone().and_then(Probes::new).map(Arc::new);
         let tokens = config.token.clone().map(Tokens::new).transpose()?.map(Arc::new);
         let settings = Arc::new(ArcSwap::from_pointee(config.shown()));
@@ -137,19 +140,16 @@ impl App {
             )?),
             clients: Arc::default(),
             contexts: Contexts::new(&config.directory.tenancy),
-            upstreams: Upstreams::new(
-                config.upstreams.values().cloned(),
-                config.listen.max_server_connections,
-            ),
+            upstreams: Upstreams::new(config.upstreams.values().cloned(), quota.servers),
             relay: Arc::new(relay),
             finder: Lookup::new(&config).map(|lookup| Arc::new(lookup) as Arc<dyn Finder>),
             labels: TenantLabels::new(config.metrics.max_tenants),
             breaker: Arc::default(),
             replication: dashmap::DashMap::default(),
             operators: OnceLock::new(),
-            logins: Logins::new(config.listen.max_logins, config.listen.max_logins_per_address),
+            logins: Logins::new(quota.logins, config.listen.max_logins_per_address),
             turned_away: Semaphore::new(TURNED_AWAY),
-            seats: Arc::new(Semaphore::new(config.listen.max_clients)),
+            seats: Arc::new(Semaphore::new(quota.clients)),
             operator_seats: Arc::new(Semaphore::new(OPERATOR_SEATS)),
             login_timeout: config.listen.login_timeout,
         };
@@ -219,7 +219,9 @@ impl App {
                 },
                 Some(snapshot) = next(&mut snapshots) => self.take(Some(snapshot), ready),
                 _ = upkeep.tick() => {
-                    exporter.upkeep();
+                    // Takes a while where there are many series.
+                    let exporter = exporter.clone();
+                    drop(tokio::task::spawn_blocking(move || exporter.upkeep()));
                     self.shared.upstreams.reap();
                     self.shared.clients.expire(SystemTime::now());
                 }

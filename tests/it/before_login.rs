@@ -87,3 +87,68 @@ async fn cancel_requests_and_operators_come_in_when_all_seats_are_taken() {
     running.cancel().await;
     assert_eq!(within("the end of the statement", running.answer()).await.code().as_deref(), Some("57014"));
 }
+
+#[tokio::test]
+async fn the_metrics_address_closes_connections_that_ask_nothing_and_answers_the_others() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    // More than there are seats for, and some that never finish their question.
+    let mut links = Vec::new();
+    for number in 0..20 {
+        let mut link = Link::tcp(proxy.metrics_port()).await;
+        if number % 2 == 0 {
+            link.send("GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
+        }
+        links.push(link);
+    }
+    let answered = eventually("an answer", || async {
+        let (status, body) = proxy.http("/healthz").await;
+        (status == 200).then_some(body)
+    });
+    assert_eq!(answered.await, "ok\n");
+    let mut gone = 0;
+    for link in &mut links {
+        gone += usize::from(!link.stays_silent(Duration::from_millis(1)).await);
+    }
+    assert!(gone >= 16, "{gone}");
+    assert_eq!(proxy.http("/metrics").await.0, 200);
+}
+
+#[tokio::test]
+async fn few_descriptors_are_shared_out_and_a_low_limit_is_raised() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start_with_descriptors(&cluster, (256, 4096), |_| {}).await;
+    assert_eq!(proxy.max_descriptors(), 4096, "as far as it may be");
+    drop(proxy);
+
+    let proxy = Proxy::start_with_descriptors(&cluster, (200, 200), with_operator).await;
+    proxy.logged("the limit of open files").await;
+    let mut links = Vec::new();
+    let fault = loop {
+        match proxy.login("acme_app", &[]).await {
+            Ok(link) => links.push(link),
+            Err(fault) => break fault,
+        }
+        assert!(links.len() < 200, "there is an end to it");
+    };
+    assert_eq!(fault.code, "53300");
+    assert!(links.len() >= 40, "{} clients", links.len());
+    let _silent = silent(&proxy, 150).await;
+    // Everybody who is in works, servers are opened, and operators see what happens.
+    let mut open = Vec::new();
+    for link in links.iter_mut().take(4) {
+        assert_eq!(link.query("BEGIN").await.code(), None);
+        open.push(link.query("SELECT pg_backend_pid()").await.value());
+    }
+    open.sort_unstable();
+    open.dedup();
+    assert_eq!(open.len(), 4, "four servers");
+    assert_eq!(proxy.http("/metrics").await.0, 200);
+    let console = || async { proxy.login("ops", &[("database", "pgtenant")]).await.ok() };
+    let mut ops = eventually("the console", console).await;
+    assert_eq!(ops.query("SHOW POOLS").await.code(), None);
+    drop(links);
+    let mut next = eventually("a login", || async { proxy.login("globex_app", &[]).await.ok() }).await;
+    assert_eq!(next.query("SELECT 1").await.value(), "1");
+    assert!(!proxy.log().contains("Too many open files"), "{}", proxy.log());
+}

@@ -55,7 +55,7 @@ impl Starting {
             Written::ToFile => drop(write(&directory, &config)),
             Written::ToPipe => drop(process::pipe(&file)),
         }
-        let child = serve(&file, &directory.path().join("log"));
+        let child = serve(&[], &file, &directory.path().join("log"));
         Self(Proxy { child, directory, port, metrics_port, config })
     }
 
@@ -117,8 +117,33 @@ impl Proxy {
         Self::start_logging_to(cluster, change, process::pipe).await
     }
 
+    /// The same in a process that may open so many files: the soft limit and the hard one.
+    pub(crate) async fn start_with_descriptors(
+        cluster: &Cluster,
+        (soft, hard): (u32, u32),
+        change: impl Fn(&mut Config),
+    ) -> Self {
+        let limited = ["prlimit".to_owned(), format!("--nofile={soft}:{hard}")];
+        Self::start_wrapped(cluster, &limited, change, |_| ()).await.0
+    }
+
+    /// The most files that the process may open: its soft limit.
+    pub(crate) fn max_descriptors(&self) -> u64 {
+        process::max_descriptors(self.child.id())
+    }
+
     async fn start_logging_to<T>(
         cluster: &Cluster,
+        change: impl Fn(&mut Config),
+        prepare: impl Fn(&Path) -> T,
+    ) -> (Self, T) {
+        Self::start_wrapped(cluster, &[], change, prepare).await
+    }
+
+    /// Behind the words of a command that runs the rest of its own.
+    async fn start_wrapped<T>(
+        cluster: &Cluster,
+        wrapper: &[String],
         change: impl Fn(&mut Config),
         prepare: impl Fn(&Path) -> T,
     ) -> (Self, T) {
@@ -132,7 +157,7 @@ impl Proxy {
             let file = write(&directory, &config);
             let log = directory.path().join("log");
             let prepared = prepare(&log);
-            let child = serve(&file, &log);
+            let child = serve(wrapper, &file, &log);
             let mut proxy = Self { child, directory, port, metrics_port, config };
             if proxy.came_up().await {
                 return (proxy, prepared);
@@ -308,6 +333,11 @@ impl Proxy {
         Metrics::parse(&body)
     }
 
+    /// The port of the metrics address.
+    pub(crate) const fn metrics_port(&self) -> u16 {
+        self.metrics_port
+    }
+
     /// Status and body of a path on the metrics address; 0 if nobody listens.
     pub(crate) async fn http(&self, path: &str) -> (u16, String) {
         metrics::get(self.metrics_port, path).await.unwrap_or_default()
@@ -370,9 +400,10 @@ pub(crate) fn run(arguments: &[&str]) -> (i32, String) {
 /// The configuration's name in its directory.
 const FILE: &str = "pgtenant.toml";
 
-fn serve(file: &Path, log: &Path) -> Child {
-    let arguments = ["serve".to_owned(), "--config".to_owned(), file.display().to_string()];
-    process::spawn(&binary(), &arguments, None, "KILL", log)
+fn serve(wrapper: &[String], file: &Path, log: &Path) -> Child {
+    let own = [binary().display().to_string(), "serve".to_owned(), "--config".to_owned()];
+    let words = [wrapper, &own, &[file.display().to_string()]].concat();
+    process::spawn(Path::new(&words[0]), &words[1..], None, "KILL", log)
 }
 
 fn write(directory: &TempDir, config: &Config) -> PathBuf {
