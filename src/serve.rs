@@ -36,7 +36,7 @@ use crate::relay::choice::{Acting, Chooser};
 use crate::relay::state::Policy;
 use crate::relay::{Conversation, Relay};
 use crate::session::{Alarm, End, Session, shutdown};
-use crate::startup::{Claim, Negotiator, Opening, StartupFault};
+use crate::startup::{Claim, Negotiator, Opening, StartupFault, StartupParameters};
 use crate::tenant::{Standing, resolve};
 use crate::upstream::{Contexts, Greeting, SessionParameters, Share, Upstreams};
 use crate::wire::encode::{self, Severity};
@@ -321,6 +321,8 @@ async fn admit(
     {
         return Err(shutdown());
     }
+    let rules = acting::rules(live, identity.user());
+    check_parameters(&rules, &claim.parameters)?;
     let parameters = SessionParameters::new(claim.parameters.drain(..));
     let acting = acting::act(shared, &identity.user().name, standing)?;
     let client = u64::from(membership.client().process_id());
@@ -330,8 +332,22 @@ async fn admit(
         fault.report()
     })?;
     let chooser = acting::chooser(shared, identity.user(), reach);
-    let rules = acting::rules(live, identity.user());
     Ok(Admission { membership, acting, chooser, rules, parameters, greeting })
+}
+
+/// Settings that the user may not set cannot be asked for at startup either.
+fn check_parameters(rules: &Rules, parameters: &StartupParameters) -> Result<(), Report> {
+    for (name, _) in parameters {
+        rules.check_parameter(name).map_err(|refused| {
+            Report::new(
+                sqlstate::INSUFFICIENT_PRIVILEGE,
+                format!("parameter \"{name}\" cannot be set by a client"),
+            )
+            .detail(refused.detail)
+            .hint(refused.hint)
+        })?;
+    }
+    Ok(())
 }
 
 fn still_stands((before, now): (&Directory, &Directory), identity: &Identity, standing: &Standing) -> bool {

@@ -403,6 +403,8 @@ fn refusal(refusal: crate::guard::Refusal) -> Report {
     let report = if refusal.is_about_syntax() {
         // As PostgreSQL would say it, so that applications tell a slip of the pen from a missing privilege.
         Report::new(sqlstate::SYNTAX_ERROR, "syntax error: the proxy cannot read this statement")
+    } else if refusal.is_about_cost() {
+        Report::new(sqlstate::PROGRAM_LIMIT, "statement refused by the proxy")
     } else {
         Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "statement refused by the proxy")
     };

@@ -4,9 +4,10 @@
 //! character (SJIS, BIG5, GBK, ...) would be misread: the guard keeps them out.
 
 use super::scan::{
-    byte_at, continuation, end_of_literal, end_of_piece, end_of_tag, find, is_operator_byte, is_word_byte,
-    run, skip_blank,
+    Rereads, byte_at, continuation, end_of_literal, end_of_piece, end_of_tag, find, is_operator_byte,
+    is_word_byte, run, skip_blank,
 };
+use super::steps;
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,12 +76,33 @@ impl Token<'_> {
 pub struct Lexer<'a> {
     text: &'a [u8],
     position: usize,
+    /// Up to here each byte is a sign that the operator in front of it lost, and so an operator by itself.
+    signs_end: usize,
+    rereads: Rereads,
 }
 
 impl<'a> Lexer<'a> {
     /// Starts at the beginning of the text.
     pub fn new(text: &'a [u8]) -> Self {
-        Self { text, position: 0 }
+        Self::at(text, 0)
+    }
+
+    /// Starts where an earlier token of the text ended.
+    pub(crate) fn at(text: &'a [u8], position: usize) -> Self {
+        Self { text, position, signs_end: 0, rereads: Rereads::default() }
+    }
+
+    /// Where the last token ended, in bytes.
+    #[inline]
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
+    /// How many bytes of the text so far `PostgreSQL`'s scanner reads again: it takes a run of operator characters
+    /// as a whole wherever an operator or a comment begins in it.
+    #[inline]
+    pub(crate) fn reread_bytes(&self) -> usize {
+        self.rereads.bytes
     }
 
     #[inline]
@@ -177,20 +199,32 @@ impl<'a> Lexer<'a> {
     }
 
     fn operator(&mut self) -> Token<'a> {
-        let end = run(self.text, self.position, is_operator_byte);
-        let run = self.text.get(self.position..end).unwrap_or_default();
-        // A comment ends an operator ...
-        let run = match run.windows(2).position(|pair| pair == b"--" || pair == b"/*") {
-            Some(at) => run.get(..at).unwrap_or_default(),
-            None => run,
-        };
-        // ... and so does a trailing sign, unless the operator has a character that SQL's own have not.
-        let mut length = run.len().max(1);
-        if !run.iter().any(|byte| b"~!@#^&|`?%".contains(byte)) {
-            let signs = run.iter().rev().take_while(|byte| matches!(byte, b'+' | b'-')).count();
-            length = length.saturating_sub(signs).max(1);
+        let begins = self.position;
+        let end = if begins < self.signs_end { begins.saturating_add(1) } else { self.end_of_operator() };
+        self.rereads.note(self.text, begins, end);
+        self.token(TokenKind::Operator, end)
+    }
+
+    /// A comment ends an operator, and so does a trailing sign, unless the operator has a character that SQL's own
+    /// have not.
+    fn end_of_operator(&mut self) -> usize {
+        let mut at = self.position;
+        // Behind the last byte that stays, and whether signs stay.
+        let (mut kept, mut keeps_signs) = (at, false);
+        while let Some(byte) = byte_at(self.text, at).filter(|byte| is_operator_byte(*byte)) {
+            let next = at.saturating_add(1);
+            if matches!((byte, byte_at(self.text, next)), (b'-', Some(b'-')) | (b'/', Some(b'*'))) {
+                break;
+            }
+            keeps_signs = keeps_signs || b"~!@#^&|`?%".contains(&byte);
+            if keeps_signs || !matches!(byte, b'+' | b'-') {
+                kept = next;
+            }
+            at = next;
         }
-        self.short(TokenKind::Operator, length)
+        steps::count(at.saturating_sub(self.position));
+        self.signs_end = at;
+        kept.max(self.position.saturating_add(1))
     }
 }
 
@@ -199,7 +233,7 @@ impl<'a> Iterator for Lexer<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Token<'a>> {
-        match skip_blank(self.text, self.position) {
+        match skip_blank(self.text, self.position, &mut self.rereads) {
             Ok(next) => self.position = next,
             Err(comment) => {
                 self.position = comment;
@@ -229,6 +263,7 @@ impl<'a> Iterator for Lexer<'a> {
 /// What a plain, escape-free literal or dollar quote says: quotes, tags and continuations taken away. An
 /// `E'...'` loses its backslashes only, so its escapes are not computed; other tokens say nothing.
 pub fn content(token: &Token<'_>) -> Vec<u8> {
+    steps::count(token.bytes.len());
     match token.kind {
         TokenKind::Text | TokenKind::EscapeText => {
             let prefix = usize::from(token.bytes.first() != Some(&b'\''));

@@ -8,6 +8,8 @@
     clippy::string_slice
 )]
 
+pub mod steps;
+
 mod scan;
 
 pub(crate) mod words;

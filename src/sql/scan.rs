@@ -4,6 +4,7 @@
 use memchr::memmem;
 
 use super::lexer::TokenKind;
+use super::steps;
 
 #[inline]
 pub(super) fn byte_at(text: &[u8], at: usize) -> Option<u8> {
@@ -17,12 +18,15 @@ pub(super) fn run(text: &[u8], from: usize, belongs: impl Fn(u8) -> bool) -> usi
     while text.get(at).is_some_and(|byte| belongs(*byte)) {
         at = at.saturating_add(1);
     }
+    steps::count(at.saturating_sub(from).saturating_add(1));
     at
 }
 
 pub(super) fn find(text: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
     let rest = text.get(from..)?;
-    memmem::find(rest, needle).map(|at| from.saturating_add(at))
+    let found = memmem::find(rest, needle);
+    steps::count(needle.len().saturating_add(found.unwrap_or(rest.len())));
+    found.map(|at| from.saturating_add(at))
 }
 
 const WORD: u8 = 1;
@@ -77,46 +81,82 @@ fn is_newline(byte: u8) -> bool {
     matches!(byte, b'\n' | b'\r')
 }
 
+/// What `PostgreSQL`'s own scanner reads more than once. Wherever an operator or a block comment begins, it takes all
+/// operator characters up to the next other byte and then puts back what is too much (`operator` and `xcstart` in
+/// scan.l), so a long run of them costs it the square of its length, in which it cannot be interrupted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rereads {
+    /// Where the run of operator characters ends that was met last.
+    run_end: usize,
+    /// Bytes put back so far.
+    pub(super) bytes: usize,
+}
+
+// === impl Rereads ===
+
+impl Rereads {
+    /// The end of the run of operator characters in which this place is; each run is read once.
+    #[inline]
+    pub(super) fn run_end(&mut self, text: &[u8], from: usize) -> usize {
+        if self.run_end <= from {
+            self.run_end = run(text, from, is_operator_byte);
+        }
+        self.run_end
+    }
+
+    /// An operator or the opening of a comment begins here and is kept up to there.
+    #[inline]
+    pub(super) fn note(&mut self, text: &[u8], begins: usize, kept: usize) {
+        let put_back = self.run_end(text, begins).saturating_sub(kept);
+        self.bytes = self.bytes.saturating_add(put_back);
+    }
+}
+
 /// The first byte from here that is neither white space nor comment; or where an endless comment starts.
 #[inline]
-pub(super) fn skip_blank(text: &[u8], from: usize) -> Result<usize, usize> {
+pub(super) fn skip_blank(text: &[u8], from: usize, rereads: &mut Rereads) -> Result<usize, usize> {
     let at = run(text, from, is_space);
     match byte_at(text, at) {
-        Some(b'-' | b'/') => skip_comments(text, at),
+        Some(b'-' | b'/') => skip_comments(text, at, rereads),
         _ => Ok(at),
     }
 }
 
-fn skip_comments(text: &[u8], from: usize) -> Result<usize, usize> {
+fn skip_comments(text: &[u8], from: usize, rereads: &mut Rereads) -> Result<usize, usize> {
     let mut at = from;
     loop {
         match (byte_at(text, at), byte_at(text, at.saturating_add(1))) {
-            (Some(byte), _) if is_space(byte) => at = at.saturating_add(1),
+            (Some(byte), _) if is_space(byte) => at = run(text, at, is_space),
             (Some(b'-'), Some(b'-')) => at = run(text, at, |byte| !is_newline(byte)),
-            (Some(b'/'), Some(b'*')) => at = end_of_comment(text, at).ok_or(at)?,
+            (Some(b'/'), Some(b'*')) => at = end_of_comment(text, at, rereads).ok_or(at)?,
             _ => return Ok(at),
         }
     }
 }
 
 /// The end of the block comment that starts here; they nest.
-fn end_of_comment(text: &[u8], from: usize) -> Option<usize> {
-    let mut at = from.saturating_add(2);
-    let mut depth: usize = 1;
-    while depth > 0 {
+fn end_of_comment(text: &[u8], from: usize, rereads: &mut Rereads) -> Option<usize> {
+    let mut at = from;
+    let mut depth: usize = 0;
+    loop {
+        steps::count(1);
+        let next = at.saturating_add(2);
         match (byte_at(text, at)?, byte_at(text, at.saturating_add(1))) {
             (b'/', Some(b'*')) => {
+                rereads.note(text, at, next);
                 depth = depth.saturating_add(1);
-                at = at.saturating_add(2);
+                at = next;
             }
             (b'*', Some(b'/')) => {
                 depth = depth.saturating_sub(1);
-                at = at.saturating_add(2);
+                at = next;
+                if depth == 0 {
+                    return Some(at);
+                }
             }
             _ => at = at.saturating_add(1),
         }
     }
-    Some(at)
 }
 
 /// The end of a quoted text, from just inside its first quote.
@@ -165,6 +205,7 @@ pub(super) fn continuation(text: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     let mut newline = false;
     loop {
+        steps::count(1);
         let byte = byte_at(text, at)?;
         let next = at.saturating_add(1);
         at = match byte {

@@ -124,6 +124,11 @@ impl Surveyor {
         matches!(self.words, [Keyword::Create, ..])
     }
 
+    /// Whether the statement is an ALTER.
+    pub(crate) fn alters(&self) -> bool {
+        matches!(self.words, [Keyword::Alter, ..])
+    }
+
     /// Whether the statement's literals may hold code.
     #[inline]
     pub(crate) fn holds_code(&self) -> bool {
