@@ -12,13 +12,21 @@ const MAX_REREADS: usize = 16;
 const FREE_REREAD_BYTES: usize = 64 * 1024;
 /// Tables, subqueries and functions that one statement may join, by JOIN or by a comma in FROM.
 const MAX_RELATIONS: u32 = 256;
+/// A NATURAL JOIN compares the names of all columns, and counts as so many.
+const NATURAL_RELATIONS: u32 = 32;
+/// Words of a statement times the relations that it joins: each name is looked for in all of them.
+const MAX_LOOKUPS: u64 = 500_000;
 /// Queries that the WITH clauses of one statement may name.
-const MAX_WITH_QUERIES: u32 = 100;
-/// Expressions that one statement may group, order and tell apart by, taken together; and the columns of XML and
-/// JSON expressions. `PostgreSQL` itself takes no more of them in one query.
-const MAX_LISTED: u32 = 1664;
+const MAX_WITH_QUERIES: u32 = 64;
+/// Expressions that one statement may group, order and tell apart by, taken together, and the columns of XML and JSON
+/// expressions. A bracket among them counts as one more.
+const MAX_LISTED: u32 = 1_000;
+/// GROUP BY, ORDER BY and PARTITION BY by themselves count as so many expressions: behind each window is a sort.
+const LISTED_BY: u32 = 4;
 /// Digits of a number in another base.
 const MAX_RADIX_DIGITS: usize = 1024;
+/// A shorter text is within all of these bounds.
+pub(super) const MIN_WEIGHED_BYTES: usize = 128;
 /// How deep the levels of a statement are told apart. `PostgreSQL`'s grammar ends at 10,000.
 const MAX_DEPTH: usize = 10_000;
 
@@ -26,6 +34,7 @@ const MAX_DEPTH: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct Weight {
     text_bytes: usize,
+    words: u64,
     relations: u32,
     with_queries: u32,
     listed: u32,
@@ -35,9 +44,14 @@ pub(super) struct Weight {
     level_before: Level,
     /// The same of the levels outside it.
     levels: Levels,
+    mark: Mark,
+}
+
+/// A token that changes what the one behind it means.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    end: usize,
     before: Before,
-    /// Where the last number ended.
-    number_end: usize,
 }
 
 /// What a comma means.
@@ -67,28 +81,54 @@ enum Before {
 #[derive(Debug, Default)]
 struct Levels {
     depth: usize,
-    first: [Level; 16],
+    /// The innermost of the first [`PACKED`] in the lowest two bits.
+    packed: u64,
     more: Vec<Level>,
 }
+
+const PACKED: usize = 32;
 
 // === impl Levels ===
 
 impl Levels {
     fn push(&mut self, level: Level) {
-        match self.first.get_mut(self.depth) {
-            Some(place) => *place = level,
-            None if self.depth < MAX_DEPTH => self.more.push(level),
-            None => {}
+        if self.depth < PACKED {
+            self.packed = self.packed << 2 | level.bits();
+        } else if self.depth < MAX_DEPTH {
+            self.more.push(level);
         }
         self.depth = self.depth.saturating_add(1);
     }
 
-    fn pop(&mut self) -> Option<Level> {
-        self.depth = self.depth.checked_sub(1)?;
-        match self.first.get(self.depth) {
-            Some(level) => Some(*level),
-            None if self.depth < MAX_DEPTH => self.more.pop(),
-            None => Some(Level::Other),
+    fn pop(&mut self) -> Level {
+        let Some(depth) = self.depth.checked_sub(1) else { return Level::Other };
+        self.depth = depth;
+        if depth < PACKED {
+            let level = Level::of_bits(self.packed);
+            self.packed >>= 2;
+            level
+        } else if depth < MAX_DEPTH {
+            self.more.pop().unwrap_or_default()
+        } else {
+            Level::Other
+        }
+    }
+}
+
+impl Level {
+    fn bits(self) -> u64 {
+        match self {
+            Self::Other => 0,
+            Self::Relations => 1,
+            Self::Listed => 2,
+        }
+    }
+
+    fn of_bits(bits: u64) -> Self {
+        match bits & 3 {
+            1 => Self::Relations,
+            2 => Self::Listed,
+            _ => Self::Other,
         }
     }
 }
@@ -100,53 +140,45 @@ impl Weight {
     pub(super) fn new(text_bytes: usize) -> Self {
         Self {
             text_bytes,
+            words: 0,
             relations: 0,
             with_queries: 0,
             listed: 0,
             level: Level::Other,
             level_before: Level::Other,
             levels: Levels::default(),
-            before: Before::Other,
-            number_end: 0,
+            mark: Mark { end: usize::MAX, before: Before::Other },
         }
     }
 
-    /// Takes the next token; refuses the text if it is too heavy with it.
-    #[inline]
-    pub(super) fn feed(&mut self, token: &Token<'_>, keyword: Keyword) -> Result<(), Refusal> {
-        let before = std::mem::replace(&mut self.before, Before::Other);
-        match (token.kind, keyword) {
-            (TokenKind::Word, Keyword::Other) => self.check_number(token),
-            (TokenKind::Word, _) if before == Before::Dot => Ok(()),
-            (TokenKind::Word, Keyword::As | Keyword::Materialized) => {
-                self.before = Before::As;
-                Ok(())
+    /// Takes the next token; refuses the text if it is too heavy with it. The token before it ended `behind`, and `rest`
+    /// is what stands behind it.
+    pub(super) fn feed(
+        &mut self,
+        (token, keyword): (&Token<'_>, Keyword),
+        behind: usize,
+        rest: &[u8],
+    ) -> Result<(), Refusal> {
+        match token.kind {
+            TokenKind::Word => {
+                self.name()?;
+                if keyword != Keyword::Other {
+                    return self.word(token, keyword, self.before(behind));
+                }
             }
-            (TokenKind::Word, _) => self.word(keyword, before),
-            (TokenKind::Comma, _) => self.comma(),
-            (TokenKind::Open, _) => self.open(before),
-            (TokenKind::Close, _) => {
-                self.level = self.levels.pop().unwrap_or_default();
-                Ok(())
+            TokenKind::QuotedWord => return self.name(),
+            TokenKind::Comma => return self.comma(token),
+            TokenKind::Open => return self.open(token, behind),
+            TokenKind::Close => self.level = self.levels.pop(),
+            TokenKind::Dot => self.mark(token, Before::Dot),
+            TokenKind::Punctuation => self.bracket(token.bytes),
+            TokenKind::Semicolon => self.end_statement(),
+            TokenKind::Number if rest.first().is_some_and(u8::is_ascii_alphabetic) => {
+                return check_digits(rest);
             }
-            (TokenKind::Dot, _) => {
-                self.before = Before::Dot;
-                Ok(())
-            }
-            (TokenKind::Punctuation, _) => {
-                self.bracket(token.bytes);
-                Ok(())
-            }
-            (TokenKind::Semicolon, _) => {
-                self.end_statement();
-                Ok(())
-            }
-            (TokenKind::Number, _) => {
-                self.number_end = token.range().end;
-                Ok(())
-            }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(())
     }
 
     /// Refuses a text of which `PostgreSQL`'s scanner would read so many bytes again.
@@ -156,14 +188,31 @@ impl Weight {
         if reread_bytes > allowed { Err(refusal(COSTLY_TEXT, what)) } else { Ok(()) }
     }
 
-    fn word(&mut self, keyword: Keyword, before: Before) -> Result<(), Refusal> {
+    fn name(&mut self) -> Result<(), Refusal> {
+        self.words = self.words.saturating_add(1);
+        if self.relations == 0 { Ok(()) } else { self.check_lookups() }
+    }
+
+    fn before(&self, behind: usize) -> Before {
+        if self.mark.end == behind { self.mark.before } else { Before::Other }
+    }
+
+    fn mark(&mut self, token: &Token<'_>, before: Before) {
+        self.mark = Mark { end: token.range().end, before };
+    }
+
+    fn word(&mut self, token: &Token<'_>, keyword: Keyword, before: Before) -> Result<(), Refusal> {
         use Keyword as K;
         match keyword {
-            K::Join => return self.one_more_relation(),
-            K::By if before == Before::Sorts => return self.list(),
+            // `t.from` is a column.
+            _ if before == Before::Dot => {}
+            K::As | K::Materialized => self.mark(token, Before::As),
+            K::Join => return self.more_relations(1),
+            K::Natural => return self.more_relations(NATURAL_RELATIONS.saturating_sub(1)),
+            K::By if before == Before::Sorts => return self.list(token, LISTED_BY),
             K::Distinct => {
                 self.level_before = self.level;
-                return self.list();
+                return self.list(token, 1);
             }
             // IS DISTINCT FROM
             K::From if before == Before::ListPart => {
@@ -171,11 +220,11 @@ impl Weight {
                 self.listed = self.listed.saturating_sub(1);
             }
             // Of XMLTABLE and JSON_TABLE; INSERT INTO columns is something else.
-            K::Columns if self.levels.depth > 0 => return self.list(),
+            K::Columns if self.levels.depth > 0 => return self.list(token, 1),
             K::Rollup | K::Cube | K::Sets | K::On if self.level == Level::Listed => {
-                self.before = Before::ListPart;
+                self.mark(token, Before::ListPart);
             }
-            K::XmlAttributes => self.before = Before::ListPart,
+            K::XmlAttributes => self.mark(token, Before::ListPart),
             // Behind AS it is the name of a column.
             _ if before == Before::As => {}
             K::From | K::Using => self.level = Level::Relations,
@@ -195,35 +244,35 @@ impl Weight {
             | K::Then => self.level = Level::Other,
             K::Order | K::Group => {
                 self.level = Level::Other;
-                self.before = Before::Sorts;
+                self.mark(token, Before::Sorts);
             }
-            K::Partition => self.before = Before::Sorts,
+            K::Partition => self.mark(token, Before::Sorts),
             _ => {}
         }
         Ok(())
     }
 
     /// A list of expressions begins.
-    fn list(&mut self) -> Result<(), Refusal> {
+    fn list(&mut self, token: &Token<'_>, weight: u32) -> Result<(), Refusal> {
         self.level = Level::Listed;
-        self.before = Before::ListPart;
-        self.one_more_listed()
+        self.mark(token, Before::ListPart);
+        self.more_listed(weight)
     }
 
-    fn comma(&mut self) -> Result<(), Refusal> {
+    fn comma(&mut self, token: &Token<'_>) -> Result<(), Refusal> {
         match self.level {
             Level::Other => Ok(()),
-            Level::Relations => self.one_more_relation(),
+            Level::Relations => self.more_relations(1),
             Level::Listed => {
-                self.before = Before::ListPart;
-                self.one_more_listed()
+                self.mark(token, Before::ListPart);
+                self.more_listed(1)
             }
         }
     }
 
-    fn open(&mut self, before: Before) -> Result<(), Refusal> {
+    fn open(&mut self, token: &Token<'_>, behind: usize) -> Result<(), Refusal> {
         self.levels.push(self.level);
-        match before {
+        match self.before(behind) {
             Before::As => {
                 self.level = Level::Other;
                 self.with_queries = self.with_queries.saturating_add(1);
@@ -231,7 +280,8 @@ impl Weight {
             }
             Before::ListPart => {
                 self.level = Level::Listed;
-                self.before = Before::ListPart;
+                self.mark(token, Before::ListPart);
+                return self.more_listed(1);
             }
             Before::Other | Before::Dot | Before::Sorts => self.level = Level::Other,
         }
@@ -244,7 +294,7 @@ impl Weight {
                 self.levels.push(self.level);
                 self.level = Level::Other;
             }
-            b"]" => self.level = self.levels.pop().unwrap_or_default(),
+            b"]" => self.level = self.levels.pop(),
             _ => {}
         }
     }
@@ -258,23 +308,31 @@ impl Weight {
         }
     }
 
-    /// `0x1f` is a number and a word behind it to the lexer.
-    fn check_number(&self, token: &Token<'_>) -> Result<(), Refusal> {
-        if token.start == self.number_end && token.bytes.len() > MAX_RADIX_DIGITS {
-            return Err(refusal(COSTLY_TEXT, "a number of more than 1024 digits in another base"));
-        }
-        Ok(())
-    }
-
-    fn one_more_relation(&mut self) -> Result<(), Refusal> {
-        self.relations = self.relations.saturating_add(1);
+    fn more_relations(&mut self, count: u32) -> Result<(), Refusal> {
+        self.relations = self.relations.saturating_add(count);
         bounded(self.relations, MAX_RELATIONS, "tables joined")
     }
 
-    fn one_more_listed(&mut self) -> Result<(), Refusal> {
-        self.listed = self.listed.saturating_add(1);
+    fn more_listed(&mut self, count: u32) -> Result<(), Refusal> {
+        self.listed = self.listed.saturating_add(count);
         bounded(self.listed, MAX_LISTED, "expressions to group or order by")
     }
+
+    fn check_lookups(&self) -> Result<(), Refusal> {
+        if self.words.saturating_mul(u64::from(self.relations)) <= MAX_LOOKUPS {
+            return Ok(());
+        }
+        Err(refusal(COSTLY_TEXT, "a statement with so many names over so many joined tables"))
+    }
+}
+
+/// The digits of `0x1f` are a word of their own to the lexer, right behind the number.
+fn check_digits(rest: &[u8]) -> Result<(), Refusal> {
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_');
+    if digits.take(MAX_RADIX_DIGITS.saturating_add(2)).count() <= MAX_RADIX_DIGITS.saturating_add(1) {
+        return Ok(());
+    }
+    Err(refusal(COSTLY_TEXT, &format!("a number of more than {MAX_RADIX_DIGITS} digits in another base")))
 }
 
 fn bounded(count: u32, most: u32, what: &str) -> Result<(), Refusal> {

@@ -95,41 +95,33 @@ pub(super) struct Rereads {
 // === impl Rereads ===
 
 impl Rereads {
-    /// The end of the run of operator characters in which this place is; each run is read once.
+    /// An operator or the opening of a comment begins here and is kept up to there. Each run is read once.
     #[inline]
-    pub(super) fn run_end(&mut self, text: &[u8], from: usize) -> usize {
-        if self.run_end <= from {
-            self.run_end = run(text, from, is_operator_byte);
-        }
-        self.run_end
+    pub(super) fn noted(self, text: &[u8], begins: usize, kept: usize) -> Self {
+        let is_known = begins < self.run_end;
+        let run_end = if is_known { self.run_end } else { run(text, begins, is_operator_byte) };
+        Self { run_end, bytes: self.bytes.saturating_add(run_end.saturating_sub(kept)) }
     }
+}
 
-    /// An operator or the opening of a comment begins here and is kept up to there.
-    #[inline]
-    pub(super) fn note(&mut self, text: &[u8], begins: usize, kept: usize) {
-        let put_back = self.run_end(text, begins).saturating_sub(kept);
-        self.bytes = self.bytes.saturating_add(put_back);
-    }
+/// The first byte from here that is no white space.
+#[inline]
+pub(super) fn skip_spaces(text: &[u8], from: usize) -> usize {
+    run(text, from, is_space)
 }
 
 /// The first byte from here that is neither white space nor comment; or where an endless comment starts.
-#[inline]
-pub(super) fn skip_blank(text: &[u8], from: usize, rereads: &mut Rereads) -> Result<usize, usize> {
-    let at = run(text, from, is_space);
-    match byte_at(text, at) {
-        Some(b'-' | b'/') => skip_comments(text, at, rereads),
-        _ => Ok(at),
-    }
-}
-
-fn skip_comments(text: &[u8], from: usize, rereads: &mut Rereads) -> Result<usize, usize> {
-    let mut at = from;
+pub(super) fn skip_comments(text: &[u8], from: usize, before: Rereads) -> (Result<usize, usize>, Rereads) {
+    let (mut at, mut rereads) = (from, before);
     loop {
         match (byte_at(text, at), byte_at(text, at.saturating_add(1))) {
             (Some(byte), _) if is_space(byte) => at = run(text, at, is_space),
             (Some(b'-'), Some(b'-')) => at = run(text, at, |byte| !is_newline(byte)),
-            (Some(b'/'), Some(b'*')) => at = end_of_comment(text, at, rereads).ok_or(at)?,
-            _ => return Ok(at),
+            (Some(b'/'), Some(b'*')) => match end_of_comment(text, at, &mut rereads) {
+                Some(end) => at = end,
+                None => return (Err(at), rereads),
+            },
+            _ => return (Ok(at), rereads),
         }
     }
 }
@@ -143,7 +135,7 @@ fn end_of_comment(text: &[u8], from: usize, rereads: &mut Rereads) -> Option<usi
         let next = at.saturating_add(2);
         match (byte_at(text, at)?, byte_at(text, at.saturating_add(1))) {
             (b'/', Some(b'*')) => {
-                rereads.note(text, at, next);
+                *rereads = rereads.noted(text, at, next);
                 depth = depth.saturating_add(1);
                 at = next;
             }
@@ -220,6 +212,43 @@ pub(super) fn continuation(text: &[u8], from: usize) -> Option<usize> {
         };
         newline = newline || is_newline(byte);
     }
+}
+
+/// The end of the operator that starts here, and of the signs that it loses: a comment ends an operator, and so does a
+/// trailing sign, unless the operator has a character that SQL's own have not.
+pub(super) fn end_of_operator(text: &[u8], from: usize) -> (usize, usize) {
+    // Behind the last byte that stays, and whether signs stay.
+    let (mut at, mut kept, mut keeps_signs) = (from, from, false);
+    while let Some(byte) = byte_at(text, at).filter(|byte| is_operator_byte(*byte)) {
+        let next = at.saturating_add(1);
+        if matches!((byte, byte_at(text, next)), (b'-', Some(b'-')) | (b'/', Some(b'*'))) {
+            break;
+        }
+        keeps_signs = keeps_signs || b"~!@#^&|`?%".contains(&byte);
+        if keeps_signs || !matches!(byte, b'+' | b'-') {
+            kept = next;
+        }
+        at = next;
+    }
+    steps::count(at.saturating_sub(from));
+    (kept.max(from.saturating_add(1)), at)
+}
+
+pub(super) fn end_of_number(text: &[u8], from: usize) -> usize {
+    let digits = |from| run(text, from, |byte| byte.is_ascii_digit());
+    let mut end = digits(from);
+    // `1..2` is the number 1 and a range.
+    if byte_at(text, end) == Some(b'.') && byte_at(text, end.saturating_add(1)) != Some(b'.') {
+        end = digits(end.saturating_add(1));
+    }
+    if matches!(byte_at(text, end), Some(b'e' | b'E')) {
+        let sign = usize::from(matches!(byte_at(text, end.saturating_add(1)), Some(b'+' | b'-')));
+        let from = end.saturating_add(1).saturating_add(sign);
+        let after = digits(from);
+        // Without digits the `e` is not the number's: `1e'...'` is a number and an escape string.
+        end = if after > from { after } else { end };
+    }
+    end
 }
 
 /// The end of the opening `$tag$`, if one stands here.

@@ -112,31 +112,48 @@ fn joins_and_tables_are_bounded_together() {
 }
 
 #[test]
+fn natural_joins_and_names_over_many_tables_are_bounded() {
+    bound(MAX_RELATIONS / NATURAL_RELATIONS, |count| {
+        format!("SELECT 1 FROM t {}", "NATURAL LEFT JOIN t ".repeat(count))
+    });
+    // SELECT, FROM and the tables are words, too.
+    bound(u32::try_from(MAX_LOOKUPS / 10 - 13).unwrap(), |count| {
+        format!("SELECT 1 FROM t{} WHERE {}", ", t".repeat(10), list("a", count - 1))
+    });
+    assert!(!is_costly(&format!("SELECT 1 FROM t WHERE {}", "a = 1 OR ".repeat(300_000))));
+}
+
+#[test]
 fn expressions_to_group_and_order_by_are_bounded_together() {
-    for (front, back) in [
-        ("SELECT 1 FROM t GROUP BY ", ""),
-        ("SELECT 1 FROM t ORDER BY ", " LIMIT 1"),
-        ("SELECT DISTINCT ", " FROM t"),
-        ("SELECT DISTINCT ON (", ") 1 FROM t"),
-        ("SELECT 1 FROM t GROUP BY ROLLUP (", ")"),
-        ("SELECT 1 FROM t GROUP BY (", ")"),
-        ("SELECT sum(a) OVER (PARTITION BY ", ") FROM t"),
-        ("SELECT sum(a ORDER BY ", ") FROM t"),
-        ("SELECT 1 FROM xmltable('/' PASSING x COLUMNS ", ")"),
+    for (weight, front, back) in [
+        (LISTED_BY - 1, "SELECT 1 FROM t GROUP BY ", ""),
+        (LISTED_BY - 1, "SELECT 1 FROM t ORDER BY ", " LIMIT 1"),
+        (0, "SELECT DISTINCT ", " FROM t"),
+        (1, "SELECT DISTINCT ON (", ") 1 FROM t"),
+        (LISTED_BY, "SELECT 1 FROM t GROUP BY ROLLUP (", ")"),
+        (LISTED_BY, "SELECT 1 FROM t GROUP BY (", ")"),
+        (LISTED_BY - 1, "SELECT sum(a) OVER (PARTITION BY ", ") FROM t"),
+        (LISTED_BY - 1, "SELECT sum(a ORDER BY ", ") FROM t"),
+        (0, "SELECT 1 FROM xmltable('/' PASSING x COLUMNS ", ")"),
+        (0, "SELECT xmlelement(name x, xmlattributes(", "))"),
     ] {
-        bound(MAX_LISTED, |count| format!("{front}{}{back}", list("a", count)));
+        bound(MAX_LISTED - weight, |count| format!("{front}{}{back}", list("a", count)));
     }
-    bound(MAX_LISTED, |count| format!("SELECT xmlelement(name x, xmlattributes({}))", list("a", count + 1)));
-    bound(MAX_LISTED, |count| format!("SELECT {} FROM t", list("sum(a) OVER (ORDER BY a)", count)));
-    bound(MAX_LISTED, |count| {
-        format!("SELECT 1 FROM t GROUP BY {}, a ORDER BY {}", list("(a, b)", 100), list("a", count - 201))
+    bound(MAX_LISTED / LISTED_BY, |count| {
+        format!("SELECT {} FROM t", list("sum(a) OVER (ORDER BY a)", count))
+    });
+    bound((MAX_LISTED - LISTED_BY) / 2, |count| {
+        format!("SELECT 1 FROM t GROUP BY GROUPING SETS ({})", list("(a)", count))
+    });
+    bound(MAX_LISTED - 2 * LISTED_BY + 2 - 200, |count| {
+        format!("SELECT 1 FROM t GROUP BY {} ORDER BY {}", list("(a)", 100), list("a", count))
     });
     // A name that looks like the end of the list, and a list inside the list.
     for piece in ["t.from", "t.where", "(SELECT 1 FROM t WHERE true)", "sum(a) OVER (ORDER BY b)", "a[1]"] {
-        let text = format!("SELECT 1 FROM t GROUP BY a, {piece}, {}", list("a", 1_700));
+        let text = format!("SELECT 1 FROM t GROUP BY a, {piece}, {}", list("a", 1_000));
         assert!(is_costly(&text), "{piece}");
     }
-    assert!(is_costly(&format!("SELECT DISTINCT a AS from, {}", list("a", 1_700))));
+    assert!(is_costly(&format!("SELECT DISTINCT a AS from, {}", list("a", 1_000))));
     for text in [
         format!("SELECT 1 FROM t ORDER BY array_position(ARRAY[{}], a)", list("1", 10_000)),
         format!("SELECT DISTINCT a FROM t WHERE a IN ({}) ORDER BY a", list("1", 10_000)),
@@ -157,16 +174,16 @@ fn queries_of_with_and_digits_of_other_bases_are_bounded() {
         format!("WITH {} SELECT 1", list("x AS NOT MATERIALIZED (SELECT 1)", count))
     });
     let digits = |count: usize| format!("SELECT 0x{}", "f".repeat(count));
-    assert!(!is_costly(&digits(MAX_RADIX_DIGITS - 1)) && is_costly(&digits(MAX_RADIX_DIGITS)));
+    assert!(!is_costly(&digits(MAX_RADIX_DIGITS)) && is_costly(&digits(MAX_RADIX_DIGITS + 1)));
     assert!(!is_costly(&format!("SELECT 1 x{}, {}", "f".repeat(5_000), "1".repeat(5_000))));
 }
 
 #[test]
 fn brackets_deeper_than_postgresql_reads_lose_nothing_of_the_levels_outside() {
-    for depth in [1, 15, 16, 17, MAX_DEPTH - 1, MAX_DEPTH + 20] {
+    for depth in [1, PACKED - 1, PACKED, PACKED + 1, MAX_DEPTH - 1, MAX_DEPTH + 20] {
         let brackets = format!("f{}1{}", "(".repeat(depth), ")".repeat(depth));
         let text = |count| format!("SELECT 1 FROM t ORDER BY {brackets}, {}", list("a", count));
-        assert!(!is_costly(&text(1_663)) && is_costly(&text(1_664)), "{depth}");
+        assert!(!is_costly(&text(996)) && is_costly(&text(997)), "{depth}");
     }
     assert!(!is_costly(&format!("SELECT 1 {} FROM t, t", ")".repeat(50))));
 }
