@@ -17,6 +17,7 @@ mod copy;
 mod departures;
 mod directory;
 mod doctor;
+mod guard;
 mod guard_fuzz;
 mod identity;
 mod isolation;
