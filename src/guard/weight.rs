@@ -16,13 +16,15 @@ const MAX_RELATIONS: u32 = 256;
 const NATURAL_RELATIONS: u32 = 32;
 /// Words of a statement times the relations that it joins: each name is looked for in all of them.
 const MAX_LOOKUPS: u64 = 500_000;
-/// Queries that the WITH clauses of one statement may name.
+/// Queries and windows that one statement may name by `AS (`.
 const MAX_WITH_QUERIES: u32 = 64;
-/// Expressions that one statement may group, order and tell apart by, taken together, and the columns of XML and JSON
-/// expressions. A bracket among them counts as one more.
+/// Expressions that one statement may group, order and tell apart by or return, taken together, and the columns of XML and
+/// JSON expressions. A bracket among them counts as one more. `PostgreSQL` numbers them in 16 bits.
 const MAX_LISTED: u32 = 1_000;
 /// GROUP BY, ORDER BY and PARTITION BY by themselves count as so many expressions: behind each window is a sort.
 const LISTED_BY: u32 = 4;
+/// A `*` in such a list stands for the columns of a table, of which there are up to 1,664, or of all that are joined.
+const LISTED_STAR: u32 = 52;
 /// Digits of a number in another base.
 const MAX_RADIX_DIGITS: usize = 1024;
 /// A shorter text is within all of these bounds.
@@ -171,6 +173,9 @@ impl Weight {
             TokenKind::Open => return self.open(token, behind),
             TokenKind::Close => self.level = self.levels.pop(),
             TokenKind::Dot => self.mark(token, Before::Dot),
+            TokenKind::Operator if token.bytes == b"*" && self.level == Level::Listed => {
+                return self.star(behind);
+            }
             TokenKind::Punctuation => self.bracket(token.bytes),
             TokenKind::Semicolon => self.end_statement(),
             TokenKind::Number if rest.first().is_some_and(u8::is_ascii_alphabetic) => {
@@ -214,6 +219,7 @@ impl Weight {
                 self.level_before = self.level;
                 return self.list(token, 1);
             }
+            K::Returning => return self.list(token, 1),
             // IS DISTINCT FROM
             K::From if before == Before::ListPart => {
                 self.level = self.level_before;
@@ -239,7 +245,6 @@ impl Weight {
             | K::Intersect
             | K::Except
             | K::Into
-            | K::Returning
             | K::Do
             | K::Then => self.level = Level::Other,
             K::Order | K::Group => {
@@ -276,7 +281,7 @@ impl Weight {
             Before::As => {
                 self.level = Level::Other;
                 self.with_queries = self.with_queries.saturating_add(1);
-                return bounded(self.with_queries, MAX_WITH_QUERIES, "queries named by WITH");
+                return bounded(self.with_queries, MAX_WITH_QUERIES, "queries or windows named by AS");
             }
             Before::ListPart => {
                 self.level = Level::Listed;
@@ -299,6 +304,16 @@ impl Weight {
         }
     }
 
+    fn star(&mut self, behind: usize) -> Result<(), Refusal> {
+        let tables = match self.before(behind) {
+            Before::Dot => 1,
+            Before::ListPart => self.relations.saturating_add(1),
+            // A product.
+            Before::Other | Before::As | Before::Sorts => 0,
+        };
+        self.more_listed(LISTED_STAR.saturating_mul(tables))
+    }
+
     /// Inside brackets only CREATE RULE has a `;`.
     fn end_statement(&mut self) {
         if self.levels.depth == 0 {
@@ -315,7 +330,7 @@ impl Weight {
 
     fn more_listed(&mut self, count: u32) -> Result<(), Refusal> {
         self.listed = self.listed.saturating_add(count);
-        bounded(self.listed, MAX_LISTED, "expressions to group or order by")
+        bounded(self.listed, MAX_LISTED, "expressions to group or order by or to return")
     }
 
     fn check_lookups(&self) -> Result<(), Refusal> {

@@ -58,6 +58,11 @@ fn the_scanner_is_not_made_to_read_a_long_run_again_and_again() {
         |opening: &str, closing: &str| format!("SELECT 1 {}{}", opening.repeat(4_000), closing.repeat(4_000));
     assert!(is_costly(&nested("/*", "*/")));
     assert!(!is_costly(&nested("/* a ", " b */")), "nothing is read again");
+    let open = format!("SELECT 1 {}", "/*".repeat(4_000));
+    let context = Rules::new("app.tenant_id", GuardLevel::Context, &[]);
+    assert!(
+        matches!(inspect(open.as_bytes(), &context), Verdict::Refuse(refused) if refused.is_about_cost())
+    );
     for harmless in ["=", "-", "*", "/", "+-/*"] {
         let text = harmless.repeat(50_000);
         for text in [
@@ -129,6 +134,8 @@ fn expressions_to_group_and_order_by_are_bounded_together() {
         (LISTED_BY - 1, "SELECT 1 FROM t GROUP BY ", ""),
         (LISTED_BY - 1, "SELECT 1 FROM t ORDER BY ", " LIMIT 1"),
         (0, "SELECT DISTINCT ", " FROM t"),
+        (0, "INSERT INTO t DEFAULT VALUES RETURNING ", ""),
+        (0, "UPDATE t SET a = 1 FROM u RETURNING ", ""),
         (1, "SELECT DISTINCT ON (", ") 1 FROM t"),
         (LISTED_BY, "SELECT 1 FROM t GROUP BY ROLLUP (", ")"),
         (LISTED_BY, "SELECT 1 FROM t GROUP BY (", ")"),
