@@ -1,5 +1,6 @@
-//! The schema `pgtenant`: keys, the door `enter`, and `current_tenant`, which policies ask.
-//! Functions are only ever replaced, because policies depend on them.
+//! The schema `pgtenant`: keys, the register, the doors `hand_over` and `enter`, and `current_tenant`, which
+//! policies ask. Functions are only ever replaced, because policies depend on them. The register's sequences are
+//! made once and never altered: DDL on them waits for every transaction that used them and stops all hand-overs.
 
 use tokio_postgres::Client;
 
@@ -17,7 +18,7 @@ struct Function {
     is_door: bool,
 }
 
-const FUNCTIONS: [Function; 4] = [
+const FUNCTIONS: [Function; 5] = [
     Function {
         signature: "pgtenant.hmac_pad(bytea, integer)",
         head: "pgtenant.hmac_pad(k bytea, x integer) RETURNS bytea LANGUAGE plpgsql IMMUTABLE",
@@ -31,6 +32,13 @@ const FUNCTIONS: [Function; 4] = [
         traits: "v|f|u|100",
         body: include_str!("add_key.sql"),
         is_door: false,
+    },
+    Function {
+        signature: "pgtenant.hand_over(text, text)",
+        head: "pgtenant.hand_over(p_tenant text, p_proof text) RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE",
+        traits: "v|t|u|100",
+        body: include_str!("hand_over.sql"),
+        is_door: true,
     },
     Function {
         signature: "pgtenant.enter(text, text)",
@@ -48,6 +56,9 @@ const FUNCTIONS: [Function; 4] = [
     },
 ];
 
+/// The two halves of a tenant's digest. Only `hand_over` sets them, for its own server process.
+const REGISTER: [&str; 2] = ["pgtenant.register_1", "pgtenant.register_2"];
+
 const PART: &str = "schema pgtenant";
 
 /// The login role as SQL writes it; refused if no policy would bind it.
@@ -60,8 +71,10 @@ pub(super) async fn login_role(client: &Client, wish: &Wish) -> Result<String, P
     let Some(row) = rows.first() else {
         return Err(refused(format!("there is no role {:?}, the upstream's user", wish.role)));
     };
-    if row.try_get::<_, i32>(3)? < 140_000 {
-        return Err(refused("PostgreSQL 14 is the oldest version that can be protected".to_owned()));
+    if row.try_get::<_, i32>(3)? < 150_000 {
+        let why = "the sealed context needs PostgreSQL 15 or later, which has unlogged sequences; upgrade the server, \
+                   or use tenancy.context = \"plain\"";
+        return Err(refused(why.to_owned()));
     }
     if row.try_get(1)? {
         let role = &wish.role;
@@ -105,6 +118,7 @@ pub(super) async fn compare(
         plan.add(PART, include_str!("key.sql").trim_end());
         plan.add(PART, "REVOKE ALL ON pgtenant.key FROM PUBLIC");
     }
+    compare_register(client, plan).await?;
     for function in &FUNCTIONS {
         compare_function(client, wish, (function, role), plan).await?;
     }
@@ -129,6 +143,28 @@ async fn check_owners(client: &Client, wish: &Wish) -> Result<(), ProtectError> 
         } else {
             format!("{what} belongs to {owner:?}: install as that role")
         }));
+    }
+    Ok(())
+}
+
+/// The sequences, as they have to be from the first day on.
+async fn compare_register(client: &Client, plan: &mut Plan) -> Result<(), ProtectError> {
+    let sql = "SELECT c.oid IS NOT NULL,
+                      coalesce(c.relkind = 'S' AND c.relpersistence = 'u' AND s.seqtypid = 'int8'::regtype AND s.seqincrement = 1
+                               AND s.seqmin = -9223372036854775808 AND s.seqmax = 9223372036854775807 AND s.seqcache = 1
+                               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                                                  AND d.deptype IN ('a', 'i')), false)
+               FROM (SELECT to_regclass($1) AS oid) r LEFT JOIN pg_class c ON c.oid = r.oid LEFT JOIN pg_sequence s ON s.seqrelid = c.oid";
+    for name in REGISTER {
+        let row = client.query_one(sql, &[&name]).await?;
+        if !row.try_get::<_, bool>(0)? {
+            let range = "MINVALUE -9223372036854775808 MAXVALUE 9223372036854775807 START 1";
+            plan.add(PART, format!("CREATE UNLOGGED SEQUENCE {name} AS bigint {range}"));
+        } else if !row.try_get::<_, bool>(1)? {
+            return Err(refused(format!(
+                "{name} is not as protect made it: drop it in a quiet moment and run protect again"
+            )));
+        }
     }
     Ok(())
 }
@@ -175,7 +211,11 @@ async fn compare_privileges(client: &Client, role: &str, plan: &mut Plan) -> Res
     let sql = "SELECT object, is_door, is_table,
                       coalesce(array_agg(DISTINCT CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
                                FILTER (WHERE grantee <> owner), '{}')
-               FROM (SELECT 'FUNCTION ' || s, d, false, proowner, coalesce(proacl, acldefault('f', proowner))
+               FROM (SELECT 'SEQUENCE ' || s, false, false, relowner, coalesce(relacl, acldefault('s', relowner))
+                     FROM unnest($3::text[]) AS f (s) JOIN pg_class c ON c.oid = to_regclass(s)
+                     UNION ALL SELECT 'SEQUENCE ' || s, false, false, relowner, attacl
+                     FROM unnest($3::text[]) AS f (s) JOIN pg_class c ON c.oid = to_regclass(s) JOIN pg_attribute ON attrelid = c.oid
+                     UNION ALL SELECT 'FUNCTION ' || s, d, false, proowner, coalesce(proacl, acldefault('f', proowner))
                      FROM unnest($1::text[], $2::bool[]) AS f (s, d) JOIN pg_proc p ON p.oid = to_regprocedure(s)
                      UNION ALL SELECT 'TABLE pgtenant.key', false, true, relowner, coalesce(relacl, acldefault('r', relowner))
                      FROM pg_class WHERE oid = to_regclass('pgtenant.key')
@@ -188,7 +228,7 @@ async fn compare_privileges(client: &Client, role: &str, plan: &mut Plan) -> Res
                GROUP BY object, is_door, is_table";
     let signatures: Vec<&str> = FUNCTIONS.iter().map(|function| function.signature).collect();
     let doors: Vec<bool> = FUNCTIONS.iter().map(|function| function.is_door).collect();
-    for row in client.query(sql, &[&signatures, &doors]).await? {
+    for row in client.query(sql, &[&signatures, &doors, &REGISTER.as_slice()]).await? {
         let (object, is_door): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
         let grantees: Vec<String> = row.try_get(3)?;
         // A door opens to proofs only, so a role that was given it on purpose may keep it.

@@ -25,6 +25,7 @@ mod operations;
 mod placement;
 mod protect;
 mod protocol;
+mod register;
 mod replication;
 mod same_as_direct;
 mod serves;
