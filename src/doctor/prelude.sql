@@ -12,6 +12,15 @@ own_function AS (
     SELECT p.oid, p.proname || '(' || oidvectortypes(p.proargtypes) || ')' AS name
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pgtenant'
 ),
+-- The register's sequences, the functions that use them, and the role that both belong to.
+own_sequence AS (
+    SELECT c.oid, c.relowner FROM pg_class c JOIN own_table o ON o.oid = c.oid WHERE c.relkind = 'S' AND o.name IN ('register_1', 'register_2')
+),
+own_door AS (
+    SELECT p.oid, p.proowner FROM pg_proc p JOIN own_function o ON o.oid = p.oid
+    WHERE o.name IN ('hand_over(text, text)', 'enter(text, text)', 'current_tenant()')
+),
+register_role AS (SELECT * FROM pg_roles WHERE rolname = 'pgtenant_register'),
 -- Schemas that are one tenant's own.
 own_schema AS (
     SELECT n.oid, n.nspname, n.nspowner, n.nspacl, p.role, r.oid AS roleid

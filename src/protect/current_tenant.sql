@@ -5,7 +5,7 @@ DECLARE
   v_tag text := current_setting('pgtenant.tag', true);
   v_tenant text;
 BEGIN
-  IF v_tag IS NULL OR v_tag = '' THEN
+  IF v_tag IS NULL OR v_tag = '' OR NOT {tags} THEN
     v_tenant := current_setting({setting}, true);
     IF v_tenant IS NOT NULL AND v_tenant <> ''
        AND int8send(currval('pgtenant.register_1'::regclass)) || int8send(currval('pgtenant.register_2'::regclass))

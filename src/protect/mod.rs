@@ -6,6 +6,7 @@ mod canary;
 mod directory;
 mod harden;
 mod policy;
+mod register;
 mod schema;
 mod self_test;
 mod tables;
@@ -22,6 +23,7 @@ pub use self_test::{PIN, SelfTest, self_test, try_policies};
 
 use crate::directory::SealKey;
 use crate::names::TenantId;
+use register::Standing;
 
 /// How often what was applied is compared with the catalogs: default privileges can make a second round.
 const ROUNDS: usize = 3;
@@ -43,6 +45,17 @@ pub struct Wish {
     pub canary: Option<[TenantId; 2]>,
     /// Take every other key away.
     pub retire_keys: bool,
+    /// What becomes of `pgtenant.enter`.
+    pub enter: Enter,
+}
+
+/// Whether instances of earlier versions, which call `pgtenant.enter`, are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enter {
+    /// As the database has it.
+    Kept,
+    /// No longer, except on standbys.
+    Retired,
 }
 
 /// What is missing.
@@ -177,7 +190,9 @@ async fn execute(client: &Client, sql: &Sql, wish: &Wish) -> Result<(), ProtectE
 async fn compare(client: &Client, wish: &Wish, named: &[u32]) -> Result<Plan, ProtectError> {
     let role = schema::login_role(client, wish).await?;
     let mut plan = Plan::default();
-    schema::compare(client, wish, &role, &mut plan).await?;
+    if schema::compare(client, wish, &role, &mut plan).await? == Standing::Blocked {
+        return Ok(plan);
+    }
     tables::compare(client, wish, (&role, named), &mut plan).await?;
     canary::compare(client, wish, &role, &mut plan).await?;
     Ok(plan)

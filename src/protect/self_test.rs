@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use rand::Rng as _;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use crate::directory::SealKey;
-use crate::seal::proof;
+use crate::seal::hand_over_proof;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,8 +162,10 @@ async fn enter(client: &Client, key: &SealKey, own: &str) -> Result<(), Error> {
     let row = client.query_one(sql, &[]).await?;
     let (pid, now): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
     let expiry = now.unsigned_abs().saturating_add(LIFETIME.as_secs());
-    let proof = proof(key, own, pid.unsigned_abs(), expiry);
-    let enter = "SELECT pgtenant.enter($1, $2)";
+    let nonce = format!("{:032x}", rand::rng().random::<u128>());
+    client.batch_execute(&format!("SET LOCAL pgtenant.nonce = '{nonce}'")).await?;
+    let proof = hand_over_proof(key, own, pid.unsigned_abs(), expiry, &nonce);
+    let enter = "SELECT pgtenant.hand_over($1, $2)";
     client.query_typed(enter, &[(&own, Type::TEXT), (&proof, Type::TEXT)]).await?;
     let usual = format!("SELECT set_config('pgtenant_probe.tenant', '{own}', true)");
     client.batch_execute(&usual).await

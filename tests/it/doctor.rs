@@ -140,9 +140,9 @@ async fn what_the_seal_rests_on_is_critical_on(cluster: &Cluster) {
         assert!(found.iter().any(|one| is_critical(&one)), "{id} {object}: {found:#?}");
     }
     assert!(!found.iter().any(|one| one.id == "D44"), "the functions are there");
-    cluster.execute("REVOKE EXECUTE ON FUNCTION pgtenant.enter(text, text) FROM PUBLIC").await;
+    cluster.execute("REVOKE EXECUTE ON FUNCTION pgtenant.hand_over(text, text) FROM PUBLIC").await;
     let (_, found) = findings(cluster, sealed);
-    assert!(found.iter().any(|one| one.id == "D44" && one.object.contains("enter")), "{found:#?}");
+    assert!(found.iter().any(|one| one.id == "D44" && one.object.contains("hand_over")), "{found:#?}");
 }
 
 #[tokio::test]

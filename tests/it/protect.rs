@@ -158,10 +158,19 @@ async fn what_a_dry_run_shows_can_be_given_to_psql() {
     assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
 }
 
+/// Makes each change, and looks that protect names what it lacks since and puts it back.
+async fn mends(cluster: &Cluster, changes: &[(&str, &str)]) {
+    install(cluster);
+    for (change, wanted) in changes {
+        cluster.execute(change).await;
+        let (code, text) = protect(cluster, &["--apply"]);
+        assert!(code == 0 && text.contains(wanted), "{change}: {code}, {text}");
+    }
+    install(cluster);
+}
+
 #[tokio::test]
-async fn what_was_changed_since_is_found_and_mended() {
-    let cluster = Cluster::start().await;
-    install(&cluster);
+async fn what_was_changed_in_tables_since_is_found_and_mended() {
     let changes = [
         ("ALTER TABLE notes NO FORCE ROW LEVEL SECURITY", "FORCE ROW LEVEL SECURITY"),
         ("ALTER TABLE notes DISABLE ROW LEVEL SECURITY", "ENABLE ROW LEVEL SECURITY"),
@@ -171,38 +180,54 @@ async fn what_was_changed_since_is_found_and_mended() {
         ("DROP POLICY tenant ON notes", "CREATE POLICY pgtenant_tenant"),
         ("GRANT TRUNCATE ON notes TO app", "REVOKE TRUNCATE"),
         ("GRANT REFERENCES (id) ON notes TO PUBLIC", "FROM PUBLIC"),
+        ("GRANT CREATE ON DATABASE app TO PUBLIC", "REVOKE CREATE ON DATABASE app FROM PUBLIC"),
+        ("GRANT CREATE ON DATABASE app TO app", "REVOKE CREATE ON DATABASE app FROM app"),
+        ("GRANT CREATE ON SCHEMA public TO app", "REVOKE CREATE ON SCHEMA public FROM app"),
+    ];
+    mends(&Cluster::start().await, &changes).await;
+}
+
+#[tokio::test]
+async fn what_was_changed_in_the_schema_since_is_found_and_mended() {
+    let changes = [
         ("GRANT SELECT ON pgtenant.key TO app", "REVOKE ALL ON TABLE pgtenant.key FROM app"),
+        ("GRANT SELECT (kid, ipad) ON pgtenant.key TO app", "REVOKE ALL ON TABLE pgtenant.key FROM app"),
+        ("GRANT SELECT (opad) ON pgtenant.key TO PUBLIC", "REVOKE ALL ON TABLE pgtenant.key FROM PUBLIC"),
+        ("DELETE FROM pgtenant.key", "pgtenant.add_key"),
         ("GRANT CREATE ON SCHEMA pgtenant TO app", "REVOKE CREATE ON SCHEMA pgtenant FROM app"),
         ("GRANT EXECUTE ON FUNCTION pgtenant.add_key TO PUBLIC", "REVOKE ALL ON FUNCTION pgtenant.add_key"),
         ("REVOKE EXECUTE ON FUNCTION pgtenant.enter FROM app", "GRANT EXECUTE ON FUNCTION pgtenant.enter"),
         ("ALTER FUNCTION pgtenant.enter RESET search_path", "CREATE OR REPLACE FUNCTION pgtenant.enter"),
         ("ALTER FUNCTION pgtenant.current_tenant SECURITY INVOKER", "FUNCTION pgtenant.current_tenant"),
-        ("DELETE FROM pgtenant.key", "pgtenant.add_key"),
-        ("GRANT CREATE ON DATABASE app TO PUBLIC", "REVOKE CREATE ON DATABASE app FROM PUBLIC"),
-        ("GRANT CREATE ON DATABASE app TO app", "REVOKE CREATE ON DATABASE app FROM app"),
-        ("GRANT CREATE ON SCHEMA public TO app", "REVOKE CREATE ON SCHEMA public FROM app"),
-        ("GRANT SELECT (kid, ipad) ON pgtenant.key TO app", "REVOKE ALL ON TABLE pgtenant.key FROM app"),
-        ("GRANT SELECT (opad) ON pgtenant.key TO PUBLIC", "REVOKE ALL ON TABLE pgtenant.key FROM PUBLIC"),
+        (
+            "ALTER FUNCTION pgtenant.hand_over OWNER TO app_owner",
+            "hand_over(text, text) OWNER TO pgtenant_register",
+        ),
+        (
+            "REVOKE EXECUTE ON FUNCTION pgtenant.current_tenant FROM app_owner",
+            "current_tenant() TO app_owner",
+        ),
+        (
+            "REVOKE SELECT ON pgtenant.key FROM pgtenant_register",
+            "GRANT SELECT ON pgtenant.key TO pgtenant_register",
+        ),
+        (
+            "REVOKE ALL ON SCHEMA pgtenant FROM pgtenant_register",
+            "GRANT USAGE ON SCHEMA pgtenant TO pgtenant_register",
+        ),
         (
             "GRANT USAGE ON SEQUENCE pgtenant.register_1 TO app",
             "REVOKE ALL ON SEQUENCE pgtenant.register_1 FROM app",
         ),
         (
             "GRANT UPDATE ON SEQUENCE pgtenant.register_2 TO PUBLIC",
-            "REVOKE ALL ON SEQUENCE pgtenant.register_2 FROM PUBLIC",
+            "SEQUENCE pgtenant.register_2 FROM PUBLIC",
         ),
-        (
-            "GRANT SELECT (last_value) ON pgtenant.register_1 TO app",
-            "REVOKE ALL ON SEQUENCE pgtenant.register_1 FROM app",
-        ),
+        ("GRANT SELECT (last_value) ON pgtenant.register_1 TO app", "SEQUENCE pgtenant.register_1 FROM app"),
+        ("GRANT pgtenant_register TO app", "REVOKE pgtenant_register FROM app"),
         ("DROP SEQUENCE pgtenant.register_1", "CREATE UNLOGGED SEQUENCE pgtenant.register_1"),
     ];
-    for (change, wanted) in changes {
-        cluster.execute(change).await;
-        let (code, text) = protect(&cluster, &[]);
-        assert!(code == 1 && text.contains(wanted), "{change}: {code}, {text}");
-        install(&cluster);
-    }
+    mends(&Cluster::start().await, &changes).await;
 }
 
 #[tokio::test]
@@ -308,6 +333,13 @@ async fn the_doctor_is_content_with_what_protect_installs() {
         let before = doctor();
         assert!(before.contains("D40"), "{before}");
         let (code, text) = protect_as(&cluster, &["--apply"], change);
+        assert_eq!(code, 0, "{text}");
+        let after = doctor();
+        assert!(
+            after.contains("0 critical, 1 warnings") && after.contains("serves instances of earlier"),
+            "{after}"
+        );
+        let (code, text) = protect_as(&cluster, &["--apply", "--retire-enter"], change);
         assert_eq!(code, 0, "{text}");
         let after = doctor();
         assert!(after.contains("0 critical, 0 warnings"), "{after}");

@@ -20,7 +20,7 @@ CROSS JOIN LATERAL (SELECT p.proowner IN (SELECT roleid FROM free)
 WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND NOT me.rolsuper
   AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
   AND has_function_privilege(me.oid, p.oid, 'EXECUTE') AND has_schema_privilege(me.oid, n.oid, 'USAGE')
-  AND p.oid NOT IN (SELECT oid FROM own_function WHERE name IN ('current_tenant()', 'enter(text, text)'))
+  AND p.oid NOT IN (SELECT oid FROM own_door)
   AND (x.escapes OR NOT coalesce(p.proconfig::text, '') ~ 'search_path=')",
     ),
     Check::new(

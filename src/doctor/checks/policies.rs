@@ -118,7 +118,7 @@ WHERE c.relrowsecurity AND p.polpermissive AND p.applies AND p.qual || ' ; ' || 
         "Without its functions no transaction can begin.",
         r"SELECT f.name AS object, CASE WHEN to_regprocedure(f.name) IS NULL THEN 'does not exist' ELSE 'may not be called by the login role' END AS message,
        'pgtenant protect --apply' AS fix
-FROM (VALUES ('pgtenant.enter(text,text)'), ('pgtenant.current_tenant()')) f(name) CROSS JOIN me CROSS JOIN mode
+FROM (VALUES ('pgtenant.hand_over(text,text)'), ('pgtenant.current_tenant()')) f(name) CROSS JOIN me CROSS JOIN mode
 WHERE mode.sealed AND (to_regprocedure(f.name) IS NULL OR NOT has_function_privilege(me.oid, to_regprocedure(f.name)::oid, 'EXECUTE')
     OR NOT has_schema_privilege(me.oid, 'pgtenant', 'USAGE'))",
     ),

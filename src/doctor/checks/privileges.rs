@@ -90,7 +90,7 @@ WHERE c.relkind = 'v' AND c.relname IN ('pg_stat_activity', 'pg_prepared_stateme
         r"SELECT format('role %I', r.rolname) AS object, 'can read pgtenant.key' AS message, format('REVOKE ALL ON pgtenant.key FROM %I, PUBLIC;', r.rolname) AS fix,
        CASE WHEN r.oid IN (SELECT roleid FROM hat) THEN NULL ELSE 'advice' END AS severity
 FROM pg_roles r JOIN pg_class k ON k.oid = (SELECT oid FROM own_table WHERE name = 'key')
-WHERE NOT r.rolsuper AND r.oid <> k.relowner AND r.rolname !~ '^pg_' AND has_any_column_privilege(r.oid, k.oid, 'SELECT')",
+WHERE NOT r.rolsuper AND r.oid <> k.relowner AND r.rolname <> 'pgtenant_register' AND r.rolname !~ '^pg_' AND has_any_column_privilege(r.oid, k.oid, 'SELECT')",
     ),
     Check::new(
         ("D46", Rank::Always(Critical)),

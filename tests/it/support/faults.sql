@@ -146,7 +146,7 @@ CREATE USER MAPPING FOR PUBLIC SERVER nowhere;
 CREATE SCHEMA pgtenant AUTHORIZATION app_owner;
 GRANT USAGE ON SCHEMA pgtenant TO app;
 CREATE FUNCTION pgtenant.current_tenant() RETURNS text LANGUAGE sql STABLE AS $$ SELECT NULLIF(pg_catalog.current_setting('app.tenant_id', true), '') $$;
-CREATE FUNCTION pgtenant.enter(text, text) RETURNS void LANGUAGE sql AS $$ SELECT $$;
+CREATE FUNCTION pgtenant.hand_over(text, text) RETURNS text LANGUAGE sql AS $$ SELECT $1 $$;
 CREATE TABLE pgtenant.key (kid text);
 GRANT SELECT ON pgtenant.key TO helper;
 SELECT make('good_pinned', 'good_pinned_true', 'd11_per_row');

@@ -1,6 +1,7 @@
 -- What every test finds in its cluster: a shared table under forced row-level security, rows of three
 -- tenants, and a login role that owns nothing and may bypass nothing.
-CREATE ROLE app_owner LOGIN PASSWORD 'owner-secret';
+-- CREATEROLE, so that protect makes the register's role by itself.
+CREATE ROLE app_owner LOGIN CREATEROLE PASSWORD 'owner-secret';
 CREATE ROLE app LOGIN PASSWORD 'app-secret' NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
 CREATE DATABASE app OWNER app_owner;
 \connect app
