@@ -4,6 +4,7 @@
 use tokio_postgres::Client;
 
 use super::{Plan, ProtectError, Sql, Step, Wish, literal};
+use crate::directory::SealKey;
 use crate::seal::key_id;
 
 /// One function: what stands before its body, and the body.
@@ -86,7 +87,7 @@ fn refused(what: String) -> ProtectError {
 pub(super) async fn compare(
     client: &Client,
     wish: &Wish,
-    role: &str,
+    (role, key): (&str, &SealKey),
     plan: &mut Plan,
 ) -> Result<(), ProtectError> {
     check_owners(client, wish).await?;
@@ -110,7 +111,7 @@ pub(super) async fn compare(
     }
     compare_privileges(client, role, plan).await?;
     let kids = if has_table { kids(client).await? } else { Vec::new() };
-    compare_keys(wish, &kids, plan);
+    compare_keys((key, wish.retire_keys), &kids, plan);
     Ok(())
 }
 
@@ -215,8 +216,8 @@ async fn kids(client: &Client) -> Result<Vec<String>, ProtectError> {
     Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
-fn compare_keys(wish: &Wish, kids: &[String], plan: &mut Plan) {
-    let own = key_id(&wish.key);
+fn compare_keys((key, retires): (&SealKey, bool), kids: &[String], plan: &mut Plan) {
+    let own = key_id(key);
     if !kids.contains(&own) {
         plan.steps.push(Step { part: format!("key {own}"), sql: Sql::AddKey });
     }
@@ -224,7 +225,7 @@ fn compare_keys(wish: &Wish, kids: &[String], plan: &mut Plan) {
     if others.is_empty() {
         return;
     }
-    if wish.retire_keys {
+    if retires {
         plan.add("old keys", format!("DELETE FROM pgtenant.key WHERE kid <> {}", literal(&own)));
     } else {
         plan.notes.push(format!(

@@ -6,6 +6,7 @@ WITH row_of (part, tenant, line) AS (
     UNION ALL SELECT 'papers', tenant_id, t::text FROM public.papers t
     UNION ALL SELECT 'events', tenant_id, t::text FROM public.events t
     UNION ALL SELECT 'jobs', tenant_id, t::text FROM public.jobs t
+    UNION ALL SELECT 'loose', tenant_id, t::text FROM public.loose t
 ), own_role AS (
     SELECT oid FROM pg_roles WHERE rolname = '@own_role@'
 ), mine AS (

@@ -8,13 +8,8 @@ pub(super) const CHECKS: &[Check] = &[
         ("D04", Rank::Always(Critical)),
         "a tenant table without row-level security",
         "Every tenant sees and changes every row of it.",
-        r"SELECT c.oid::regclass::text AS object, 'has a tenant column, can be reached, and row-level security is off' AS message,
-       format('ALTER TABLE %1$s ENABLE ROW LEVEL SECURITY;'||chr(10)||'ALTER TABLE %1$s FORCE ROW LEVEL SECURITY;'||chr(10)||
-           'CREATE POLICY tenant ON %1$s USING (%2$I = (SELECT NULLIF(current_setting(%3$L, true), '''')%4$s));', c.oid::regclass, t.attname, $2,
-           CASE WHEN t.kind IN ('text', 'character varying') THEN '' ELSE '::' || t.kind END) AS fix
-FROM tenant_table c JOIN reach ON reach.relid = c.oid
-CROSS JOIN LATERAL (SELECT t.attname, format_type(a.atttypid, NULL) AS kind FROM tenant_column t
-    JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = t.attnum WHERE t.relid = c.oid ORDER BY t.attnum LIMIT 1) t
+        r"SELECT c.oid::regclass::text AS object, 'has a tenant column, can be reached, and row-level security is off' AS message, m.whole AS fix
+FROM tenant_table c JOIN reach ON reach.relid = c.oid JOIN mend m ON m.relid = c.oid
 WHERE NOT c.relrowsecurity
   AND NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent WHERE i.inhrelid = c.oid AND p.relrowsecurity)",
     ),
