@@ -153,6 +153,16 @@ guarded AS (
       AND p.qual ~* s.pattern AND p.qual ~ ('(^|[^a-zA-Z0-9_])' || regexp_replace(o.attname, '([^[:alnum:]_])', '\\\1', 'g') || '($|[^a-zA-Z0-9_])')
       AND (p.checked = '' OR p.checked ~* s.pattern)
 ),
+-- Which functions find temporary objects last. Where pg_temp is not named, PostgreSQL looks there first for types and tables.
+search_path AS (
+    SELECT p.oid, coalesce(c.path ~ ', *"?pg_temp"?(,|$)', false) AS ends_with_temp,
+           format('ALTER ROUTINE %s SET search_path = %s, pg_temp;', p.oid::regprocedure,
+               coalesce(NULLIF(regexp_replace(c.path, '^"?pg_temp"?(, *|$)|^""$', ''), ''),
+                   CASE WHEN p.prosecdef OR c.path IS NOT NULL THEN 'pg_catalog' ELSE concat_ws(', ', 'pg_catalog', quote_ident(n.nspname), CASE WHEN n.nspname <> 'public' THEN to_regnamespace('public')::text END) END)) AS mend
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+    LEFT JOIN LATERAL (SELECT substr(c, length('search_path=') + 1) AS path FROM unnest(p.proconfig) AS c WHERE c LIKE 'search_path=%') c ON true
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+),
 -- Which relations a view or a materialised view reads, however deep.
 reads AS (
     SELECT DISTINCT w.ev_class AS viewid, d.refobjid AS relid

@@ -196,6 +196,9 @@ async fn the_sql_that_mends_a_table_mends_it() {
     cluster
         .execute(
             "CREATE TABLE open (tenant_id uuid, id int); GRANT SELECT ON open TO app;
+             CREATE TABLE short (tenant_id text, id serial, n int GENERATED ALWAYS AS IDENTITY); GRANT SELECT, INSERT ON short TO app;
+             CREATE FUNCTION pathless() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
+             CREATE FUNCTION empty_path() RETURNS int LANGUAGE plpgsql SET search_path = '' AS 'BEGIN RETURN 1; END';
              CREATE DOMAIN key AS varchar(9); CREATE TABLE \"bare One\" (\"the Tenant\" key, id int); GRANT SELECT ON \"bare One\" TO app;
              INSERT INTO \"bare One\" VALUES ('a', 1), ('b', 2), ('', 3);
              ALTER TABLE \"bare One\" ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
@@ -213,11 +216,15 @@ async fn the_sql_that_mends_a_table_mends_it() {
             "{id}: {found:#?}"
         );
     }
-    for fault in found.iter().filter(|one| one.severity == "critical" || one.id == "D05") {
+    let is_mended = |one: &&Finding| one.severity == "critical" || ["D05", "D49", "D50"].contains(&&*one.id);
+    for id in ["D49", "D50"] {
+        assert_eq!(found.iter().filter(|one| one.id == id).count(), 2, "{id}: {found:#?}");
+    }
+    for fault in found.iter().filter(is_mended) {
         cluster.execute(&fault.fix).await;
     }
     let (_, left) = findings(&cluster, |_| {});
-    let left: Vec<_> = left.iter().filter(|one| one.severity == "critical" || one.id == "D05").collect();
+    let left: Vec<_> = left.iter().filter(is_mended).collect();
     assert!(left.is_empty(), "{left:#?}");
     for (tenant, rows) in [("a", "1"), ("", "NULL")] {
         let sql = format!(

@@ -104,13 +104,13 @@ WHERE c.relrowsecurity AND p.permissive IS NOT NULL
         ("D11", Rank::Sealed),
         "functions that policies rest on",
         "A policy is as good as the functions it calls: wrongly immutable ones are answered from an old plan, and a definer's without a search path can be given other functions to call.",
-        r"SELECT format('function %s', f.oid::regprocedure) AS object, format('is used by policies and is %s', x.fault) AS message, format('ALTER FUNCTION %s %s;', f.oid::regprocedure, x.mend) AS fix,
+        r"SELECT format('function %s', f.oid::regprocedure) AS object, format('is used by policies and is %s', x.fault) AS message, coalesce(x.mend, s.mend) AS fix,
        CASE WHEN x.fault = 'owned by the login role' THEN 'critical' END AS severity
 FROM (SELECT DISTINCT d.refobjid FROM pg_depend d JOIN pg_policy p ON p.oid = d.objid WHERE d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_proc'::regclass) used
-JOIN pg_proc f ON f.oid = used.refobjid
-CROSS JOIN LATERAL (VALUES (f.provolatile = 'i', 'marked IMMUTABLE', 'STABLE'),
-    (f.prosecdef AND NOT coalesce(f.proconfig::text, '') ~ 'search_path=', 'SECURITY DEFINER without a search_path', 'SET search_path = pg_catalog, pg_temp'),
-    (f.proowner IN (SELECT roleid FROM hat), 'owned by the login role', 'OWNER TO …')) x(holds, fault, mend)
+JOIN pg_proc f ON f.oid = used.refobjid LEFT JOIN search_path s ON s.oid = f.oid
+CROSS JOIN LATERAL (VALUES (f.provolatile = 'i', 'marked IMMUTABLE', format('ALTER FUNCTION %s STABLE;', f.oid::regprocedure)),
+    (f.prosecdef AND NOT s.ends_with_temp, 'SECURITY DEFINER without a search_path that ends with pg_temp', NULL),
+    (f.proowner IN (SELECT roleid FROM hat), 'owned by the login role', format('ALTER FUNCTION %s OWNER TO …;', f.oid::regprocedure))) x(holds, fault, mend)
 WHERE x.holds
 UNION ALL
 SELECT p.relid::regclass::text, format('policy %I calls pgtenant.current_tenant() for every row', p.polname),

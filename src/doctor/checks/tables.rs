@@ -71,6 +71,24 @@ WHERE (i.indisunique OR i.indisexclusion)
   AND NOT EXISTS (SELECT FROM tenant_column t WHERE t.relid = c.oid AND t.attnum = ANY (i.indkey::int2[]))",
     ),
     Check::new(
+        ("D49", Rank::Always(Warning)),
+        "a sequence through which tenants can stop each other",
+        "All tenants draw from one sequence. A short one can be exhausted; where its values alone are a key, an insert of the next ones makes others wait.",
+        r"SELECT s.oid::regclass::text AS object, format('makes %I of %s: %s', a.attname, c.oid::regclass, concat_ws('; ', CASE WHEN y.is_short THEN 'can be exhausted' END,
+           CASE WHEN y.blocks THEN 'its next values can be taken, since they alone are a key' END)) AS message,
+       concat_ws(chr(10), CASE WHEN y.is_short THEN format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint; ALTER SEQUENCE %s AS bigint; -- rewrites the table', c.oid::regclass, a.attname, s.oid::regclass) END,
+           CASE WHEN y.blocks THEN format('CREATE UNIQUE INDEX ON %s (%s, %I); -- then drop the key without the tenant', c.oid::regclass, k.name, a.attname) END) AS fix
+FROM pg_depend d JOIN rel s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_sequence q ON q.seqrelid = s.oid
+JOIN tenant_table c ON c.oid = d.refobjid JOIN pin_column k ON k.relid = c.oid JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+LEFT JOIN reach ON reach.relid = c.oid CROSS JOIN me
+CROSS JOIN LATERAL (SELECT has_sequence_privilege(me.oid, s.oid, 'USAGE,UPDATE') AND has_schema_privilege(me.oid, s.relnamespace, 'USAGE') AS draws,
+    coalesce(reach.writes, false) AND has_any_column_privilege(me.oid, c.oid, 'INSERT') AS inserts) x
+CROSS JOIN LATERAL (SELECT (x.draws OR x.inserts) AND (a.atttypid IN ('int2'::regtype, 'int4'::regtype) OR q.seqmax <= 2147483647) AS is_short,
+    has_column_privilege(me.oid, c.oid, a.attnum, 'INSERT,UPDATE') AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND a.attnum = ANY (i.indkey::int2[])
+        AND NOT EXISTS (SELECT FROM tenant_column t WHERE t.relid = c.oid AND t.attnum = ANY (i.indkey::int2[]))) AS blocks) y
+WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND NOT me.rolsuper AND (y.is_short OR y.blocks)",
+    ),
+    Check::new(
         ("D21", Rank::Always(Advice)),
         "no index begins with the tenant column",
         "Every statement of one tenant reads the rows of all.",
