@@ -61,7 +61,7 @@ struct Task {
 }
 
 enum Work {
-    /// What the sealed context rests on.
+    /// What keeps tenants apart in shared tables.
     Protection(Box<Wish>),
     /// The tables that this role reads.
     Directory(String),
@@ -172,23 +172,22 @@ fn task(config: &Config, arguments: &Arguments) -> Result<Task, Problem> {
         return directory_task(config, arguments);
     }
     let tenancy = &config.directory.tenancy;
-    let ContextMode::Sealed(key) = &tenancy.context else {
-        return Err(problem(
-            "tenancy.context",
-            "protect needs a seal key, and the context is plain",
-            "set tenancy.seal_key (for example from `openssl rand -hex 32`) and context = \"sealed\"; a running proxy keeps its own until it is started again",
-        ));
-    };
+    let is_sealed = tenancy.context != ContextMode::Plain;
+    if arguments.retire_keys && !is_sealed {
+        let hint = "set tenancy.context = \"sealed\" and tenancy.seal_key";
+        return Err(problem("--retire-keys", "a plain context has no keys", hint));
+    }
     let upstream = upstream(config, arguments)?;
     let maintenance = maintenance(config, arguments, upstream)?;
-    let canary = config.canary.as_ref().filter(|canary| {
+    // Under a plain context the canary reads a table of the operator's.
+    let canary = config.canary.as_ref().filter(|_| is_sealed).filter(|canary| {
         let first = config.directory.tenants.get(&canary.tenants[0]);
         first.is_some_and(|tenant| tenant.upstream == upstream.name)
     });
     let wish = Wish {
         role: upstream.user.clone(),
         setting: tenancy.setting.clone(),
-        key: key.clone(),
+        context: tenancy.context.clone(),
         column: arguments.column.clone(),
         tables: arguments.table.clone(),
         canary: canary.map(|canary| canary.tenants.clone()),

@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 
 use super::register::{self, Owner, Standing, Work};
 use super::{Enter, Plan, ProtectError, Sql, Step, Wish, literal};
+use crate::directory::{ContextMode, SealKey};
 use crate::seal::key_id;
 
 /// One function: what stands before its body, and the body.
@@ -113,10 +114,14 @@ pub(super) async fn login_role(client: &Client, wish: &Wish) -> Result<String, P
     let Some(row) = rows.first() else {
         return Err(refused(format!("there is no role {:?}, the upstream's user", wish.role)));
     };
-    if row.try_get::<_, i32>(3)? < 150_000 {
+    let version = row.try_get::<_, i32>(3)?;
+    if version < 150_000 && matches!(wish.context, ContextMode::Sealed(_)) {
         let why = "the sealed context needs PostgreSQL 15 or later, which has unlogged sequences; upgrade the server, \
                    or use tenancy.context = \"plain\"";
         return Err(refused(why.to_owned()));
+    }
+    if version < 140_000 {
+        return Err(refused("PostgreSQL 14 is the oldest version that can be protected".to_owned()));
     }
     if row.try_get(1)? {
         let role = &wish.role;
@@ -144,7 +149,7 @@ fn refused(what: String) -> ProtectError {
 pub(super) async fn compare(
     client: &Client,
     wish: &Wish,
-    role: &str,
+    (role, key): (&str, &SealKey),
     plan: &mut Plan,
 ) -> Result<Standing, ProtectError> {
     check_owners(client, wish).await?;
@@ -182,7 +187,7 @@ pub(super) async fn compare(
     }
     register::compare_role(client, &wish.role, plan).await?;
     let kids = if has_table { kids(client).await? } else { Vec::new() };
-    compare_keys(wish, &kids, plan);
+    compare_keys((key, wish.retire_keys), &kids, plan);
     Ok(Standing::Usable)
 }
 
@@ -336,8 +341,8 @@ async fn kids(client: &Client) -> Result<Vec<String>, ProtectError> {
     Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
-fn compare_keys(wish: &Wish, kids: &[String], plan: &mut Plan) {
-    let own = key_id(&wish.key);
+fn compare_keys((key, retires): (&SealKey, bool), kids: &[String], plan: &mut Plan) {
+    let own = key_id(key);
     if !kids.contains(&own) {
         plan.steps.push(Step { part: format!("key {own}"), sql: Sql::AddKey });
     }
@@ -345,7 +350,7 @@ fn compare_keys(wish: &Wish, kids: &[String], plan: &mut Plan) {
     if others.is_empty() {
         return;
     }
-    if wish.retire_keys {
+    if retires {
         plan.add("old keys", format!("DELETE FROM pgtenant.key WHERE kid <> {}", literal(&own)));
     } else {
         plan.notes.push(format!(

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use pgtenant::directory::SealKey;
+use pgtenant::directory::{ContextMode, SealKey};
 use pgtenant::protect::{PIN, SelfTest, self_test, try_policies};
 use pgtenant::seal::proof;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -25,6 +25,11 @@ fn hex(key: [u8; 32]) -> String {
 fn sealed(config: &mut Config, key: [u8; 32]) {
     config.set("tenancy.context", "sealed");
     config.set("tenancy.seal_key", hex(key));
+}
+
+fn plain(config: &mut Config) {
+    config.set("tenancy.context", "plain");
+    config.unset("tenancy.seal_key");
 }
 
 /// A sealed configuration of the cluster's proxy as a file.
@@ -72,6 +77,50 @@ async fn proof_for(client: &Client, key: [u8; 32], tenant: &str, seconds: i64) -
     let row = client.query_one(sql, &[]).await.unwrap();
     let (pid, now): (i32, i64) = (row.get(0), row.get(1));
     proof(&SealKey::new(key), tenant, pid.unsigned_abs(), u64::try_from(now + seconds).unwrap())
+}
+
+/// Tables whose tenant columns have other types, one of them under a policy that is slow.
+const TYPES: &str = "
+SET ROLE app_owner;
+CREATE TYPE mood AS ENUM ('7', '8');
+CREATE DOMAIN tenant_key AS text CHECK (VALUE <> '');
+CREATE TABLE by_uuid (tenant_id uuid, n int);
+INSERT INTO by_uuid VALUES ('11111111-1111-4111-8111-111111111111', 1), (gen_random_uuid(), 2);
+ALTER TABLE by_uuid ENABLE ROW LEVEL SECURITY;
+CREATE POLICY \"my \"\"own\" ON by_uuid USING (tenant_id = current_setting('app.tenant_id')::uuid)
+    WITH CHECK (tenant_id = current_setting('app.tenant_id', true)::uuid);
+CREATE TABLE by_int (tenant_id int, n int);
+CREATE TABLE by_big (tenant_id bigint, n int) PARTITION BY LIST (n);
+CREATE TABLE by_big_1 PARTITION OF by_big DEFAULT;
+CREATE TABLE by_enum (tenant_id mood, n int);
+CREATE TABLE by_varchar (tenant_id varchar(40), n int);
+CREATE TABLE by_char (tenant_id char(1), n int);
+CREATE TABLE by_domain (tenant_id tenant_key, n int);
+CREATE DOMAIN number AS int;
+CREATE DOMAIN tenant_number AS number;
+CREATE TABLE by_nested (tenant_id tenant_number, n int);
+CREATE TABLE \"by Name\" (tenant_id name, n int);
+INSERT INTO by_int VALUES (7, 1), (8, 2);
+INSERT INTO by_big VALUES (7, 1), (8, 2);
+INSERT INTO by_enum VALUES ('7', 1), ('8', 2);
+INSERT INTO by_varchar VALUES ('7', 1), ('8', 2);
+INSERT INTO by_char VALUES ('7', 1), ('8', 2);
+INSERT INTO by_domain VALUES ('7', 1), ('8', 2);
+INSERT INTO by_nested VALUES (7, 1), (8, 2);
+INSERT INTO \"by Name\" VALUES ('7', 1), ('8', 2);
+GRANT ALL ON by_uuid, by_int, by_big, by_enum, by_varchar, by_char, by_domain, by_nested, \"by Name\" TO app";
+
+/// The names of those with a tenant 7 and a tenant 8.
+const TABLES_OF_SEVEN: [&str; 8] =
+    ["by_int", "by_big", "by_enum", "by_varchar", "by_char", "by_domain", "by_nested", "\"by Name\""];
+
+/// The rows of one statement under a plain context, or the SQLSTATE.
+async fn plainly(client: &Client, tenant: &str, sql: &str) -> Result<Vec<String>, String> {
+    client.batch_execute("BEGIN").await.unwrap();
+    client.execute("SELECT set_config('app.tenant_id', $1, true)", &[&tenant]).await.unwrap();
+    let outcome = first_column(client, sql).await;
+    client.batch_execute("ROLLBACK").await.unwrap();
+    outcome
 }
 
 /// The rows of one statement under an entered context, or the SQLSTATE.
@@ -255,11 +304,8 @@ async fn default_privileges_of_the_owner_open_neither_the_keys_nor_the_functions
 #[tokio::test]
 async fn what_cannot_protect_is_refused_with_a_hint() {
     let cluster = Cluster::start().await;
-    let (code, text) = protect_as(&cluster, &[], |config| {
-        config.set("tenancy.context", "plain");
-        config.unset("tenancy.seal_key");
-    });
-    assert!(code == 2 && text.contains("openssl rand -hex 32"), "{code}: {text}");
+    let (code, text) = protect_as(&cluster, &["--retire-keys"], plain);
+    assert!(code == 2 && text.contains("a plain context has no keys"), "{code}: {text}");
     let (code, text) = protect_as(&cluster, &[], |config| config.remove_user("migrate"));
     assert!(code == 2 && text.contains("maintenance"), "{code}: {text}");
     let (code, text) = protect(&cluster, &["--table", "no_such"]);
@@ -304,8 +350,7 @@ async fn a_superuser_hardens_and_the_proxy_still_serves() {
         let proxy = Proxy::start(&cluster, |config| {
             sealed(config, KEY);
             if context == "plain" {
-                config.set("tenancy.context", "plain");
-                config.unset("tenancy.seal_key");
+                plain(config);
                 // The pin asks for a proof.
                 config.set("tenancy.allow_unsafe", true);
             }
@@ -355,47 +400,14 @@ async fn the_doctor_is_content_with_what_protect_installs() {
 async fn columns_of_other_types_and_slow_policies_are_served_and_each_tenant_sees_its_own() {
     let one = "11111111-1111-4111-8111-111111111111";
     for cluster in [Cluster::start().await, Cluster::postgres18().await] {
-        cluster
-            .execute(&format!(
-                "SET ROLE app_owner;
-                 CREATE TYPE mood AS ENUM ('7', '8');
-                 CREATE DOMAIN tenant_key AS text CHECK (VALUE <> '');
-                 CREATE TABLE by_uuid (tenant_id uuid, n int);
-                 INSERT INTO by_uuid VALUES ('{one}', 1), (gen_random_uuid(), 2);
-                 ALTER TABLE by_uuid ENABLE ROW LEVEL SECURITY;
-                 CREATE POLICY \"my \"\"own\" ON by_uuid USING (tenant_id = current_setting('app.tenant_id')::uuid)
-                     WITH CHECK (tenant_id = current_setting('app.tenant_id', true)::uuid);
-                 CREATE TABLE by_int (tenant_id int, n int);
-                 CREATE TABLE by_big (tenant_id bigint, n int) PARTITION BY LIST (n);
-                 CREATE TABLE by_big_1 PARTITION OF by_big DEFAULT;
-                 CREATE TABLE by_enum (tenant_id mood, n int);
-                 CREATE TABLE by_varchar (tenant_id varchar(40), n int);
-                 CREATE TABLE by_char (tenant_id char(1), n int);
-                 CREATE TABLE by_domain (tenant_id tenant_key, n int);
-                 CREATE DOMAIN number AS int;
-                 CREATE DOMAIN tenant_number AS number;
-                 CREATE TABLE by_nested (tenant_id tenant_number, n int);
-                 CREATE TABLE \"by Name\" (tenant_id name, n int);
-                 INSERT INTO by_int VALUES (7, 1), (8, 2);
-                 INSERT INTO by_big VALUES (7, 1), (8, 2);
-                 INSERT INTO by_enum VALUES ('7', 1), ('8', 2);
-                 INSERT INTO by_varchar VALUES ('7', 1), ('8', 2);
-                 INSERT INTO by_char VALUES ('7', 1), ('8', 2);
-                 INSERT INTO by_domain VALUES ('7', 1), ('8', 2);
-                 INSERT INTO by_nested VALUES (7, 1), (8, 2);
-                 INSERT INTO \"by Name\" VALUES ('7', 1), ('8', 2);
-                 GRANT ALL ON by_uuid, by_int, by_big, by_enum, by_varchar, by_char, by_domain, by_nested, \"by Name\" TO app"
-            ))
-            .await;
+        cluster.execute(TYPES).await;
         let (_, text) = protect(&cluster, &[]);
         assert!(text.contains("ALTER POLICY \"my \"\"own\" ON public.by_uuid"), "{text}");
         assert!(text.contains("CREATE INDEX CONCURRENTLY ON public.by_int (tenant_id)"), "{text}");
         install(&cluster);
         let client = login(&cluster).await;
         let seven = proof_for(&client, KEY, "7", 30).await;
-        for table in
-            ["by_int", "by_big", "by_enum", "by_varchar", "by_char", "by_domain", "by_nested", "\"by Name\""]
-        {
+        for table in TABLES_OF_SEVEN {
             let sql = format!("SELECT n FROM {table}");
             assert_eq!(under(&client, "7", &seven, &sql).await.unwrap(), ["1"], "{table}");
             let sql = format!("UPDATE {table} SET n = n + 1 WHERE tenant_id = '8' RETURNING n");
@@ -409,6 +421,88 @@ async fn columns_of_other_types_and_slow_policies_are_served_and_each_tenant_see
         assert_eq!(under(&client, one, &uuid, "SELECT n FROM by_uuid").await.unwrap(), ["1"]);
         let policy = "SELECT qual || with_check FROM pg_policies WHERE policyname = 'my \"own'";
         assert_eq!(cluster.value(policy).await.matches("SELECT").count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn without_a_seal_tables_are_pinned_to_the_setting() {
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        cluster.execute(&format!("REVOKE ALL ON imports FROM app; {TYPES}")).await;
+        let (code, text) = protect_as(&cluster, &["--table", "by_int"], plain);
+        let pin = "CREATE POLICY pgtenant_pin ON public.by_int AS RESTRICTIVE FOR ALL TO PUBLIC\n  \
+                   USING (coalesce(tenant_id = ANY (ARRAY[(SELECT NULLIF(current_setting('app.tenant_id', true), '')::integer)]), false))";
+        assert!(code == 1 && text.contains(pin) && !text.contains("public.by_big"), "{code}: {text}");
+        let (code, text) = protect_as(&cluster, &["--apply"], plain);
+        assert!(code == 0 && !text.contains("pgtenant."), "{code}: {text}");
+        let (code, text) = protect_as(&cluster, &[], plain);
+        assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
+        let client = login(&cluster).await;
+        for table in TABLES_OF_SEVEN {
+            let sql = format!("SELECT n FROM {table}");
+            assert_eq!(plainly(&client, "7", &sql).await.unwrap(), ["1"], "{table}");
+            assert!(plainly(&client, "", &sql).await.unwrap().is_empty(), "{table}");
+            let sql = format!("INSERT INTO {table} VALUES ('8', 3)");
+            assert_eq!(plainly(&client, "7", &sql).await, Err("42501".to_owned()), "{table}");
+        }
+        let (_directory, path) = file(&cluster, plain);
+        let (_, report) = run(&["doctor", "--config", &path]);
+        assert!(report.contains("0 critical"), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn a_seal_takes_the_place_of_a_plain_pin_and_never_the_other_way() {
+    let cluster = Cluster::start().await;
+    let pin = "SELECT qual FROM pg_policies WHERE tablename = 'notes' AND policyname = 'pgtenant_pin'";
+    assert!(cluster.value(pin).await.contains("current_setting"));
+    install(&cluster);
+    assert!(cluster.value(pin).await.contains("pgtenant.current_tenant()"));
+    let (code, text) = protect_as(&cluster, &["--apply"], plain);
+    let note = "note: public.notes asks for the sealed context, which stays";
+    assert!(code == 0 && text.contains("nothing to do") && text.contains(note), "{code}: {text}");
+    // As earlier releases made it.
+    cluster
+        .execute(
+            "ALTER POLICY pgtenant_pin ON notes USING (tenant_id = ANY (ARRAY[(SELECT pgtenant.current_tenant())]))
+                 WITH CHECK (tenant_id = ANY (ARRAY[(SELECT pgtenant.current_tenant())]))",
+        )
+        .await;
+    let (code, text) = protect_as(&cluster, &["--apply"], plain);
+    assert!(code == 0 && text.contains(note), "{code}: {text}");
+    install(&cluster);
+    assert!(cluster.value(pin).await.contains("COALESCE"));
+}
+
+/// Estimates decide between plans of milliseconds and plans of hours: one condition must not be counted twice.
+#[tokio::test]
+async fn beside_an_equality_the_pin_keeps_orders_and_estimates() {
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        cluster
+            .execute(
+                "SET ROLE app_owner;
+                 CREATE TABLE many (tenant_id text, id int, n int, PRIMARY KEY (tenant_id, id));
+                 INSERT INTO many SELECT 'tenant ' || i % 100, i, i FROM generate_series(1, 100000) AS i;
+                 GRANT SELECT ON many TO app;
+                 RESET ROLE;
+                 ANALYZE many",
+            )
+            .await;
+        let (code, text) = protect_as(&cluster, &["--apply"], plain);
+        assert_eq!(code, 0, "{text}");
+        let client = login(&cluster).await;
+        client.batch_execute("SET app.tenant_id = 'tenant 7'").await.unwrap();
+        let plan = |sql: &str| {
+            let (client, sql) = (&client, format!("EXPLAIN {sql}"));
+            async move { first_column(client, &sql).await.unwrap().join("\n") }
+        };
+        let ordered = plan("SELECT * FROM many ORDER BY id LIMIT 20").await;
+        assert!(ordered.contains("Index Scan using many_pkey") && !ordered.contains("Sort"), "{ordered}");
+        let whole = plan("SELECT * FROM many").await;
+        let estimate = whole.lines().find_map(|line| line.split("rows=").nth(1)?.split(' ').next());
+        let estimate: u32 = estimate.unwrap().parse().unwrap();
+        assert!((400..=1000).contains(&estimate), "of 1000 rows: {whole}");
+        let join = plan("SELECT count(*) FROM many a JOIN many b ON a.n = b.n").await;
+        assert!(!join.contains("Nested Loop"), "{join}");
     }
 }
 
@@ -569,7 +663,11 @@ async fn what_is_forged_replayed_expired_or_missing_is_refused() {
         let (client, other) = (login(&cluster).await, login(&cluster).await);
         let refused = Err("28000".to_owned());
         let rows = "SELECT tenant_id FROM notes LIMIT 1";
+        // An index on the tenant finds nothing to verify, any other plan asks.
+        assert_eq!(first_column(&client, rows).await, Ok(Vec::new()), "no context");
+        client.batch_execute("SET enable_indexscan = off; SET enable_bitmapscan = off").await.unwrap();
         assert_eq!(first_column(&client, rows).await, refused, "no context");
+        client.batch_execute("RESET ALL").await.unwrap();
         let set = "BEGIN; SET LOCAL app.tenant_id = 'acme'";
         client.batch_execute(set).await.unwrap();
         let alone = first_column(&client, rows).await;
@@ -669,25 +767,31 @@ async fn no_plan_shows_a_key() {
 }
 
 #[tokio::test]
-async fn the_self_test_holds_with_the_pin_and_leaks_without_it() {
+async fn the_self_test_holds_with_every_pin_and_leaks_without_one() {
     for cluster in [Cluster::start().await, Cluster::postgres18().await] {
-        let (client, key) = (login(&cluster).await, SealKey::new(KEY));
-        assert!(matches!(self_test(&client, &key).await.unwrap(), SelfTest::CannotRun(_)));
+        let client = login(&cluster).await;
+        let (sealed, setting) = (ContextMode::Sealed(SealKey::new(KEY)), "app.tenant_id");
+        assert!(matches!(self_test(&client, setting, &sealed).await.unwrap(), SelfTest::CannotRun(_)));
+        assert_eq!(self_test(&client, setting, &ContextMode::Plain).await.unwrap(), SelfTest::Holds);
         install(&cluster);
-        assert_eq!(self_test(&client, &key).await.unwrap(), SelfTest::Holds);
-        assert_eq!(try_policies(&client, &key, Some(PIN)).await.unwrap(), SelfTest::Holds);
         // Every try must be able to fail, or it proves nothing; the bare one needs no pin.
         let tries = ["text", "uuid", "bigint"]
             .map(|kind| ["read", "lock", "with", "delete", "update"].map(|name| format!("{name} {kind}")));
         let all = SelfTest::Leaks(tries.concat());
-        assert_eq!(try_policies(&client, &key, None).await.unwrap(), all);
-        let equal = "tenant_id = (SELECT pgtenant.current_tenant())";
-        assert_eq!(try_policies(&client, &key, Some(equal)).await.unwrap(), all);
-        cluster.execute("REVOKE TEMP ON DATABASE app FROM PUBLIC").await;
-        let no_temp = self_test(&client, &key).await.unwrap();
-        assert!(matches!(&no_temp, SelfTest::CannotRun(why) if why.contains("42501")), "{no_temp:?}");
-        cluster.execute("GRANT TEMP ON DATABASE app TO PUBLIC").await;
-        let wrong = self_test(&client, &SealKey::new(NEW_KEY)).await.unwrap();
+        for context in [&sealed, &ContextMode::Plain] {
+            assert_eq!(self_test(&client, setting, context).await.unwrap(), SelfTest::Holds);
+            let under = (setting, context);
+            assert_eq!(try_policies(&client, under, Some(PIN)).await.unwrap(), SelfTest::Holds);
+            assert_eq!(try_policies(&client, under, None).await.unwrap(), all);
+            let equal = Some("tenant_id = {tenant}");
+            assert_eq!(try_policies(&client, under, equal).await.unwrap(), all);
+            cluster.execute("REVOKE TEMP ON DATABASE app FROM PUBLIC").await;
+            let no_temp = self_test(&client, setting, context).await.unwrap();
+            assert!(matches!(&no_temp, SelfTest::CannotRun(why) if why.contains("42501")), "{no_temp:?}");
+            cluster.execute("GRANT TEMP ON DATABASE app TO PUBLIC").await;
+        }
+        let other_key = ContextMode::Sealed(SealKey::new(NEW_KEY));
+        let wrong = self_test(&client, setting, &other_key).await.unwrap();
         assert!(matches!(wrong, SelfTest::CannotRun(why) if why.contains("28000")));
     }
 }
