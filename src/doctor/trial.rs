@@ -2,7 +2,6 @@
 //! Promise: nothing is written, and no row is read; where a trial cannot tell, the suspicion stands.
 
 use serde_json::Value;
-use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row, SimpleQueryMessage};
 
 /// How a suspicion is tried: by the statements in a row's `attempts`, with `given` as the tenant.
@@ -15,7 +14,8 @@ pub(super) enum Trial {
 }
 
 /// Plans that read rows one by one: an index condition would hide what a filter shows.
-const SETUP: &str = "SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_indexonlyscan = off";
+const SETUP: &str = "SAVEPOINT attempt; SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off; \
+     SET LOCAL enable_indexonlyscan = off";
 
 /// The name under which plans read the table, and the setting that stands for the client's condition.
 const PROBE: &str = "pgtenant_probe";
@@ -30,9 +30,8 @@ impl Trial {
         }
         let (given, column): (&str, &str) = (row.try_get("given")?, row.try_get("tenant_column")?);
         for attempt in &attempts {
-            client.batch_execute("SAVEPOINT attempt").await?;
             let answer = answer(client, (setting, given), attempt).await;
-            client.batch_execute("ROLLBACK TO attempt").await?;
+            client.batch_execute("ROLLBACK TO attempt; RELEASE attempt").await?;
             let stands = match (self, answer) {
                 (Self::Merging, Ok(Some(plan))) => !is_kept(&plan, column, setting),
                 (Self::Merging, _) => true,
@@ -47,18 +46,21 @@ impl Trial {
     }
 }
 
-/// The first value that the statement answers with, under the given tenant.
+/// The value that the statement answers with, under the given tenant. One round trip, for there may be thousands of tables.
 async fn answer(client: &Client, (setting, given): (&str, &str), sql: &str) -> Result<Option<String>, Error> {
-    client.batch_execute(SETUP).await?;
-    let set = "SELECT set_config($1, $3, true), set_config($2, $3, true)";
-    let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
-        [(&setting, Type::TEXT), (&GIVEN, Type::TEXT), (&given, Type::TEXT)];
-    client.query_typed(set, &values).await?;
-    let messages = client.simple_query(sql).await?;
-    Ok(messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+    let set = |name: &str| format!("set_config({}, {}, true)", literal(name), literal(given));
+    let text = format!("{SETUP}; SELECT {}, {}; {sql}", set(setting), set(GIVEN));
+    let messages = client.simple_query(&text).await?;
+    let answers = messages.iter().rev().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
         _ => None,
-    }))
+    });
+    Ok(answers.flatten())
+}
+
+/// A text between quotes; `standard_conforming_strings` is on here.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Whether each scan of the table in a plan compares every row with the tenant, not only with what a client gave.

@@ -62,7 +62,8 @@ WHERE c.relrowsecurity AND p.polpermissive AND p.applies AND lower(p.qual) <> 'f
         r"SELECT c.oid::regclass::text AS object, CASE WHEN mode.sealed THEN 'has no restrictive policy that pins its rows to pgtenant.current_tenant()'
            ELSE 'has no policy that pins its rows to the tenant in a form that the planner keeps' END AS message, m.pin AS fix,
        -- Under a seal there is nothing to try: a policy that is kept still believes a setting.
-       CASE WHEN mode.sealed THEN '{}' ELSE ARRAY[x.explain || k.name || x.given || k.cast, x.explain || k.name || '::text' || x.given] END AS attempts,
+       CASE WHEN mode.sealed THEN '{}' WHEN k.is_text THEN ARRAY[x.explain || k.name || x.given]
+           ELSE ARRAY[x.explain || k.name || x.given || k.cast, x.explain || k.name || '::text' || x.given] END AS attempts,
        CASE WHEN k.is_text THEN 'pgtenant probe' WHEN k.type = 'uuid'::regtype THEN '00000000-0000-4000-8000-000000000000' ELSE '1' END AS given,
        k.name AS tenant_column
 FROM tenant_table c CROSS JOIN mode JOIN mend m ON m.relid = c.oid JOIN pin_column k ON k.relid = c.oid
