@@ -50,6 +50,7 @@ impl Sample {
         let roles =
             format!("CREATE ROLE app_owner LOGIN PASSWORD '{owner}'; CREATE ROLE app LOGIN PASSWORD '{app}'");
         administrator.batch_execute(&roles).await.map_err(asking("making the roles"))?;
+        administrator.batch_execute(REGISTER).await.map_err(asking("making the register's role"))?;
         let database = format!("CREATE DATABASE {DATABASE} OWNER app_owner");
         administrator.batch_execute(&database).await.map_err(asking("making the database"))?;
 
@@ -58,6 +59,17 @@ impl Sample {
         owner.batch_execute(SCHEMA).await.map_err(asking("making the schema"))
     }
 }
+
+/// What an administrator does once, so that the owner may install: docs/protect.md.
+const REGISTER: &str = "
+CREATE ROLE pgtenant_register NOLOGIN;
+DO $$ BEGIN
+    IF current_setting('server_version_num')::int >= 160000 THEN
+        EXECUTE 'GRANT pgtenant_register TO app_owner WITH ADMIN TRUE, INHERIT FALSE, SET FALSE';
+    ELSE
+        GRANT pgtenant_register TO app_owner WITH ADMIN OPTION;
+    END IF;
+END $$";
 
 /// How to log in on the loopback address.
 pub(super) fn login(port: u16, user: &str, password: &str, database: &str) -> Config {

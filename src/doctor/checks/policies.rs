@@ -152,10 +152,10 @@ WHERE c.relrowsecurity AND p.polpermissive AND p.applies AND p.qual || ' ; ' || 
         ("D44", Rank::Sealed),
         "the sealed context is not installed",
         "Without its functions no transaction can begin.",
-        r"SELECT f.name AS object, CASE WHEN to_regprocedure(f.name) IS NULL THEN 'does not exist' ELSE 'may not be called by the login role' END AS message,
+        r"SELECT 'pgtenant.' || f.name AS object, CASE WHEN o.oid IS NULL THEN 'does not exist' ELSE 'may not be called by the login role' END AS message,
        'pgtenant protect --apply' AS fix
-FROM (VALUES ('pgtenant.hand_over(text,text)'), ('pgtenant.current_tenant()')) f(name) CROSS JOIN me CROSS JOIN mode
-WHERE mode.sealed AND (to_regprocedure(f.name) IS NULL OR NOT has_function_privilege(me.oid, to_regprocedure(f.name)::oid, 'EXECUTE')
-    OR NOT has_schema_privilege(me.oid, 'pgtenant', 'USAGE'))",
+FROM (VALUES ('hand_over(text, text)'), ('current_tenant()')) f(name) CROSS JOIN me CROSS JOIN mode LEFT JOIN own_function o ON o.name = f.name
+WHERE mode.sealed AND (o.oid IS NULL OR NOT has_function_privilege(me.oid, o.oid, 'EXECUTE')
+    OR NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = 'pgtenant' AND has_schema_privilege(me.oid, n.oid, 'USAGE')))",
     ),
 ];
