@@ -30,15 +30,33 @@ impl Column {
         format!("coalesce({} = ANY (ARRAY[(SELECT {tenant}{})]), false)", self.name, self.cast())
     }
 
-    /// The quick comparison: computed once per statement, an index condition that keeps orders.
-    pub(super) fn equality(&self, setting: &str) -> String {
-        format!("{} = (SELECT {}{})", self.name, setting_of_tenant(setting), self.cast())
+    /// The quick comparison with this SQL of the tenant: computed once per statement, an index condition that keeps
+    /// orders. Under a seal it asks for the sealed tenant too: an index condition on a setting that somebody changed
+    /// would tell, by the pin's error, whether there is a row.
+    pub(super) fn equality(&self, tenant: &str) -> String {
+        format!("{} = (SELECT {tenant}{})", self.name, self.cast())
     }
 
     /// Whether a printed expression is the pin.
     pub(super) fn is_pin(&self, printed: &str, tenant: &str) -> bool {
         let printed = normal(printed);
         self.spellings().any(|name| normal(&Self { name, cast: self.cast.clone() }.pin(tenant)) == printed)
+    }
+
+    /// Whether a printed expression compares the column with the setting, once per statement.
+    pub(super) fn is_equality(&self, printed: &str, setting: &str) -> bool {
+        let printed = normal(printed);
+        let setting = super::literal(setting);
+        let calls = ["", ",true", ",false"].map(|missing| format!("current_setting{setting}{missing}"));
+        let nullified = calls.iter().map(|call| format!("NULLIF{call},''"));
+        let values: Vec<String> = calls.iter().cloned().chain(nullified).collect();
+        self.spellings().any(|name| {
+            values.iter().any(|value| {
+                [String::new(), self.cast()]
+                    .iter()
+                    .any(|cast| printed == normal(&format!("{name} = SELECT {value}{cast}")))
+            })
+        })
     }
 
     /// Whether a printed expression compares the column with the setting, asking for it again for each row.
@@ -71,8 +89,13 @@ impl Column {
 }
 
 fn normal(expression: &str) -> String {
-    let made_up =
-        [(" AS current_tenant", ""), (" AS \"nullif\"", ""), ("COALESCE", "coalesce"), ("'::text", "'")];
+    let made_up = [
+        (" AS current_tenant", ""),
+        (" AS \"nullif\"", ""),
+        (" AS current_setting", ""),
+        ("COALESCE", "coalesce"),
+        ("'::text", "'"),
+    ];
     let written = made_up.iter().fold(expression.to_owned(), |text, (from, to)| text.replace(from, to));
     written.chars().filter(|c| !c.is_whitespace() && !matches!(c, '(' | ')')).collect()
 }
@@ -118,6 +141,28 @@ mod tests {
         let bare = text.replace("NULLIF(", "").replace(", ''::text) AS \"nullif\"", " AS current_setting");
         for other in [&*bare, &text.replace("app.tenant_id", "app.other"), &uuid] {
             assert!(!column(None).is_pin(other, &tenant), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_comparison_with_the_setting_is_recognised_under_a_seal() {
+        let setting = "app.tenant_id";
+        let text = "(tenant_id = ( SELECT NULLIF(current_setting('app.tenant_id'::text, true), ''::text) AS \"nullif\"))";
+        let bare = "(tenant_id = ( SELECT current_setting('app.tenant_id'::text) AS current_setting))";
+        let uuid = "(tenant_id = ( SELECT (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid AS \"nullif\"))";
+        let outside = "(tenant_id = (( SELECT NULLIF(current_setting('app.tenant_id'::text, true), ''::text) AS \"nullif\"))::uuid)";
+        assert!(column(None).is_equality(text, setting) && column(None).is_equality(bare, setting));
+        assert!(
+            column(Some("uuid")).is_equality(uuid, setting)
+                && column(Some("uuid")).is_equality(outside, setting)
+        );
+        for other in [
+            uuid,
+            &text.replace("app.tenant_id", "app.other"),
+            &format!("({text} OR is_public)"),
+            "(tenant_id = ( SELECT pgtenant.current_tenant() AS current_tenant))",
+        ] {
+            assert!(!column(None).is_equality(other, setting), "{other}");
         }
     }
 

@@ -135,7 +135,7 @@ impl Table {
         }
         // A table with rules of its own keeps them: one more permissive policy could only widen them.
         if !policies.iter().any(|policy| policy.permissive && policy.binds_login) {
-            let equality = self.column.equality(&wish.setting);
+            let equality = self.column.equality(&wish.tenant());
             plan.add(
                 &part,
                 format!(
@@ -188,12 +188,16 @@ impl Table {
         );
     }
 
-    /// The same policy with the setting read once per statement.
+    /// The same policy with the setting read once per statement, or under a seal with the sealed tenant.
     fn rewrite(&self, wish: &Wish, policy: &Policy, plan: &mut Plan) {
+        let is_sealed = matches!(wish.context, ContextMode::Sealed(_));
         let is_slow = |printed: &Option<String>| {
-            printed.as_ref().is_some_and(|text| self.column.is_slow_equality(text, &wish.setting))
+            printed.as_ref().is_some_and(|text| {
+                self.column.is_slow_equality(text, &wish.setting)
+                    || (is_sealed && self.column.is_equality(text, &wish.setting))
+            })
         };
-        let equality = self.column.equality(&wish.setting);
+        let equality = self.column.equality(&wish.tenant());
         let using = is_slow(&policy.using).then(|| format!("\n  USING ({equality})"));
         let check = is_slow(&policy.check).then(|| format!("\n  WITH CHECK ({equality})"));
         if using.is_some() || check.is_some() {

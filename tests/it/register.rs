@@ -272,6 +272,30 @@ async fn settings_of_a_client_bend_neither_the_hand_over_nor_the_question() {
     }
 }
 
+#[tokio::test]
+async fn an_error_does_not_tell_whether_another_tenant_has_a_row() {
+    let settings = [GLOBEX, "SET app.tenant_id = ''", "RESET app.tenant_id", "SET app.tenant_id = 'nobody'"];
+    for cluster in protected().await {
+        let client = login(&cluster).await;
+        let theirs = cluster.value("SELECT min(id) FROM notes WHERE tenant_id = 'globex'").await;
+        let texts = [&*theirs, "99999"].map(|id| {
+            ["SELECT body FROM notes", "UPDATE notes SET body = ''"]
+                .map(|sql| format!("{sql} WHERE id = {id}"))
+        });
+        for scans in ["enable_seqscan", "enable_indexscan"] {
+            hand_over(&client, "acme").await;
+            client.batch_execute(&format!("SET {scans} = off; SET enable_bitmapscan = off")).await.unwrap();
+            for (setting, sql) in
+                settings.iter().flat_map(|one| texts.as_flattened().iter().map(move |sql| (one, sql)))
+            {
+                client.batch_execute(setting).await.unwrap();
+                let outcome = first_column(&client, sql).await;
+                assert_eq!(outcome, Err("28000".to_owned()), "{scans} off, {setting}: {sql}");
+            }
+        }
+    }
+}
+
 const INVOKER: &str = "CREATE FUNCTION pg_temp.who() RETURNS text LANGUAGE sql STABLE AS
                        'SELECT string_agg(DISTINCT tenant_id, '','') FROM public.notes'";
 
@@ -560,7 +584,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "ALTER FUNCTION pgtenant.hand_over RENAME TO x",
         "ALTER FUNCTION pgtenant.x RENAME TO hand_over",
         "D44",
-        "pgtenant.hand_over(text,text)",
+        "pgtenant.hand_over(text, text)",
     ),
     (BEFORE, "", "D54", "pgtenant.enter(text, text)"),
 ];
