@@ -32,3 +32,4 @@ mod session_state;
 mod tenant;
 mod token;
 mod upstream;
+mod wire_fuzz;

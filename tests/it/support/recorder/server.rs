@@ -1,0 +1,193 @@
+//! What one server received and answered: whose its frames are, and where one client's end and another's begin.
+
+use super::Record;
+use crate::support::link::Frame;
+
+/// How texts of the proxy's own begin.
+const OWN_TEXTS: &[&str] = &[
+    // The reset between two clients.
+    "SET SESSION AUTHORIZATION DEFAULT;RESET ALL;",
+    // The context and the settings that are carried.
+    "SELECT pg_catalog.set_config(",
+    "SELECT pgtenant.enter(",
+    "SET LOCAL \"app\".\"tenant_id\" TO ",
+    // The proof that the reset was done.
+    "CLOSE pgtenant_reset_",
+    "MOVE 0 IN pgtenant_reset_",
+    // Who and how old a new server is.
+    "SELECT pg_catalog.pg_backend_pid(), ",
+    // What a transaction left in its session.
+    "SELECT CASE WHEN pg_catalog.octet_length(",
+    "SELECT EXISTS(SELECT FROM pg_catalog.",
+    "SELECT (pg_catalog.current_setting('role')",
+    // In the place of a statement that does not run as it stands.
+    "refused by pgtenant",
+    "RESET \"pgtenant\".\"choice\"",
+    "DISCARD TEMP",
+    "ROLLBACK",
+];
+/// What is known of one server.
+#[derive(Default)]
+pub(super) struct Server {
+    name: String,
+    /// The client whose frame was the last that is only one client's.
+    owner: Option<usize>,
+    /// ReadyForQuery messages that the server owes.
+    owed: usize,
+    /// COPY makes it uncertain whether a Sync counts.
+    counts: Counts,
+    /// Whether the last frame is the server's ReadyForQuery with status idle.
+    phase: Phase,
+    /// Whose text the last Parse was of.
+    parsed: Origin,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Counts {
+    #[default]
+    Exactly,
+    Roughly,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    #[default]
+    Busy,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    #[default]
+    Client,
+    Proxy,
+}
+
+// === impl Server ===
+
+impl Server {
+    pub(super) fn new(number: usize) -> Self {
+        Self { name: format!("server {number}"), ..Self::default() }
+    }
+
+    pub(super) fn receives(&mut self, frame: &Frame, record: &mut Record) {
+        let tag = char::from(frame.tag);
+        record.remember(format!("{} <- {tag} {}", self.name, shown(&frame.body)));
+        if let Some(found) = self.objection(frame, record) {
+            let text = format!("{}: {found}: {tag} {}", self.name, shown(&frame.body));
+            record.violations.push(text);
+        }
+        if matches!(frame.tag, b'Q' | b'F' | b'S') {
+            self.owed += 1;
+        }
+        if frame.tag != b'p' {
+            let stays = matches!(frame.tag, b'd' | b'c' | b'f' | b'H');
+            self.phase = if stays { self.phase } else { Phase::Busy };
+        }
+    }
+
+    /// What is wrong with a frame.
+    fn objection(&mut self, frame: &Frame, record: &Record) -> Option<String> {
+        if !b"QPBDECSHdcfFXp".contains(&frame.tag) {
+            return Some("a message of an unknown kind".to_owned());
+        }
+        let key = key(frame.tag, &frame.body)?;
+        if self.is_own(frame) {
+            return None;
+        }
+        let Some(sender) = record.sent.get(&key) else {
+            return Some("a frame that no client sent".to_owned());
+        };
+        if sender.is_forbidden {
+            return Some("a message that must not reach a server".to_owned());
+        }
+        let mut clients = sender.clients.iter();
+        let (Some(client), None) = (clients.next(), clients.next()) else { return None };
+        let before = self.owner.replace(*client);
+        let is_clear = match self.counts {
+            Counts::Exactly => self.owed == 0 || self.phase == Phase::Idle,
+            Counts::Roughly => true,
+        };
+        match before {
+            Some(before) if before != *client && !is_clear => {
+                Some(format!("sent for client {client} while client {before} awaits answers"))
+            }
+            _ => None,
+        }
+    }
+
+    fn is_own(&mut self, frame: &Frame) -> bool {
+        let mut texts = frame.body.split(|byte| *byte == 0);
+        let first = texts.next().unwrap_or_default();
+        let second = texts.next().unwrap_or_default();
+        let is_own_text = |text: &[u8]| OWN_TEXTS.iter().any(|own| text.starts_with(own.as_bytes()));
+        match frame.tag {
+            b'Q' => {
+                let is_own = is_own_text(first);
+                if is_own && (self.owed == 0 || self.phase == Phase::Idle) {
+                    // A hand-over, or a question after the last transaction: nothing is owed here.
+                    self.owner = None;
+                    self.owed = 0;
+                    self.counts = Counts::Exactly;
+                }
+                is_own
+            }
+            b'P' => {
+                self.parsed = if is_own_text(second) { Origin::Proxy } else { Origin::Client };
+                self.parsed == Origin::Proxy
+            }
+            // Without values it tells nothing: the proxy may send a simple query as Parse, Bind, Execute.
+            b'B' => {
+                first.is_empty()
+                    && (self.parsed == Origin::Proxy
+                        || second == b"pgtenant_enter"
+                        || frame.body[..] == [0; 8])
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn answers(&mut self, frame: &Frame, record: &mut Record) {
+        record.remember(format!("{} -> {}", self.name, shown_answer(frame)));
+        match frame.tag {
+            b'Z' => {
+                self.owed = self.owed.saturating_sub(1);
+                self.phase = if frame.body[..] == *b"I" { Phase::Idle } else { Phase::Busy };
+            }
+            b'A' | b'S' => {}
+            tag => {
+                self.phase = Phase::Busy;
+                if tag == b'G' {
+                    self.counts = Counts::Roughly;
+                }
+            }
+        }
+    }
+}
+
+/// What of a frame the proxy does not change. A simple query may be sent as Parse, and names of statements are
+/// others on servers. None: nothing of it tells whose it is.
+pub(super) fn key(tag: u8, body: &[u8]) -> Option<Vec<u8>> {
+    let after_name = |body: &[u8]| {
+        let end = body.iter().position(|byte| *byte == 0)?;
+        Some(body[end + 1..].to_vec())
+    };
+    let text = |body: &[u8]| body.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+    let (kind, content) = match tag {
+        b'Q' => (b'Q', text(body)),
+        b'P' => (b'Q', text(&after_name(body)?)),
+        b'B' => (b'B', [text(body), after_name(&after_name(body)?)?].join(&0)),
+        b'd' | b'f' => (tag, body.to_vec()),
+        _ => return None,
+    };
+    Some([vec![kind], content].concat())
+}
+
+fn shown(body: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(body).chars().take(120).collect();
+    text.replace('\0', "·").replace('\n', "\\n")
+}
+
+fn shown_answer(frame: &Frame) -> String {
+    if b"TDCZEdSR".contains(&frame.tag) { frame.to_string() } else { char::from(frame.tag).to_string() }
+}

@@ -1,0 +1,360 @@
+//! What sequences run in: a PostgreSQL with two equal databases, a proxy with one server connection in front of one of
+//! them, and a recorder between the two.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::support::cluster::APP_PASSWORD;
+use crate::support::recorder::Recorder;
+use crate::support::{Cluster, Link, Proxy, message};
+
+use super::compare::compare;
+use super::pair::{Fault, Pair, Stop};
+use super::step::{End, Event, Leaves, Message, Sequence, TENANTS, Turn};
+
+/// Longest time for an answer; generous, because the machine is shared.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The database of the direct side.
+const TWIN: &str = "twin";
+/// Tables in which the tenants cannot meet: a key holds the tenant. The policy takes the empty string for a tenant, so
+/// that a statement that runs without its context shows. PostgreSQL has no COPY FROM into a table under row-level security.
+const TABLES: &str = "
+DROP TABLE IF EXISTS orders, lines, typed;
+CREATE TABLE orders (
+    tenant_id text NOT NULL DEFAULT current_setting('app.tenant_id', true),
+    id int, body text, rank int,
+    PRIMARY KEY (tenant_id, id),
+    UNIQUE (tenant_id, rank) DEFERRABLE INITIALLY DEFERRED
+);
+ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
+ALTER TABLE orders FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON orders
+    USING (tenant_id = ANY (ARRAY[(SELECT current_setting('app.tenant_id', true))]));
+CREATE TABLE lines (
+    tenant_id text NOT NULL DEFAULT current_setting('app.tenant_id', true),
+    k int, body text, PRIMARY KEY (tenant_id, k)
+);
+CREATE TABLE typed (id int PRIMARY KEY, v int);
+INSERT INTO typed VALUES (1, 41), (2, 42);
+CREATE SCHEMA IF NOT EXISTS other;
+DROP TABLE IF EXISTS other.typed;
+CREATE TABLE other.typed (id int PRIMARY KEY, v text);
+INSERT INTO other.typed VALUES (1, 'one');
+ALTER TABLE orders OWNER TO app_owner;
+ALTER TABLE lines OWNER TO app_owner;
+ALTER TABLE typed OWNER TO app_owner;
+GRANT USAGE ON SCHEMA other TO app;
+GRANT SELECT ON other.typed TO app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON orders, lines, typed TO app;";
+/// The rows that each sequence begins with.
+const ROWS: &str = "
+DELETE FROM orders; DELETE FROM lines; DELETE FROM typed WHERE id > 2;
+INSERT INTO orders SELECT tenant, id, tenant || ':0', id
+    FROM unnest(ARRAY['acme', 'globex']) AS tenant, generate_series(1, 3) AS id;
+INSERT INTO lines SELECT tenant, k, tenant || ':0'
+    FROM unnest(ARRAY['acme', 'globex']) AS tenant, generate_series(1, 2) AS k;";
+/// All rows, and after them those whose writer is another tenant.
+const STATE: &str = "
+SELECT string_agg(line, E'\\n' ORDER BY line), coalesce(string_agg(line, ', ') FILTER (WHERE foreign_), '') FROM (
+    SELECT 'orders ' || o::text AS line, tenant_id <> split_part(body, ':', 1) AS foreign_ FROM orders o
+    UNION ALL
+    SELECT 'lines ' || l::text, tenant_id <> split_part(body, ':', 1) FROM lines l
+    UNION ALL
+    SELECT 'typed ' || t::text, false FROM typed t) AS all_";
+/// What the proxy logs about a server that it does not understand any more.
+const DOUBTS: &[&str] = &["doubt", "was lost", "out of turn", "nobody", "panicked", "could not be reset"];
+
+/// Startup parameters of a client.
+type Startup = Vec<(&'static str, &'static str)>;
+
+/// How a sequence ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Both sides were the same.
+    Same,
+    /// They were as far as they could be compared.
+    Inconclusive(&'static str),
+    /// A fault.
+    Found(Fault),
+}
+
+pub(super) struct World {
+    cluster: Cluster,
+    proxy: Proxy,
+    recorder: Recorder,
+    databases: [Client; 2],
+    log: usize,
+    tables_changed: bool,
+    /// Clients of the last sequence that can go on, with their startup parameters.
+    idle: [Option<(Pair, Startup)>; 2],
+    /// Longest time in which the proxy has to give what PostgreSQL gave.
+    pub(super) patience: Duration,
+}
+
+// === impl World ===
+
+impl World {
+    pub(super) async fn start() -> Self {
+        let cluster = Cluster::start().await;
+        cluster.execute(TABLES).await;
+        // The proxy logs in again whenever it had to close a server.
+        cluster.execute(&format!("ALTER ROLE app PASSWORD '{}'", cheap_verifier(APP_PASSWORD))).await;
+        let recorder = Recorder::start(cluster.port()).await;
+        let server = format!("127.0.0.1:{}", recorder.port());
+        let proxy = Proxy::start(&cluster, |config| {
+            config.one_server();
+            config.set("upstream.main.hosts", vec![server.clone()]);
+            config.set("tenancy.application_name", "{application_name}");
+            config.set("tenancy.allow_unsafe", true);
+            config.set("defaults.queue_timeout", "20s");
+            for tenant in TENANTS {
+                config.set_user(
+                    &format!("{tenant}_app"),
+                    "password",
+                    cheap_verifier(&format!("{tenant}_app-secret")),
+                );
+            }
+        })
+        .await;
+        let superuser = cluster.superuser_of("postgres").await;
+        superuser.batch_execute(&format!("CREATE DATABASE {TWIN} TEMPLATE app")).await.unwrap();
+        let databases = [cluster.superuser().await, cluster.superuser_of(TWIN).await];
+        recorder.arm();
+        let log = proxy.log().len();
+        Self {
+            cluster,
+            proxy,
+            recorder,
+            databases,
+            log,
+            tables_changed: false,
+            idle: [None, None],
+            patience: PATIENCE,
+        }
+    }
+
+    /// What the last servers received and sent.
+    pub(super) fn trace(&self) -> String {
+        self.recorder.trace()
+    }
+
+    async fn both(&self, sql: &str) {
+        for database in &self.databases {
+            database.batch_execute(sql).await.unwrap();
+        }
+    }
+
+    /// Both databases as they were in the beginning.
+    async fn reset(&mut self) {
+        if std::mem::take(&mut self.tables_changed) {
+            self.both(TABLES).await;
+        }
+        self.both(ROWS).await;
+        self.recorder.begin();
+        self.log = self.proxy.log().len();
+    }
+
+    /// Replaces the proxy's servers, so that nothing of earlier sequences is left.
+    pub(super) async fn renew(&mut self) {
+        self.tables_changed = true;
+        self.idle = [None, None];
+        self.cluster.kill_servers().await;
+        self.proxy.comes_to_rest().await;
+    }
+
+    /// Runs a sequence from its beginning.
+    pub(super) async fn run(&mut self, sequence: &Sequence) -> Outcome {
+        self.reset().await;
+        let mut pairs = [self.client(0, sequence).await, self.client(1, sequence).await];
+        let mut outcome = self.play(sequence, &mut pairs).await;
+        if outcome.is_ok() {
+            outcome = self.finish(&mut pairs).await;
+        }
+        if outcome.is_ok() {
+            self.keep(pairs, sequence).await;
+        }
+        let violations = self.recorder.violations();
+        let log = self.proxy.log();
+        let new_log = log.get(self.log..).unwrap_or_default();
+        let doubt = new_log.lines().find(|line| DOUBTS.iter().any(|doubt| line.contains(doubt)));
+        let mut fault = match outcome {
+            Err(Stop::Found(fault)) => Some(fault),
+            Err(Stop::Inconclusive(why)) if violations.is_empty() && doubt.is_none() => {
+                return Outcome::Inconclusive(why);
+            }
+            Ok(()) | Err(Stop::Inconclusive(_)) => None,
+        };
+        let others = [("recorder", violations.first().cloned()), ("log", doubt.map(str::to_owned))];
+        for (who, found) in others.into_iter().filter_map(|(who, found)| Some((who, found?))) {
+            let fault = fault.get_or_insert_with(|| Fault { kind: who.to_owned(), report: String::new() });
+            fault.report = format!("{}\nthe {who}: {found}", fault.report);
+        }
+        fault.map_or(Outcome::Same, Outcome::Found)
+    }
+
+    /// A client without a past: a new one, or one that has discarded what it had.
+    async fn client(&mut self, client: usize, sequence: &Sequence) -> Pair {
+        match self.idle[client].take() {
+            Some((mut pair, startup)) if startup == sequence.startup[client] => {
+                pair.patience = self.patience;
+                pair
+            }
+            _ => self.connect(client, sequence).await,
+        }
+    }
+
+    async fn keep(&mut self, pairs: [Pair; 2], sequence: &Sequence) {
+        for mut pair in pairs {
+            if !pair.is_closed() && pair.discard().await {
+                let client = pair.client;
+                self.idle[client] = Some((pair, sequence.startup[client].clone()));
+            }
+        }
+    }
+
+    async fn connect(&self, client: usize, sequence: &Sequence) -> Pair {
+        let tenant = TENANTS[client];
+        let mut startup = vec![("application_name", "fuzz")];
+        startup.extend(&sequence.startup[client]);
+        let options = format!("-c app.tenant_id={tenant}");
+        let socket = self.cluster.socket_directory().join(format!(".s.PGSQL.{}", self.cluster.port()));
+        let mut direct = Link::unix(&socket).await;
+        let mut parameters = vec![("user", "app"), ("database", TWIN), ("options", options.as_str())];
+        parameters.extend(&startup);
+        direct.startup(&parameters).await;
+        direct.authenticate("").await.unwrap();
+        let proxied = self.proxy.link_with(&format!("{tenant}_app"), &startup).await;
+        Pair::new(client, [direct, proxied], self.patience)
+    }
+
+    async fn play(&mut self, sequence: &Sequence, pairs: &mut [Pair; 2]) -> Result<(), Stop> {
+        for event in &sequence.events {
+            match event {
+                Event::Definition(sql) => {
+                    self.tables_changed = true;
+                    self.both(sql).await;
+                }
+                Event::Turn(turn) => {
+                    if pairs[turn.client].is_closed() {
+                        pairs[turn.client] = self.connect(turn.client, sequence).await;
+                    }
+                    self.turn(turn, pairs).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn turn(&self, turn: &Turn, pairs: &mut [Pair; 2]) -> Result<(), Stop> {
+        for step in &turn.steps {
+            match step.message {
+                Message::Forbidden(_) => self.recorder.forbids(&step.message.bytes()),
+                _ => self.recorder.sends(turn.client, &step.message.bytes()),
+            }
+        }
+        let (first, second) = pairs.split_at_mut(1);
+        let (pair, other) = match turn.client {
+            0 => (&mut first[0], &mut second[0]),
+            _ => (&mut second[0], &mut first[0]),
+        };
+        pair.release().await;
+        let hold = match turn.end {
+            End::Hold(place) => Some(place),
+            _ => None,
+        };
+        pair.play(&turn.steps, hold, Some(other)).await?;
+        let then = (turn.leaves == Leaves::Pin).then_some("DISCARD ALL");
+        match turn.end {
+            End::Hold(_) if pair.is_idle() => return Ok(()),
+            End::Rest(_) | End::Hold(_) => {
+                let end = if let End::Rest(end) = turn.end { end } else { "ROLLBACK" };
+                self.recorder.sends(turn.client, &Message::Query(end.to_owned()).bytes());
+                self.expect_closers(turn.client);
+                pair.settle(end, then, Some(other)).await?;
+            }
+            End::Vanish | End::Terminate => {
+                pair.leave(turn.end).await?;
+            }
+        }
+        check(pair)
+    }
+
+    fn expect_closers(&self, client: usize) {
+        let closers = ["settled", "given up"].map(message::copy_fail);
+        for closer in closers {
+            self.recorder.sends(client, &closer);
+        }
+        for text in ["ROLLBACK", "DISCARD ALL"] {
+            self.recorder.sends(client, &Message::Query(text.to_owned()).bytes());
+        }
+        for number in 1..40 {
+            let marker = Message::Query(format!("SELECT 'marker {number}'"));
+            self.recorder.sends(client, &marker.bytes());
+        }
+    }
+
+    /// Settles what turns left open, and compares the databases.
+    async fn finish(&self, pairs: &mut [Pair; 2]) -> Result<(), Stop> {
+        for pair in pairs.iter_mut() {
+            self.expect_closers(pair.client);
+            if pair.holds_back() || !pair.direct.frames.is_empty() {
+                pair.settle("ROLLBACK", None, None).await?;
+                check(pair)?;
+            }
+        }
+        let mut states = Vec::new();
+        for database in &self.databases {
+            let row = database.query_one(STATE, &[]).await.unwrap();
+            let (state, foreign): (String, String) = (row.get(0), row.get(1));
+            if !foreign.is_empty() {
+                return Err(Stop::found("another tenant", format!("rows of another writer: {foreign}")));
+            }
+            states.push(state);
+        }
+        if states[0] != states[1] {
+            return Err(Stop::found(
+                "databases",
+                format!("the databases differ\n--- proxied\n{}\n--- direct\n{}", states[0], states[1]),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Compares what a client received in its turn.
+fn check(pair: &mut Pair) -> Result<(), Stop> {
+    let client = pair.client;
+    let is_closed = (pair.proxied.is_closed(), pair.direct.is_closed());
+    let (direct, proxied) = pair.take_frames();
+    compare(direct, proxied)?;
+    match is_closed {
+        (true, false) => Err(Stop::found("disconnected", format!("{} was disconnected", TENANTS[client]))),
+        (false, true) => Err(Stop::found("connected", format!("{} was not disconnected", TENANTS[client]))),
+        _ => Ok(()),
+    }
+}
+
+/// A SCRAM verifier of one iteration, so that a login costs little.
+fn cheap_verifier(password: &str) -> String {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    use sha2::{Digest as _, Sha256};
+
+    let sign = |key: &[u8], text: &[u8]| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+        mac.update(text);
+        mac.finalize().into_bytes().to_vec()
+    };
+    let salt = b"sixteen bytes ok";
+    let salted = sign(password.as_bytes(), &[&salt[..], &1_u32.to_be_bytes()].concat());
+    let stored = Sha256::digest(sign(&salted, b"Client Key"));
+    let server = sign(&salted, b"Server Key");
+    format!(
+        "SCRAM-SHA-256$1:{}${}:{}",
+        STANDARD.encode(salt),
+        STANDARD.encode(stored),
+        STANDARD.encode(server)
+    )
+}
