@@ -45,13 +45,32 @@ impl Stop {
     }
 }
 
+/// What ends a turn.
+pub(super) struct Closing {
+    /// Ends an open transaction block.
+    pub(super) end: &'static str,
+    /// Comes after it.
+    pub(super) then: Option<&'static str>,
+    /// What the other client sends while this one is still in its transaction block.
+    pub(super) early: Option<Vec<u8>>,
+}
+
+/// The rest of a message.
+struct Held {
+    message: Message,
+    proxied: Vec<u8>,
+    direct: Vec<u8>,
+}
+
 /// Both connections of a client.
 pub(super) struct Pair {
     pub(super) client: usize,
     pub(super) direct: Side,
     pub(super) proxied: Side,
     /// Bytes of an unfinished message that the client has not sent yet.
-    held: Option<(Vec<u8>, Vec<u8>)>,
+    held: Option<Held>,
+    /// Bytes of this turn that the proxied side was sent during the turn before.
+    early: usize,
     /// Whether all messages of this turn were such that each segment has one ReadyForQuery.
     segments: usize,
     last: Option<Message>,
@@ -70,6 +89,7 @@ impl Pair {
             direct: Side::new(direct),
             proxied: Side::new(proxied),
             held: None,
+            early: 0,
             segments: 0,
             last: None,
             markers: 0,
@@ -116,7 +136,8 @@ impl Pair {
                 proxied.extend(first);
                 direct.extend(direct_first);
                 self.write(&mut proxied, &mut direct).await;
-                self.held = Some((rest.to_vec(), direct_rest.to_vec()));
+                let message = step.message.clone();
+                self.held = Some(Held { message, proxied: rest.to_vec(), direct: direct_rest.to_vec() });
                 return self.read_due(other.as_deref_mut()).await;
             }
             if let Some(cut) = step.cut {
@@ -170,7 +191,18 @@ impl Pair {
         }
     }
 
+    /// Sends the beginning of the next turn, to the proxied side only: the other client holds the server.
+    async fn send_early(&mut self, bytes: &[u8]) {
+        if !self.is_closed() && self.held.is_none() {
+            self.proxied.send(bytes).await;
+            self.early = bytes.len();
+        }
+    }
+
     async fn write(&mut self, proxied: &mut Vec<u8>, direct: &mut Vec<u8>) {
+        let early = self.early.min(proxied.len());
+        self.early -= early;
+        proxied.drain(..early);
         self.proxied.send(proxied).await;
         self.direct.send(direct).await;
         proxied.clear();
@@ -179,8 +211,10 @@ impl Pair {
 
     /// The rest of a message that was held back.
     pub(super) async fn release(&mut self) {
-        if let Some((mut proxied, mut direct)) = self.held.take() {
-            self.write(&mut proxied, &mut direct).await;
+        if let Some(mut held) = self.held.take() {
+            self.write(&mut held.proxied, &mut held.direct).await;
+            self.segments += usize::from(held.message.ends_segment());
+            self.last = Some(held.message);
         }
     }
 
@@ -235,14 +269,17 @@ impl Pair {
     /// Brings both sides to a point between two transactions at which everything was answered.
     pub(super) async fn settle(
         &mut self,
-        end: &str,
-        then: Option<&str>,
+        closing: Closing,
         mut other: Option<&mut Self>,
     ) -> Result<(), Stop> {
+        let Closing { end, then, early } = closing;
         self.release().await;
         self.read_due(other.as_deref_mut()).await?;
         if self.segments > 0 && self.is_at_rest() {
             if self.direct.status() != Some(b'I') {
+                if let (Some(other), Some(early)) = (&mut other, early) {
+                    other.send_early(&early).await;
+                }
                 self.ask(end, other.as_deref_mut()).await?;
             }
             if self.direct.status() == Some(b'I') {
@@ -255,7 +292,7 @@ impl Pair {
         self.markers += 1;
         let marker = format!("marker {}", self.markers);
         let mut bytes = Vec::new();
-        if self.direct.count(|frame| frame.tag == b'G') > 0 {
+        if self.direct.awaits_rows() {
             bytes.extend(message::copy_fail("settled"));
         }
         bytes.extend([message::sync(), message::query("ROLLBACK")].concat());

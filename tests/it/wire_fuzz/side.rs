@@ -79,6 +79,12 @@ impl Side {
         place.is_some_and(|place| self.frames[place..].iter().any(|frame| frame.tag == b'Z'))
     }
 
+    /// Whether the server reads the rows of a COPY, as far as is known.
+    pub(super) fn awaits_rows(&self) -> bool {
+        let last = self.frames.iter().rfind(|frame| !b"SNA".contains(&frame.tag));
+        last.is_some_and(|frame| frame.tag == b'G')
+    }
+
     /// The transaction status of the last ReadyForQuery, if that is the last frame.
     pub(super) fn status(&self) -> Option<u8> {
         let last = self.frames.iter().rfind(|frame| !b"SNA".contains(&frame.tag))?;

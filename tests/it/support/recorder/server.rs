@@ -40,6 +40,8 @@ pub(super) struct Server {
     phase: Phase,
     /// Whose text the last Parse was of.
     parsed: Origin,
+    /// Whether it reads the rows of a COPY.
+    copying: Copying,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -54,6 +56,13 @@ enum Phase {
     Idle,
     #[default]
     Busy,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Copying {
+    #[default]
+    No,
+    Rows,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +99,13 @@ impl Server {
     fn objection(&mut self, frame: &Frame, record: &Record) -> Option<String> {
         if !b"QPBDECSHdcfFXp".contains(&frame.tag) {
             return Some("a message of an unknown kind".to_owned());
+        }
+        if self.copying == Copying::Rows && !b"dcfX".contains(&frame.tag) {
+            self.copying = Copying::No;
+            return Some("a message that is no row within COPY".to_owned());
+        }
+        if matches!(frame.tag, b'c' | b'f') {
+            self.copying = Copying::No;
         }
         let key = key(frame.tag, &frame.body)?;
         if self.is_own(frame) {
@@ -154,9 +170,10 @@ impl Server {
                 self.owed = self.owed.saturating_sub(1);
                 self.phase = if frame.body[..] == *b"I" { Phase::Idle } else { Phase::Busy };
             }
-            b'A' | b'S' => {}
+            b'A' | b'S' | b'N' => {}
             tag => {
                 self.phase = Phase::Busy;
+                self.copying = if tag == b'G' { Copying::Rows } else { Copying::No };
                 if tag == b'G' {
                     self.counts = Counts::Roughly;
                 }
