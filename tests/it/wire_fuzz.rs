@@ -16,6 +16,7 @@ mod sessions;
 mod shrink;
 mod side;
 mod step;
+mod tables;
 mod world;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom as _;
 use super::batches::{close, consequential, deallocate, portals, suspended, unnamed};
 use super::copying::{held, rows, tunnel};
 use super::generator::Writer;
-use super::sessions::{departures, malformed, pins, startup, types};
+use super::sessions::{departures, malformed, pins, procedures, residue, startup, types};
 use super::step::{Event, Message, bind, execute, parse, query};
 
 /// Startup parameters of a client.
@@ -52,8 +52,12 @@ pub(super) const FAMILIES: &[Family] = &[
     family("close", 5, close),
     // W11, W13, W21, W22: statements that were prepared before a definition changed.
     Family { is_disturbed: false, ..family("types", 6, types) },
-    // W14: what keeps a client on its server, and departures with it.
-    Family { is_disturbed: false, ..family("pins", 4, pins) },
+    // What keeps a client on its server.
+    Family { is_disturbed: false, stands: None, ..family("pins", 4, pins) },
+    // W14: the same with departures.
+    Family { is_disturbed: false, ..family("residue", 4, residue) },
+    // W24: procedures that commit.
+    Family { is_disturbed: false, ..family("procedures", 3, procedures) },
     // W25: the unnamed statement after errors and skipped messages.
     family("unnamed", 4, unnamed),
     // Clients that leave in the middle of something.
@@ -89,7 +93,9 @@ fn orderly(writer: &mut Writer<'_>) -> Vec<Event> {
             0..3 => writer.read(),
             3..6 => writer.write(),
             6..8 => writer.one(&["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT a", "ROLLBACK TO a"]).to_owned(),
-            8 => writer.one(&["SET TimeZone = 'Asia/Tokyo'", "SET work_mem = '5MB'", "RESET ALL"]).to_owned(),
+            8 => writer
+                .one(&["SET TimeZone = 'Asia/Tokyo'", "SET work_mem = '5MB'", "RESET work_mem"])
+                .to_owned(),
             _ => writer.failure(),
         };
         match writer.random.random_range(0..4) {

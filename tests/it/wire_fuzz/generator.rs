@@ -7,7 +7,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::families::Family;
 use super::step::{
-    End, Event, Leaves, Message, Sequence, Step, TENANTS, Then, Turn, bind, execute, parse, query,
+    End, Event, Leaves, Message, Sequence, Step, TENANTS, Then, Turn, Users, bind, execute, parse, query,
 };
 
 /// Names of prepared statements and portals.
@@ -26,6 +26,7 @@ const PROBE: [&str; 3] = [
 pub(super) struct Writer<'a> {
     pub(super) random: &'a mut StdRng,
     pub(super) client: usize,
+    users: Users,
     number: &'a mut u32,
 }
 
@@ -33,7 +34,8 @@ pub(super) struct Writer<'a> {
 pub(super) fn sequence(seed: u64, families: &[&'static Family]) -> Sequence {
     let mut random = StdRng::seed_from_u64(seed);
     let mut number = 0;
-    let mut sequence = Sequence { startup: [Vec::new(), Vec::new()], events: Vec::new() };
+    let users = if random.random_ratio(1, 5) { Users::Maintenance } else { Users::Tenants };
+    let mut sequence = Sequence { users, startup: [Vec::new(), Vec::new()], events: Vec::new() };
     for startup in &mut sequence.startup {
         let family = families.choose_weighted(&mut random, |family| family.weight).unwrap();
         *startup = (family.startup)(&mut random);
@@ -42,7 +44,7 @@ pub(super) fn sequence(seed: u64, families: &[&'static Family]) -> Sequence {
     for _ in 0..turns {
         let client = random.random_range(0..2);
         let family = families.choose_weighted(&mut random, |family| family.weight).unwrap();
-        let mut writer = Writer { random: &mut random, client, number: &mut number };
+        let mut writer = Writer { random: &mut random, client, users, number: &mut number };
         for event in (family.write)(&mut writer) {
             sequence.events.push(match event {
                 Event::Turn(turn) if family.is_disturbed => Event::Turn(writer.disturb(turn)),
@@ -51,7 +53,7 @@ pub(super) fn sequence(seed: u64, families: &[&'static Family]) -> Sequence {
         }
     }
     for client in 0..2 {
-        let mut writer = Writer { random: &mut random, client, number: &mut number };
+        let mut writer = Writer { random: &mut random, client, users, number: &mut number };
         let steps = PROBE.map(|text| Step { then: Then::Answer, ..Step::from(query(text)) }).into();
         sequence.events.push(Event::Turn(writer.turn("probe", steps)));
     }
@@ -230,8 +232,11 @@ impl Writer<'_> {
             .collect()
     }
 
-    /// A statement that the proxy has to refuse in any place.
+    /// A statement that the proxy has to refuse in any place; of a maintenance user it refuses none.
     pub(super) fn forbidden(&mut self) -> Message {
+        if self.users == Users::Maintenance {
+            return query(self.text());
+        }
         let (number, tenant, other) = (self.fresh(), self.tenant(), TENANTS[1 - self.client]);
         let text = self.one(&[
             format!("ROLLBACK; SET app.tenant_id = '{other}'; INSERT INTO orders (id, body) VALUES ({}, '{tenant}:{number}')", 50 + number),
@@ -263,11 +268,16 @@ impl Writer<'_> {
             22..26 => Message::Sync,
             26 => Message::Flush,
             27 => Message::CopyData("1\tlate\n".to_owned()),
-            28 => self.one(&[
-                Message::CopyDone,
-                Message::CopyFail,
-                Message::Forbidden(Box::new(Message::FunctionCall)),
-            ]),
+            28 => match self.users {
+                Users::Tenants => self.one(&[
+                    Message::CopyDone,
+                    Message::CopyFail,
+                    Message::Forbidden(Box::new(Message::FunctionCall)),
+                ]),
+                Users::Maintenance => {
+                    self.one(&[Message::CopyDone, Message::CopyFail, Message::FunctionCall])
+                }
+            },
             _ => self.forbidden(),
         }
     }

@@ -15,6 +15,11 @@ pub(super) fn startup(writer: &mut Writer<'_>) -> Vec<Event> {
         "DISCARD ALL",
         "SET TimeZone = DEFAULT",
         "SET TimeZone = 'Asia/Tokyo'",
+        "SET TIME ZONE DEFAULT",
+        "SET TIME ZONE LOCAL",
+        "RESET TIME ZONE",
+        "SET NAMES DEFAULT",
+        "SET SESSION DateStyle TO DEFAULT",
     ];
     let shows =
         ["SHOW TimeZone", "SHOW search_path", "SHOW DateStyle", "SHOW work_mem", "SHOW application_name"];
@@ -119,10 +124,40 @@ pub(super) fn pins(writer: &mut Writer<'_>) -> Vec<Event> {
     let steps = writer.all_sent(messages);
     let mut turn = writer.turn("pins", steps);
     turn.leaves = Leaves::Pin;
-    if writer.chance(40) {
-        turn.end = writer.one(&[End::Vanish, End::Terminate]);
-    }
     vec![Event::Turn(turn)]
+}
+
+/// The same, and the client leaves.
+pub(super) fn residue(writer: &mut Writer<'_>) -> Vec<Event> {
+    let mut events = pins(writer);
+    for event in &mut events {
+        if let Event::Turn(turn) = event {
+            turn.end = writer.one(&[End::Vanish, End::Terminate]);
+        }
+    }
+    events
+}
+
+/// Procedures that end their transaction and go on.
+pub(super) fn procedures(writer: &mut Writer<'_>) -> Vec<Event> {
+    let texts = ["CALL commits()", "CALL rolls_back()", "CALL commits(); SELECT 1", "SELECT 1"];
+    let mut messages = Vec::new();
+    for _ in 0..writer.random.random_range(1..4) {
+        match writer.random.random_range(0..3) {
+            0 => messages.extend([
+                parse("", writer.one(&texts[..2])),
+                bind("", ""),
+                execute("", 0),
+                Message::Sync,
+            ]),
+            _ => messages.push(query(writer.one(&texts))),
+        }
+        if writer.chance(30) {
+            messages.push(query(writer.control()));
+        }
+    }
+    let steps = writer.all_sent(messages);
+    writer.events("procedures", steps)
 }
 
 /// What may not commit anything by itself stands unfinished at the end.

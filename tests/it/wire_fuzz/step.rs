@@ -110,9 +110,19 @@ pub(super) enum Event {
     Definition(&'static str),
 }
 
+/// Who the two clients are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Users {
+    /// Bound users of two tenants.
+    Tenants,
+    /// A maintenance user, twice; what stands for its tenant is a setting of its own.
+    Maintenance,
+}
+
 /// One test case.
 #[derive(Debug, Clone)]
 pub(super) struct Sequence {
+    pub(super) users: Users,
     /// Startup parameters of both clients.
     pub(super) startup: [Vec<(&'static str, &'static str)>; 2],
     pub(super) events: Vec<Event>,
@@ -140,8 +150,8 @@ impl Message {
             Self::CopyData(data) => message::copy_data(data),
             Self::CopyDone => message::copy_done(),
             Self::CopyFail => message::copy_fail("given up"),
-            // pg_backend_pid
-            Self::FunctionCall => message::function_call(2026),
+            // pg_my_temp_schema
+            Self::FunctionCall => message::function_call(2854),
             Self::Forbidden(inner) => inner.bytes(),
             Self::BindBinary { portal, statement, value } => message::bind_binary(portal, statement, value),
             Self::Malformed(bytes) => bytes.clone(),
@@ -242,6 +252,7 @@ impl fmt::Display for Turn {
 
 impl fmt::Display for Sequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?}", self.users)?;
         for (tenant, startup) in TENANTS.iter().zip(&self.startup) {
             if !startup.is_empty() {
                 writeln!(f, "{tenant} starts with {startup:?}")?;

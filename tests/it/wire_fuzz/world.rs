@@ -3,65 +3,22 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use crate::support::cluster::APP_PASSWORD;
+use crate::support::cluster::{APP_PASSWORD, OWNER_PASSWORD};
 use crate::support::recorder::Recorder;
 use crate::support::{Cluster, Link, Proxy, message};
 
 use super::compare::compare;
 use super::pair::{Closing, Fault, Pair, Stop};
-use super::step::{End, Event, Leaves, Message, Sequence, Step, TENANTS, Turn};
+use super::step::{End, Event, Leaves, Message, Sequence, Step, TENANTS, Turn, Users};
+use super::tables::{END_SERVERS, LOCKS, ROWS, STATE, TABLES};
 
 /// Longest time for an answer; generous, because the machine is shared.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The database of the direct side.
 const TWIN: &str = "twin";
-/// Tables in which the tenants cannot meet: a key holds the tenant. The policy takes the empty string for a tenant, so
-/// that a statement that runs without its context shows. PostgreSQL has no COPY FROM into a table under row-level security.
-const TABLES: &str = "
-DROP TABLE IF EXISTS orders, lines, typed;
-CREATE TABLE orders (
-    tenant_id text NOT NULL DEFAULT current_setting('app.tenant_id', true),
-    id int, body text, rank int,
-    PRIMARY KEY (tenant_id, id),
-    UNIQUE (tenant_id, rank) DEFERRABLE INITIALLY DEFERRED
-);
-ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
-ALTER TABLE orders FORCE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON orders
-    USING (tenant_id = ANY (ARRAY[(SELECT current_setting('app.tenant_id', true))]));
-CREATE TABLE lines (
-    tenant_id text NOT NULL DEFAULT current_setting('app.tenant_id', true),
-    k int, body text, PRIMARY KEY (tenant_id, k)
-);
-CREATE TABLE typed (id int PRIMARY KEY, v int);
-INSERT INTO typed VALUES (1, 41), (2, 42);
-CREATE SCHEMA IF NOT EXISTS other;
-DROP TABLE IF EXISTS other.typed;
-CREATE TABLE other.typed (id int PRIMARY KEY, v text);
-INSERT INTO other.typed VALUES (1, 'one');
-ALTER TABLE orders OWNER TO app_owner;
-ALTER TABLE lines OWNER TO app_owner;
-ALTER TABLE typed OWNER TO app_owner;
-GRANT USAGE ON SCHEMA other TO app;
-GRANT SELECT ON other.typed TO app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON orders, lines, typed TO app;";
-/// The rows that each sequence begins with.
-const ROWS: &str = "
-DELETE FROM orders; DELETE FROM lines; DELETE FROM typed WHERE id > 2;
-INSERT INTO orders SELECT tenant, id, tenant || ':0', id
-    FROM unnest(ARRAY['acme', 'globex']) AS tenant, generate_series(1, 3) AS id;
-INSERT INTO lines SELECT tenant, k, tenant || ':0'
-    FROM unnest(ARRAY['acme', 'globex']) AS tenant, generate_series(1, 2) AS k;";
-/// All rows, and after them those whose writer is another tenant.
-const STATE: &str = "
-SELECT string_agg(line, E'\\n' ORDER BY line), coalesce(string_agg(line, ', ') FILTER (WHERE foreign_), '') FROM (
-    SELECT 'orders ' || o::text AS line, tenant_id <> split_part(body, ':', 1) AS foreign_ FROM orders o
-    UNION ALL
-    SELECT 'lines ' || l::text, tenant_id <> split_part(body, ':', 1) FROM lines l
-    UNION ALL
-    SELECT 'typed ' || t::text, false FROM typed t) AS all_";
 /// What the proxy logs about a server that it does not understand any more.
 const DOUBTS: &[&str] = &["doubt", "was lost", "out of turn", "nobody", "panicked", "could not be reset"];
 
@@ -86,8 +43,8 @@ pub(super) struct World {
     databases: [Client; 2],
     log: usize,
     tables_changed: bool,
-    /// Clients of the last sequence that can go on, with their startup parameters.
-    idle: [Option<(Pair, Startup)>; 2],
+    /// Clients of the last sequence that can go on, with who they are and their startup parameters.
+    idle: [Option<(Pair, Users, Startup)>; 2],
     /// Longest time in which the proxy has to give what PostgreSQL gave.
     pub(super) patience: Duration,
 }
@@ -99,7 +56,9 @@ impl World {
         let cluster = Cluster::start().await;
         cluster.execute(TABLES).await;
         // The proxy logs in again whenever it had to close a server.
-        cluster.execute(&format!("ALTER ROLE app PASSWORD '{}'", cheap_verifier(APP_PASSWORD))).await;
+        for (role, password) in [("app", APP_PASSWORD), ("app_owner", OWNER_PASSWORD)] {
+            cluster.execute(&format!("ALTER ROLE {role} PASSWORD '{}'", cheap_verifier(password))).await;
+        }
         let recorder = Recorder::start(cluster.port()).await;
         let server = format!("127.0.0.1:{}", recorder.port());
         let proxy = Proxy::start(&cluster, |config| {
@@ -107,13 +66,11 @@ impl World {
             config.set("upstream.main.hosts", vec![server.clone()]);
             config.set("tenancy.application_name", "{application_name}");
             config.set("tenancy.allow_unsafe", true);
+            // The strict level refuses more of what sessions keep.
+            config.lenient();
             config.set("defaults.queue_timeout", "20s");
-            for tenant in TENANTS {
-                config.set_user(
-                    &format!("{tenant}_app"),
-                    "password",
-                    cheap_verifier(&format!("{tenant}_app-secret")),
-                );
+            for user in ["acme_app", "globex_app", "migrate"] {
+                config.set_user(user, "password", cheap_verifier(&format!("{user}-secret")));
             }
         })
         .await;
@@ -159,7 +116,7 @@ impl World {
     pub(super) async fn renew(&mut self) {
         self.tables_changed = true;
         self.idle = [None, None];
-        self.cluster.kill_servers().await;
+        self.databases[0].execute(END_SERVERS, &[]).await.unwrap();
         self.proxy.comes_to_rest().await;
     }
 
@@ -195,7 +152,9 @@ impl World {
     /// A client without a past: a new one, or one that has discarded what it had.
     async fn client(&mut self, client: usize, sequence: &Sequence) -> Pair {
         match self.idle[client].take() {
-            Some((mut pair, startup)) if startup == sequence.startup[client] => {
+            Some((mut pair, users, startup))
+                if users == sequence.users && startup == sequence.startup[client] =>
+            {
                 pair.patience = self.patience;
                 pair
             }
@@ -207,23 +166,30 @@ impl World {
         for mut pair in pairs {
             if !pair.is_closed() && pair.discard().await {
                 let client = pair.client;
-                self.idle[client] = Some((pair, sequence.startup[client].clone()));
+                self.idle[client] = Some((pair, sequence.users, sequence.startup[client].clone()));
             }
         }
     }
 
     async fn connect(&self, client: usize, sequence: &Sequence) -> Pair {
         let tenant = TENANTS[client];
+        let (role, user, setting) = match sequence.users {
+            Users::Tenants => ("app", format!("{tenant}_app"), "app.tenant_id"),
+            Users::Maintenance => ("app_owner", "migrate".to_owned(), "fuzz.tenant"),
+        };
+        let options = format!("-c {setting}={tenant}");
         let mut startup = vec![("application_name", "fuzz")];
         startup.extend(&sequence.startup[client]);
-        let options = format!("-c app.tenant_id={tenant}");
         let socket = self.cluster.socket_directory().join(format!(".s.PGSQL.{}", self.cluster.port()));
         let mut direct = Link::unix(&socket).await;
-        let mut parameters = vec![("user", "app"), ("database", TWIN), ("options", options.as_str())];
+        let mut parameters = vec![("user", role), ("database", TWIN), ("options", options.as_str())];
         parameters.extend(&startup);
         direct.startup(&parameters).await;
         direct.authenticate("").await.unwrap();
-        let proxied = self.proxy.link_with(&format!("{tenant}_app"), &startup).await;
+        if sequence.users == Users::Maintenance {
+            startup.push(("options", options.as_str()));
+        }
+        let proxied = self.proxy.link_with(&user, &startup).await;
         Pair::new(client, [direct, proxied], self.patience)
     }
 
@@ -270,6 +236,9 @@ impl World {
             }
             End::Vanish | End::Terminate => {
                 pair.leave(turn.end).await?;
+                if turn.leaves == Leaves::Pin {
+                    self.no_lock_is_left().await?;
+                }
             }
         }
         check(pair)
@@ -306,6 +275,21 @@ impl World {
         for number in 1..40 {
             let marker = Message::Query(format!("SELECT 'marker {number}'"));
             self.recorder.sends(client, &marker.bytes());
+        }
+    }
+
+    /// Waits until nothing holds an advisory lock in the proxy's database, because the client that did has left.
+    async fn no_lock_is_left(&self) -> Result<(), Stop> {
+        let until = Instant::now() + self.patience;
+        loop {
+            let row = self.databases[0].query_one(LOCKS, &[]).await.unwrap();
+            match row.get::<_, i64>(0) {
+                0 => return Ok(()),
+                _ if Instant::now() > until => {
+                    return Err(Stop::found("residue", "an advisory lock of a client that has left"));
+                }
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
         }
     }
 
