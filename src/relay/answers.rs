@@ -1,7 +1,11 @@
 //! From the server to the client: `absorb`.
 
+use tokio::time::Instant;
+
+use crate::fault::sqlstate;
 use crate::net::Channel;
 use crate::relay::ledger::{Owed, Shown};
+use crate::relay::requests::unexpected_in_copy;
 use crate::relay::{
     Absorbed, Conversation, CopyIn, Discard, Gate, HeldSync, Outcome, Reach, RelayFault, Renewal, Standing,
     Stream,
@@ -45,6 +49,10 @@ impl Conversation {
         server: &mut TenantServer,
     ) -> Result<(Absorbed, usize), RelayFault> {
         loop {
+            if self.answered_inside_frame.is_some() && self.is_releasable() {
+                self.answered_inside_frame = None;
+                return Ok((Absorbed::Ready(self.status), 0));
+            }
             if self.ledger.of_server().next().is_none() {
                 self.tell_due(client);
             }
@@ -85,6 +93,11 @@ impl Conversation {
             server.server().channel.input.consume(header.total);
             fate?;
             if header.tag == b'Z' && self.gate == Gate::Between && self.renewal == Renewal::No {
+                // A block keeps its server. Any other waits until it has the client's frame whole.
+                if self.status == Status::Idle && !self.is_releasable() {
+                    self.answered_inside_frame = Some(Instant::now());
+                    continue;
+                }
                 return Ok((Absorbed::Ready(self.status), 0));
             }
         }
@@ -189,11 +202,7 @@ impl Conversation {
                 server.server().stamp = None;
                 Err(RelayFault::Context(format!("{sqlstate}: {}", field(b'M'))))
             }
-            Some(Owed::Query) => {
-                self.copy_in = CopyIn::No;
-                self.metrics.error(sqlstate);
-                Ok(Fate::Forward)
-            }
+            Some(Owed::Query) => Ok(self.tell_copy_error(sqlstate, client)),
             Some(Owed::Sync) => {
                 // For example a deferred constraint, checked when the transaction ends.
                 self.metrics.error(sqlstate);
@@ -209,10 +218,27 @@ impl Conversation {
                 Ok(Fate::Swallow)
             }
             Some(_) => {
-                self.metrics.error(sqlstate);
                 self.tell_description(client);
+                let fate = self.tell_copy_error(sqlstate, client);
                 self.fail(server);
-                Ok(Fate::Forward)
+                Ok(fate)
+            }
+        }
+    }
+
+    /// An error ends the client's COPY, if there is one. One that the proxy has ended failed by the client's message.
+    fn tell_copy_error(&mut self, sqlstate: &str, client: &mut Channel) -> Fate {
+        match std::mem::replace(&mut self.copy_in, CopyIn::No) {
+            CopyIn::Failing(tag) if sqlstate == sqlstate::QUERY_CANCELED.0 => {
+                let report = unexpected_in_copy(tag);
+                self.metrics.error(report.sqlstate.0);
+                client.input.forget();
+                encode::error_response(client.output.space(), Severity::Error, &report);
+                Fate::Swallow
+            }
+            CopyIn::No | CopyIn::Expected | CopyIn::Rows | CopyIn::Failing(_) => {
+                self.metrics.error(sqlstate);
+                Fate::Forward
             }
         }
     }
@@ -226,7 +252,7 @@ impl Conversation {
             if self.held == HeldSync::No {
                 self.discard = Discard::ServerSkips;
             } else {
-                self.send_sync(server);
+                self.release_sync(server);
             }
         }
     }
@@ -244,9 +270,9 @@ impl Conversation {
                 self.gate = Gate::Between;
                 self.copy_in = CopyIn::No;
                 self.discard = Discard::No;
-                self.may_copy = false;
                 self.bound = StatementKind::Nothing;
                 if status == Status::Idle {
+                    self.may_copy = false;
                     self.standing = Standing::Sure;
                     self.state.end();
                     self.end_definitions();
@@ -290,6 +316,7 @@ impl Conversation {
             }
             Some(Owed::Execute) => {
                 self.ledger.pop();
+                self.copy_in = CopyIn::No;
             }
             Some(Owed::DiscardAll) => {
                 self.ledger.pop();
@@ -322,28 +349,20 @@ impl Conversation {
             self.statements.clear();
             server.server().clear_prepared();
         }
-        if self.held != HeldSync::No && self.ledger.is_empty() {
-            self.send_sync(server);
+        if self.ledger.is_empty() {
+            self.release_sync(server);
         }
         Ok(Fate::Forward)
     }
 
     fn copy_in_begins(&mut self) -> Result<Fate, RelayFault> {
         match self.ledger.front() {
-            Some(Owed::Query) => self.copy_in = CopyIn::Simple,
-            Some(Owed::Execute) => match self.held {
-                HeldSync::Ours => self.copy_in = CopyIn::Simple,
-                HeldSync::Client => {
-                    // The server would have ignored it; the client sends another behind its rows.
-                    self.held = HeldSync::No;
-                    self.gate = Gate::Open;
-                    self.copy_in = CopyIn::Extended;
-                }
-                HeldSync::No if self.gate == Gate::Open => self.copy_in = CopyIn::Extended,
-                HeldSync::No => return Err(RelayFault::Doubt("COPY by a statement that was none")),
-            },
+            Some(Owed::Query) => {}
+            Some(Owed::Execute) if self.copy_in == CopyIn::Expected || self.held == HeldSync::Held => {}
+            Some(Owed::Execute) => return Err(RelayFault::Doubt("COPY by a statement that was none")),
             _ => return Err(RelayFault::Doubt("COPY that nobody asked for")),
         }
+        self.copy_in = CopyIn::Rows;
         Ok(Fate::Forward)
     }
 

@@ -69,23 +69,26 @@ enum Gate {
 /// A COPY from the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CopyIn {
-    /// None.
+    /// None, or a simple query that has not asked for rows yet.
     No,
-    /// The server reads rows; it was started by a simple query.
-    Simple,
-    /// The server reads rows; it was started by Execute.
-    Extended,
+    /// An Execute was sent that may ask for rows. Everything behind it waits for its answer.
+    Expected,
+    /// The server reads rows.
+    Rows,
+    /// The proxy has ended the rows with CopyFail, because the client sent a message of this kind. That message waits
+    /// for the error.
+    Failing(u8),
 }
 
-/// A Sync that is held back, because a server that starts to read rows would swallow it.
+/// The Sync behind a simple query that was converted. A server that reads rows would ignore it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HeldSync {
     /// None.
     No,
-    /// The client's own.
-    Client,
-    /// Ours, behind a converted simple query.
-    Ours,
+    /// Held back while the statement may ask for rows.
+    Held,
+    /// The statement is over: it is sent as soon as the server has the client's frame whole.
+    Due,
 }
 
 /// Whether the client's frames are dropped up to a Sync that has not come yet.
@@ -177,7 +180,7 @@ pub struct Conversation {
     discard: Discard,
     /// Whether the context still stands in the open transaction block.
     standing: Standing,
-    /// A COPY from the client may start in this segment.
+    /// A COPY from the client was bound in this transaction.
     may_copy: bool,
     /// What the last Bind of this segment bound.
     bound: StatementKind,
@@ -201,6 +204,8 @@ pub struct Conversation {
     wanted: usize,
     /// Bytes that were passed on to the client and are not counted yet.
     passed_on: usize,
+    /// Since when the client has its answer while the server waits for the rest of a frame of the client.
+    answered_inside_frame: Option<Instant>,
 }
 
 /// What `pump` came upon.
@@ -261,6 +266,7 @@ impl Conversation {
             description: Vec::new(),
             wanted: 0,
             passed_on: 0,
+            answered_inside_frame: None,
         }
     }
 
@@ -271,7 +277,7 @@ impl Conversation {
 
     /// Whether the whole segment was taken from the client.
     pub fn is_closed(&self) -> bool {
-        self.gate == Gate::Closed && self.held != HeldSync::Client
+        self.gate == Gate::Closed
     }
 
     /// Whether anything runs on the server. That it is still ours cannot be told: PostgreSQL holds the
@@ -285,12 +291,33 @@ impl Conversation {
         self.ledger.is_empty() && self.gate == Gate::Between && self.status != Status::Idle
     }
 
-    /// Whether the server could be given to others right away but for a ROLLBACK.
-    pub fn is_quiet(&self) -> bool {
+    /// Whether the server may be released, or be sent a statement of the proxy's own: it owes no answer, and both
+    /// sides are between frames.
+    pub fn is_releasable(&self) -> bool {
         self.ledger.is_empty()
             && self.gate == Gate::Between
             && self.from_server == Stream::No
-            && self.from_client == Stream::No
+            && !self.owes_rest_of_frame()
+    }
+
+    /// Whether the server has a part of a client's frame and waits for the rest.
+    const fn owes_rest_of_frame(&self) -> bool {
+        matches!(self.from_client, Stream::Pass(_))
+    }
+
+    /// Since when a server waits for the rest of a frame though everything is answered.
+    pub const fn answered_inside_frame(&self) -> Option<Instant> {
+        self.answered_inside_frame
+    }
+
+    /// Whether the server waits for nothing but the rest of a frame, of a COPY that has failed.
+    pub fn waits_for_rest_of_frame(&self) -> bool {
+        self.owes_rest_of_frame() && self.ledger.is_empty()
+    }
+
+    /// Whether the client is in a transaction block.
+    pub fn is_in_block(&self) -> bool {
+        self.status != Status::Idle
     }
 
     /// Whether nothing of the segment can have run.
@@ -342,6 +369,10 @@ impl Conversation {
         self.renewal = Renewal::No;
         self.description.clear();
         self.from_server = Stream::No;
+        if let Stream::Pass(left) = self.from_client {
+            self.from_client = Stream::Drop(left);
+        }
+        self.answered_inside_frame = None;
         self.started = None;
         self.outcome = Outcome::Open;
         self.choice.abandon();

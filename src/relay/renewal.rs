@@ -4,7 +4,7 @@
 
 use crate::net::Channel;
 use crate::relay::ledger::{Bound, Owed, Shown};
-use crate::relay::{Conversation, Discard, Gate, HeldSync, Outcome, Renewal, Standing};
+use crate::relay::{Conversation, CopyIn, Discard, Gate, HeldSync, Outcome, Renewal, Standing};
 use crate::sql::StatementKind;
 use crate::upstream::{StatementId, TenantServer};
 use crate::wire::backend::{self, Status};
@@ -29,6 +29,7 @@ impl Conversation {
             return false;
         }
         self.renewal = Renewal::Awaited;
+        self.copy_in = CopyIn::No;
         self.description.clear();
         let skipped = self.ledger.skip_to_sync();
         self.undo(skipped, Some(server.server()));

@@ -21,6 +21,8 @@ use crate::wire::{encode, frame, frontend};
 /// A text that every PostgreSQL answers with a syntax error: the error that the client reads is ours.
 pub(super) const REFUSED: &[u8] = b"refused by pgtenant";
 const MALFORMED: RelayFault = RelayFault::Protocol("invalid message format");
+/// Sync and Flush messages that wait for the end of a COPY, in bytes.
+const MAX_WAITING_SYNC_BYTES: usize = 1024;
 
 /// What to do with a frame before it is looked into.
 enum Admission {
@@ -30,6 +32,8 @@ enum Admission {
     Pass,
     Drop,
     Wait,
+    /// Waits, and the server's COPY ends by CopyFail, because of a message of this kind.
+    FailCopy(u8),
 }
 
 impl Conversation {
@@ -40,15 +44,22 @@ impl Conversation {
             if server.server().channel.output.is_full() {
                 return Ok(Pumped::All);
             }
-            if !self.pass_stream(&mut client.input, server) {
+            if !self.pass_stream(&mut client.input, server) || self.answered_inside_frame.is_some() {
                 return Ok(Pumped::All);
+            }
+            if self.held == HeldSync::Due {
+                self.send_sync(server);
             }
             let header = frame::header(client.input.bytes())
                 .map_err(|_| RelayFault::Protocol("invalid message length"))?;
             let Some(header) = header else { return Ok(Pumped::All) };
-            match self.admit(header.tag) {
+            match self.admit(header, client.input.bytes())? {
                 Admission::Wait if header.tag == b'X' => return Ok(Pumped::Goodbye),
                 Admission::Wait => return Ok(Pumped::All),
+                Admission::FailCopy(tag) => {
+                    self.fail_copy(tag, server);
+                    return Ok(Pumped::All);
+                }
                 Admission::Drop => {
                     self.from_client = Stream::Drop(header.total);
                     continue;
@@ -108,25 +119,28 @@ impl Conversation {
         left == 0
     }
 
-    fn admit(&self, tag: u8) -> Admission {
-        match tag {
-            b'X' => Admission::Wait,
-            b'd' | b'c' | b'f' => match self.copy_in {
-                CopyIn::Simple | CopyIn::Extended if tag == b'd' => Admission::Pass,
-                CopyIn::Simple | CopyIn::Extended => Admission::Take,
-                // The server may be about to ask for rows; otherwise they are late, and PostgreSQL drops them.
-                CopyIn::No if self.ledger.is_empty() || self.discard != Discard::No => Admission::Drop,
-                CopyIn::No => Admission::Wait,
-            },
-            b'S' if self.discard != Discard::No => Admission::Take,
-            // While it reads rows, PostgreSQL ignores these two ("COPY Operations").
-            b'S' | b'H' if self.copy_in != CopyIn::No => Admission::Drop,
-            // Anything else fails the COPY there.
-            _ if self.copy_in != CopyIn::No => Admission::Pass,
-            _ if self.gate == Gate::Closed => Admission::Wait,
-            _ if self.discard != Discard::No => Admission::Drop,
-            _ => Admission::Take,
-        }
+    fn admit(&self, header: frame::Header, input: &[u8]) -> Result<Admission, RelayFault> {
+        let tag = header.tag;
+        let admission = match self.copy_in {
+            _ if tag == b'X' => Admission::Wait,
+            CopyIn::Expected | CopyIn::Failing(_) => Admission::Wait,
+            CopyIn::Rows => return admit_into_copy(header, input),
+            CopyIn::No if matches!(tag, b'd' | b'c' | b'f') => {
+                // PostgreSQL drops rows that come too late.
+                if self.may_ask_for_rows() { Admission::Wait } else { Admission::Drop }
+            }
+            CopyIn::No if self.gate == Gate::Closed => Admission::Wait,
+            CopyIn::No if self.discard != Discard::No && frontend::is_known(tag) && tag != b'S' => {
+                Admission::Drop
+            }
+            CopyIn::No => Admission::Take,
+        };
+        Ok(admission)
+    }
+
+    /// Whether a simple query that is not answered yet may be a COPY.
+    fn may_ask_for_rows(&self) -> bool {
+        self.held == HeldSync::Held || self.ledger.of_server().any(|owed| matches!(owed, Owed::Query))
     }
 
     fn take_frame(
@@ -139,7 +153,8 @@ impl Conversation {
         let whole = input.bytes().get(..total).ok_or(MALFORMED)?;
         let body = frame::body(whole);
         if matches!(tag, b'c' | b'f') {
-            self.end_copy(whole, server);
+            server.server().channel.output.space().extend_from_slice(whole);
+            self.end_copy(CopyIn::No, server);
             return Ok(());
         }
         match tag {
@@ -178,10 +193,16 @@ impl Conversation {
                     None if discards => Owed::DiscardAll,
                     None => Owed::Execute,
                 };
+                if self.may_copy && matches!(owed, Owed::Execute) {
+                    self.copy_in = CopyIn::Expected;
+                }
                 self.send(whole, owed, server);
                 self.follow_up(self.bound, server);
+                if self.copy_in == CopyIn::Expected {
+                    encode::bare(server.server().channel.output.space(), b'H');
+                }
             }
-            b'S' => self.sync(server),
+            b'S' => self.send_sync(server),
             _ => server.server().channel.output.space().extend_from_slice(whole),
         }
         Ok(())
@@ -329,7 +350,7 @@ impl Conversation {
         self.follow_up(survey.first, server);
         if survey.first == StatementKind::CopyFromStdin {
             encode::bare(server.server().channel.output.space(), b'H');
-            self.held = HeldSync::Ours;
+            self.held = HeldSync::Held;
         } else {
             self.send_sync(server);
         }
@@ -347,16 +368,6 @@ impl Conversation {
         self.gate = Gate::Closed;
     }
 
-    fn sync(&mut self, server: &mut TenantServer) {
-        self.gate = Gate::Closed;
-        if self.may_copy && !self.ledger.is_empty() && self.discard == Discard::No {
-            encode::bare(server.server().channel.output.space(), b'H');
-            self.held = HeldSync::Client;
-            return;
-        }
-        self.send_sync(server);
-    }
-
     /// Sends the Sync that ends a segment.
     pub(super) fn send_sync(&mut self, server: &mut TenantServer) {
         self.held = HeldSync::No;
@@ -366,14 +377,70 @@ impl Conversation {
         self.gate = Gate::Closed;
     }
 
-    /// CopyDone or CopyFail. Behind a converted query the Sync that was held back follows.
-    fn end_copy(&mut self, whole: &[u8], server: &mut TenantServer) {
-        server.server().channel.output.space().extend_from_slice(whole);
-        self.copy_in = CopyIn::No;
-        if self.held == HeldSync::Ours {
+    /// Sends the Sync that was held back, if there is one, as soon as the server is between frames.
+    pub(super) fn release_sync(&mut self, server: &mut TenantServer) {
+        if self.held == HeldSync::No {
+            return;
+        }
+        if self.owes_rest_of_frame() {
+            self.held = HeldSync::Due;
+        } else {
             self.send_sync(server);
         }
     }
+
+    /// The rows have ended, by CopyDone or CopyFail.
+    fn end_copy(&mut self, then: CopyIn, server: &mut TenantServer) {
+        self.copy_in = then;
+        self.release_sync(server);
+    }
+
+    /// Ends the rows in the client's place. PostgreSQL would end the connection, because it cannot tell where in the
+    /// client's message it is (`CopyGetData` in `copyfromparse.c`); the proxy can.
+    fn fail_copy(&mut self, tag: u8, server: &mut TenantServer) {
+        encode::copy_fail(server.server().channel.output.space(), &unexpected_in_copy(tag).message);
+        self.end_copy(CopyIn::Failing(tag), server);
+    }
+}
+
+/// While the server reads rows it is sent rows and their end (`CopyGetData` in PostgreSQL's `copyfromparse.c`).
+fn admit_into_copy(header: frame::Header, input: &[u8]) -> Result<Admission, RelayFault> {
+    match header.tag {
+        b'd' => Ok(Admission::Pass),
+        b'c' | b'f' => Ok(Admission::Take),
+        b'S' | b'H' => admit_sync_into_copy(input),
+        tag if frontend::is_known(tag) => Ok(Admission::FailCopy(tag)),
+        _ => Err(RelayFault::Protocol("invalid frontend message type")),
+    }
+}
+
+/// The server ignores Sync and Flush in front of rows. Behind the last row they count once the COPY has failed, so
+/// they wait until the client goes on.
+fn admit_sync_into_copy(input: &[u8]) -> Result<Admission, RelayFault> {
+    let mut rest = input;
+    loop {
+        let next = frame::header(rest).map_err(|_| RelayFault::Protocol("invalid message length"))?;
+        match next {
+            Some(frame::Header { tag: b'S' | b'H', total: frame::HEADER_BYTES }) => {
+                rest = frame::body(rest);
+            }
+            Some(frame::Header { tag: b'S' | b'H', .. }) => return Err(MALFORMED),
+            Some(frame::Header { tag: b'd' | b'c' | b'f' | b'X', .. }) => return Ok(Admission::Drop),
+            Some(frame::Header { tag, .. }) if frontend::is_known(tag) => {
+                return Ok(Admission::FailCopy(tag));
+            }
+            Some(_) => return Err(RelayFault::Protocol("invalid frontend message type")),
+            // More than a client has reason to send must not fill the buffer.
+            None if input.len() > MAX_WAITING_SYNC_BYTES => return Ok(Admission::Drop),
+            None => return Ok(Admission::Wait),
+        }
+    }
+}
+
+/// What the client is told whose message has ended its COPY; PostgreSQL's words.
+pub(super) fn unexpected_in_copy(tag: u8) -> Report {
+    let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
+    Report::new(sqlstate::PROTOCOL_VIOLATION, message)
 }
 
 fn function_call() -> Report {

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use crate::guard::footprint::State;
 use crate::relay::state::Change;
 use crate::relay::{Absorbed, Pumped, RelayFault};
 use crate::session::{End, Session, cancelled, overdue, session_lost, shutdown};
+use crate::tenant::Limits;
 use crate::upstream::{TenantServer, UpstreamFault};
 use crate::wire::backend::Status;
 
@@ -35,6 +36,9 @@ enum Event {
     Cancel,
     /// `statement_timeout` is over, and has been for a while if this is not the first time.
     Overdue,
+    /// The server waited for the rest of a message of a client that was answered already, and was lost or waited too
+    /// long.
+    GivenUp,
     /// The session is over, whoever ended it.
     Leave(End),
 }
@@ -46,7 +50,7 @@ impl Session {
         let mut replays = 0;
         let mut cancelling: Option<JoinHandle<()>> = None;
         let loss = loop {
-            match poll_fn(|cx| self.poll_relay(cx, &mut server)).await {
+            match poll_fn(|cx| self.poll_event(cx, &mut server)).await {
                 Event::Ready(Status::Idle) => {
                     if let Some(cancelling) = cancelling.take()
                         && !Box::pin(settle(&mut server, cancelling)).await
@@ -69,6 +73,7 @@ impl Session {
                     self.membership.client().clear_cancel();
                     self.idle_since = Instant::now();
                 }
+                Event::GivenUp => return self.answered_without_server(server).map(|()| None),
                 Event::Overdue if self.alarm.times() > MAX_OVERDUE => {
                     tracing::warn!(
                         "a statement beyond its time could not be cancelled; its server is closed"
@@ -123,6 +128,22 @@ impl Session {
         Ok(ControlFlow::Continue(server))
     }
 
+    /// What stops the relay next.
+    fn poll_event(&mut self, cx: &mut Context<'_>, server: &mut TenantServer) -> Poll<Event> {
+        let event = std::task::ready!(self.poll_relay(cx, server));
+        Poll::Ready(match event {
+            Event::Overdue if self.conversation.waits_for_rest_of_frame() => {
+                tracing::warn!("a client did not end its message in time; its server is closed");
+                Event::GivenUp
+            }
+            Event::ServerFault(fault) if self.conversation.answered_inside_frame().is_some() => {
+                tracing::info!(%fault, "a server was lost while it waited for the end of a message");
+                Event::GivenUp
+            }
+            event => event,
+        })
+    }
+
     /// One round over both sockets: everything that can move moves.
     fn poll_relay(&mut self, cx: &mut Context<'_>, server: &mut TenantServer) -> Poll<Event> {
         self.membership.client().listen(cx);
@@ -175,9 +196,11 @@ impl Session {
             }
             if !moved {
                 // The answers and the flush may have lifted what held the client's next frames back.
-                let before = self.client.input.len();
+                let before = (self.client.input.len(), server.server().channel.output.len());
                 match self.conversation.pump(&mut self.client, server) {
-                    Ok(_) if self.client.input.len() == before => return self.poll_orders(cx),
+                    Ok(_) if before == (self.client.input.len(), server.server().channel.output.len()) => {
+                        return self.poll_orders(cx);
+                    }
                     Ok(_) => {}
                     Err(fault) => return Poll::Ready(Event::Leave(self.told_or_torn(fault.report()))),
                 }
@@ -217,9 +240,10 @@ impl Session {
             }
         }
         let limits = self.conversation.chosen_limits().unwrap_or(self.limits);
-        match self.conversation.started() {
-            Some(started) => self.alarm.set(started, limits.statement_timeout),
-            None => self.alarm.set(self.idle_since, limits.idle_transaction_timeout),
+        match (self.conversation.answered_inside_frame(), self.conversation.started()) {
+            (Some(answered), _) => self.alarm.set(answered, shorter(&limits)),
+            (None, Some(started)) => self.alarm.set(started, limits.statement_timeout),
+            (None, None) => self.alarm.set(self.idle_since, limits.idle_transaction_timeout),
         }
         if self.alarm.poll(cx).is_pending() {
             return Poll::Pending;
@@ -321,6 +345,30 @@ impl Session {
         Ok(())
     }
 
+    /// The server was closed inside a frame of the client, which has been told how its statement ended. The rest of
+    /// the frame goes nowhere.
+    fn answered_without_server(&mut self, server: TenantServer) -> Result<(), End> {
+        tokio::spawn(server.end());
+        if self.conversation.is_in_block() {
+            return Err(self.told_or_torn(session_lost()));
+        }
+        let between = self.conversation.is_between();
+        let closed = self.conversation.is_closed();
+        if between {
+            self.unsettled()?;
+        } else if self.conversation.keeps_server() {
+            return Err(self.told_or_torn(session_lost()));
+        }
+        self.client.input.forget();
+        self.conversation.abandon(None);
+        if closed {
+            self.tell_ready(Status::Idle);
+        } else if !between {
+            self.conversation.refuse_rest();
+        }
+        Ok(())
+    }
+
     /// The server is gone. A client that kept it has lost its session with it.
     fn lost(&mut self, report: &Report) -> Result<(), End> {
         if self.conversation.keeps_server() {
@@ -367,9 +415,9 @@ impl Session {
     fn leave_server(&mut self, server: TenantServer, cancelling: Option<&JoinHandle<()>>) {
         // Its tenant's turn lasts until the server has heard of it.
         let turn = self.turn.take();
-        let quiet = cancelling.is_none() && self.conversation.is_quiet();
+        let releasable = cancelling.is_none() && self.conversation.is_releasable();
         tokio::spawn(async move {
-            if quiet {
+            if releasable {
                 server.roll_back_and_release().await;
             } else {
                 server.end().await;
@@ -381,6 +429,12 @@ impl Session {
     fn told_or_torn(&self, report: Report) -> End {
         if self.conversation.is_mid_frame() { End::Torn } else { End::Told(report) }
     }
+}
+
+/// How long a server waits for the rest of a message when nothing runs on it; zero: without end.
+fn shorter(limits: &Limits) -> Duration {
+    let both = [limits.statement_timeout, limits.idle_transaction_timeout];
+    both.into_iter().filter(|limit| !limit.is_zero()).min().unwrap_or_default()
 }
 
 /// Waits until a cancel request has done its work, so that it cannot hit the next statement.

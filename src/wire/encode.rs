@@ -122,6 +122,11 @@ pub fn bare(out: &mut Vec<u8>, tag: u8) {
     frame(out, tag, |_| {});
 }
 
+/// `CopyFail`.
+pub fn copy_fail(out: &mut Vec<u8>, reason: &str) {
+    frame(out, b'f', |out| cstr(out, reason.as_bytes()));
+}
+
 /// `Query`.
 pub fn query(out: &mut Vec<u8>, text: &[u8]) {
     frame(out, b'Q', |out| cstr(out, text));

@@ -13,6 +13,11 @@ pub struct Parse<'a> {
     pub types: &'a [u8],
 }
 
+/// Whether a client may send a message of this kind in a session (`SocketBackend` in PostgreSQL's `postgres.c`).
+pub const fn is_known(tag: u8) -> bool {
+    matches!(tag, b'B' | b'C' | b'D' | b'E' | b'F' | b'H' | b'P' | b'Q' | b'S' | b'X' | b'c' | b'd' | b'f')
+}
+
 /// `Bind`: portal, statement and the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bind<'a> {

@@ -14,7 +14,7 @@ use crate::support::config::Config;
 use crate::support::proxy::run;
 use crate::support::{Cluster, Proxy};
 
-const KEY: [u8; 32] = [0x5a; 32];
+pub(crate) const KEY: [u8; 32] = [0x5a; 32];
 const NEW_KEY: [u8; 32] = [0xc3; 32];
 const WHO: &str = "SELECT string_agg(DISTINCT tenant_id, ',') FROM notes";
 
@@ -22,7 +22,7 @@ fn hex(key: [u8; 32]) -> String {
     key.map(|byte| format!("{byte:02x}")).concat()
 }
 
-fn sealed(config: &mut Config, key: [u8; 32]) {
+pub(crate) fn sealed(config: &mut Config, key: [u8; 32]) {
     config.set("tenancy.context", "sealed");
     config.set("tenancy.seal_key", hex(key));
 }
@@ -50,7 +50,7 @@ fn protect(cluster: &Cluster, arguments: &[&str]) -> (i32, String) {
 }
 
 /// Applies, and looks that nothing is left to do.
-fn install(cluster: &Cluster) {
+pub(crate) fn install(cluster: &Cluster) {
     let (code, text) = protect(cluster, &["--apply"]);
     assert_eq!(code, 0, "{text}");
     let (code, text) = protect(cluster, &[]);

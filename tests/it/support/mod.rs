@@ -9,6 +9,7 @@ pub(crate) mod message;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod recorder;
 pub(crate) mod sql;
 
 use std::future::Future;
