@@ -8,6 +8,8 @@ pub struct SqlState(pub &'static str);
 pub const CANNOT_CONNECT: SqlState = SqlState("08001");
 /// The upstream was lost.
 pub const CONNECTION_FAILURE: SqlState = SqlState("08006");
+/// A transaction may have been committed: the answer to its end was lost.
+pub const TRANSACTION_RESOLUTION_UNKNOWN: SqlState = SqlState("08007");
 /// Bytes that are not the protocol.
 pub const PROTOCOL_VIOLATION: SqlState = SqlState("08P01");
 /// Something that is not built or not offered.

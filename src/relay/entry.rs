@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::relay::ledger::Owed;
 use crate::relay::{Conversation, Gate, Standing};
-use crate::sql::{Count, SessionState, StatementKind, Survey};
+use crate::sql::{Count, Course, SessionState, StatementKind, Survey};
 use crate::upstream::{Next, Part, Place, SessionParameters, TenantServer, Wear};
 use crate::wire::backend::Status;
 
@@ -52,6 +52,11 @@ impl Conversation {
     pub(super) fn begin(&mut self, lead: Lead, server: &mut TenantServer) {
         if self.gate == Gate::Between {
             self.gate = Gate::Open;
+            self.course = match self.status {
+                Status::Idle => Course::IDLE,
+                Status::Transaction => Course::BLOCK,
+                Status::Failed => Course::FAILED,
+            };
             self.started = Some(Instant::now());
             if server.enters_context() {
                 self.open(lead, server);
@@ -123,6 +128,7 @@ impl Conversation {
 
     /// What a statement may do to its session and to the context, as far as its text tells.
     pub(super) fn note_effects(&mut self, survey: Survey, server: &mut TenantServer) {
+        self.course = self.course.through(survey.course);
         self.note_for_choice(survey);
         self.note_for_pin(survey);
         self.note_definitions(survey);

@@ -37,7 +37,7 @@ use crate::relay::choice::{Acting, Choice, Chooser};
 use crate::relay::ledger::{Ledger, Owed, Undo};
 use crate::relay::prepared::{Interner, Statements};
 use crate::relay::state::{Policy, SessionState};
-use crate::sql::StatementKind;
+use crate::sql::{Course, StatementKind};
 use crate::upstream::{ClientKey, Server, SessionParameters};
 use crate::wire::backend::Status;
 pub use error::RelayFault;
@@ -189,6 +189,8 @@ pub struct Conversation {
     from_server: Stream,
     from_client: Stream,
     started: Option<Instant>,
+    /// The way of the segment's statements through transactions.
+    course: Course,
     /// Whether anything of the segment was taken back.
     outcome: Outcome,
     /// What the next request is answered with: its server was lost while the client was silent.
@@ -258,6 +260,7 @@ impl Conversation {
             from_server: Stream::No,
             from_client: Stream::No,
             started: None,
+            course: Course::IDLE,
             outcome: Outcome::Open,
             owed_error: None,
             refused_for: None,
@@ -328,6 +331,15 @@ impl Conversation {
     /// Whether the client would see a torn frame if it were told something now.
     pub fn is_mid_frame(&self) -> bool {
         matches!(self.from_server, Stream::Pass(_))
+    }
+
+    /// Whether the segment may have committed a transaction, for all that was answered so far.
+    pub fn is_outcome_unknown(&self) -> bool {
+        let mut owed = self.ledger.of_server();
+        let end_was_sent = owed.any(|owed| matches!(owed, Owed::Query | Owed::Sync));
+        // Rows that have not ended commit nothing.
+        let commits_at_end = self.course.commits_at_end() && end_was_sent && self.copy_in == CopyIn::No;
+        !self.ledger.is_empty() && (self.course.may_have_committed() || commits_at_end)
     }
 
     /// When the running segment began.

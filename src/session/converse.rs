@@ -15,7 +15,7 @@ use crate::fault::{Fault, Report, sqlstate};
 use crate::guard::footprint::State;
 use crate::relay::state::Change;
 use crate::relay::{Absorbed, Pumped, RelayFault};
-use crate::session::{End, Session, cancelled, overdue, session_lost, shutdown};
+use crate::session::{End, Session, cancelled, overdue, session_lost, shutdown, unresolved};
 use crate::tenant::Limits;
 use crate::upstream::{TenantServer, UpstreamFault};
 use crate::wire::backend::Status;
@@ -78,7 +78,7 @@ impl Session {
                     tracing::warn!(
                         "a statement beyond its time could not be cancelled; its server is closed"
                     );
-                    break overdue();
+                    break self.unanswered(overdue());
                 }
                 // One is on its way.
                 Event::Cancel | Event::Overdue
@@ -95,7 +95,7 @@ impl Session {
                         || !self.replay(&fault, &mut server).await
                     {
                         tracing::warn!(%fault, "the server was lost");
-                        break fault.report();
+                        break self.loss_by(&fault);
                     }
                 }
                 Event::Leave(end) => {
@@ -373,7 +373,9 @@ impl Session {
     fn lost(&mut self, report: &Report) -> Result<(), End> {
         if self.conversation.keeps_server() {
             tracing::info!(reason = report.message, "a session ends with its server");
-            return Err(self.told_or_torn(session_lost()));
+            let is_unknown = report.sqlstate == sqlstate::TRANSACTION_RESOLUTION_UNKNOWN;
+            let told = if is_unknown { report.clone() } else { session_lost() };
+            return Err(if self.conversation.is_mid_frame() { End::Torn } else { End::Told(told) });
         }
         self.server_lost(report)
     }
@@ -427,7 +429,24 @@ impl Session {
     }
 
     fn told_or_torn(&self, report: Report) -> End {
-        if self.conversation.is_mid_frame() { End::Torn } else { End::Told(report) }
+        if self.conversation.is_mid_frame() { End::Torn } else { End::Told(self.unanswered(report)) }
+    }
+
+    /// What the client is told of the loss of its server.
+    fn loss_by(&self, fault: &RelayFault) -> Report {
+        match fault {
+            // Nothing of the client ran.
+            RelayFault::Context(_) => fault.report(),
+            RelayFault::Protocol(_)
+            | RelayFault::TooLarge { .. }
+            | RelayFault::Doubt(_)
+            | RelayFault::Ended(_) => self.unanswered(fault.report()),
+        }
+    }
+
+    /// What the client is told instead of an answer that will not come.
+    fn unanswered(&self, report: Report) -> Report {
+        if self.conversation.is_outcome_unknown() { unresolved(&report) } else { report }
     }
 }
 

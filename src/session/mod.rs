@@ -277,6 +277,15 @@ fn cancelled() -> Report {
     Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
+/// What a client is told whose transaction was told to end, in place of the report of what became of the answer.
+fn unresolved(report: &Report) -> Report {
+    let reason = [Some(&*report.message), report.detail.as_deref()];
+    let reason: Vec<&str> = reason.into_iter().flatten().collect();
+    Report::new(sqlstate::TRANSACTION_RESOLUTION_UNKNOWN, "the outcome of the transaction is unknown")
+        .detail(format!("No answer came: {}", reason.join(". ")))
+        .hint("It may have been committed: look for its effects before you run it again.")
+}
+
 /// What a client is told whose session was on the server that is lost.
 fn session_lost() -> Report {
     Report::new(sqlstate::CONNECTION_FAILURE, "the connection to the upstream server was lost")

@@ -20,6 +20,8 @@ pub mod kind;
 
 pub mod statement;
 
+pub mod transaction;
+
 mod commenter;
 
 mod deallocate;
@@ -31,3 +33,4 @@ pub use deallocate::deallocated;
 pub use kind::{SessionState, StatementKind};
 pub use reset::{mentions_reset_all, reset_setting};
 pub use statement::{Count, Survey, survey};
+pub use transaction::Course;

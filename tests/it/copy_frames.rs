@@ -186,9 +186,7 @@ async fn a_wrong_message_ends_a_copy_and_is_then_an_ordinary_one() {
                     (Simple | Text, b'Q' | b'F') => 2,
                     (Simple | Text, _) => 1,
                 };
-                for _ in 0..more {
-                    link.answer().await;
-                }
+                link.answers(more).await;
                 assert_eq!(link.query("SELECT 1").await, ONE, "{}, {what}", stage.what);
                 stage.serves(&mut next, &what).await;
             }
@@ -337,10 +335,7 @@ async fn sync_and_flush_inside_a_copy_count_as_often_as_direct() {
         for link in [&mut direct, &mut link] {
             protocol.started(link).await;
             link.send(&bytes).await;
-            let mut all = Vec::new();
-            for _ in 0..answers {
-                all.push(link.answer().await.to_string());
-            }
+            let mut all = link.answers(answers).await;
             all.push(link.query("SELECT 1").await.to_string());
             both.push(all);
         }

@@ -404,7 +404,9 @@ async fn a_statement_cannot_outlast_its_time_by_missing_or_catching_the_cancel_r
     let mut stubborn = proxy.link("acme_app").await;
     stubborn.send(message::query(STUBBORN)).await;
     let answer = within("the end of a stubborn statement", stubborn.answer()).await;
-    assert_eq!(answer.code().as_deref(), Some("57014"), "{answer}");
+    // A DO block may have committed.
+    assert_eq!(answer.code().as_deref(), Some("08007"), "{answer}");
+    assert!(answer.fault().detail.unwrap().contains("statement timeout"));
     assert_eq!(stubborn.query("SELECT 1").await, ONE);
 
     // Not even begun: it holds a server all the same.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::cluster::Cluster;
 use super::config::Config;
+use super::eventually;
 use super::link::Frame;
 use super::message::CANCEL_REQUEST;
 
@@ -62,6 +63,13 @@ impl Recorder {
     pub(crate) fn cut(&self) {
         let open = self.received.lock().unwrap().len();
         self.broken.send_modify(|broken| *broken = (open, open));
+    }
+
+    /// Waits until a server connection has received a text.
+    pub(crate) async fn receives(&self, text: &str) {
+        let has = |bytes: &Vec<u8>| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        let received = || async { self.received.lock().unwrap().iter().any(has).then_some(()) };
+        eventually(&format!("'{text}' to be sent"), received).await;
     }
 
     /// The frames of each session, its startup packet left out. Fails if one is torn or of no known kind.
