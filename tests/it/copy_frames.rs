@@ -409,7 +409,7 @@ async fn a_server_whose_client_leaves_inside_a_frame_is_closed() {
 }
 
 #[tokio::test]
-async fn a_frame_that_does_not_end_holds_its_server_for_the_statement_timeout_only() {
+async fn an_unfinished_frame_holds_its_server_for_the_statement_timeout() {
     let stage = Stage::new("plain", "acme_app").await;
     let mut proxy = stage.proxy;
     proxy.reload(|config| config.set_tenant("acme", "statement_timeout", "300ms")).await;
