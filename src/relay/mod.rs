@@ -364,7 +364,7 @@ impl Conversation {
                 Owed::Enter => {
                     // It may have been about to be prepared.
                     if let Some(server) = server.as_deref_mut() {
-                        server.has_entry = false;
+                        server.entries.clear();
                     }
                     Undo::Nothing
                 }

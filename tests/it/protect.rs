@@ -11,6 +11,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::support::cluster::{APP_PASSWORD, OWNER_PASSWORD};
 use crate::support::config::Config;
+use crate::support::message::{sync, unnamed};
 use crate::support::proxy::run;
 use crate::support::{Cluster, Proxy};
 
@@ -644,4 +645,42 @@ async fn the_self_test_holds_with_the_pin_and_leaks_without_it() {
         let wrong = self_test(&client, &SealKey::new(NEW_KEY)).await.unwrap();
         assert!(matches!(wrong, SelfTest::CannotRun(why) if why.contains("28000")));
     }
+}
+
+#[tokio::test]
+async fn a_gateway_client_goes_from_no_tenant_to_a_tenant_and_back_under_a_seal() {
+    let cluster = Cluster::start().await;
+    install(&cluster);
+    let chosen = [unnamed_choice(), sync()].concat();
+    for first in ["select 1", ""] {
+        let proxy = Proxy::start(&cluster, |config| {
+            sealed(config, KEY);
+            config.one_server();
+            config.set("tenancy.require_tenant", false);
+        })
+        .await;
+        let mut link = proxy.link("api").await;
+        if !first.is_empty() {
+            assert_eq!(link.query(first).await.value(), "1");
+        }
+        // The same server runs the entry statements of no tenant and of a tenant in turn.
+        for round in 0..3 {
+            assert_eq!(link.query("BEGIN").await, "C(BEGIN) Z(T)", "{first} {round}");
+            assert_eq!(
+                link.query("SET LOCAL app.tenant_id = 'acme'").await,
+                "C(SET) Z(T)",
+                "{first} {round}"
+            );
+            assert_eq!(link.query(WHO).await.value(), "acme", "{first} {round}");
+            assert_eq!(link.query("COMMIT").await, "C(COMMIT) Z(I)");
+            assert_eq!(link.query("select 1").await.value(), "1");
+        }
+        assert_eq!(link.ask(&chosen).await.value(), "globex", "{first}");
+        assert_eq!(link.query(WHO).await.value(), "globex", "{first}");
+    }
+}
+
+/// A choice whose tenant is bound, as the first that a client sends.
+fn unnamed_choice() -> Vec<u8> {
+    unnamed("SELECT set_config('app.tenant_id', $1, false)", &["globex"])
 }

@@ -13,6 +13,10 @@ use crate::wire::encode;
 
 /// No parameter types given: PostgreSQL infers them.
 const NO_TYPES: &[u8] = &[0, 0];
+/// Name of the statement that sets the tenant.
+const ENTER_PLAIN: &str = "pgtenant_enter_plain";
+/// Name of the statement that sets the tenant and shows a proof.
+const ENTER_SEALED: &str = "pgtenant_enter";
 
 /// 128 random bits, so that nobody can leave a nonce behind in advance.
 pub(crate) fn nonce() -> String {
@@ -122,7 +126,7 @@ pub(crate) fn enter_in_block(out: &mut Vec<u8>, setting: &str, tenant: &str) {
 pub(crate) fn enter(setting: &str, tenant: &str) -> Entry {
     let (value, parameter) = tenant_value(tenant);
     let sql = format!("SELECT pg_catalog.set_config('{setting}',{value},true)");
-    Entry::new(tenant, &sql, &[parameter.as_bytes()])
+    Entry::new(tenant, ENTER_PLAIN, &sql, &[parameter.as_bytes()])
 }
 
 /// The frames that enter a tenant's context with its proof, which is only ever sent as a parameter: texts can be
@@ -130,23 +134,25 @@ pub(crate) fn enter(setting: &str, tenant: &str) -> Entry {
 pub(crate) fn enter_sealed(tenant: &str, proof: &str) -> Entry {
     let (value, parameter) = tenant_value(tenant);
     let sql = format!("SELECT pgtenant.enter({value}::pg_catalog.text,$2::pg_catalog.text)");
-    Entry::new(tenant, &sql, &[parameter.as_bytes(), proof.as_bytes()])
+    Entry::new(tenant, ENTER_SEALED, &sql, &[parameter.as_bytes(), proof.as_bytes()])
 }
 
 /// The statement that enters a context, prepared once on each server between two resets: that saves PostgreSQL the
-/// parsing and planning. Its name is one that the guard keeps clients from; and whoever got past that could only
-/// put another statement in its place for its own tenant, because a reset takes it away.
+/// parsing and planning. Each text has a name of its own: under a seal, the context of a tenant and the context of
+/// nobody run different texts on the same server. The guard keeps clients from these names; and whoever got past that
+/// could only put another statement in its place for its own tenant, because a reset takes it away.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     parse: Box<[u8]>,
     run: Box<[u8]>,
+    /// Empty: parsed each time.
     name: &'static str,
 }
 
 impl Entry {
-    fn new(tenant: &str, sql: &str, parameters: &[&[u8]]) -> Self {
+    fn new(tenant: &str, name: &'static str, sql: &str, parameters: &[&[u8]]) -> Self {
         // The texts differ for ids beyond ASCII, which are rare: those are not kept.
-        let name = if tenant.is_ascii() { "pgtenant_enter" } else { "" };
+        let name = if tenant.is_ascii() { name } else { "" };
         let (mut parse, mut run) = (Vec::new(), Vec::new());
         // Whatever has the name goes first: ours, if it is not known whether it came to be, or a client's own.
         encode::close(&mut parse, b'S', name);
@@ -161,7 +167,7 @@ impl Entry {
         if self.name.is_empty() {
             server.unnamed = None;
         }
-        let parses = self.name.is_empty() || !std::mem::replace(&mut server.has_entry, true);
+        let parses = self.name.is_empty() || server.entries.insert(self.name);
         let out = server.channel.output.space();
         if parses {
             out.extend_from_slice(&self.parse);
@@ -194,6 +200,15 @@ mod tests {
             assert!(!expression.contains(hostile), "{expression}");
             assert!(expression.is_ascii() && !expression.contains('\\'), "{expression}");
         }
+    }
+
+    #[test]
+    fn entry_statements_with_different_texts_have_different_names() {
+        let (nobody, tenant) = (enter("app.tenant_id", ""), enter("app.tenant_id", "acme"));
+        assert_eq!((nobody.name, tenant.name), (ENTER_PLAIN, ENTER_PLAIN), "one text, other values");
+        assert_eq!(enter_sealed("acme", "proof").name, ENTER_SEALED);
+        assert_eq!(enter("app.tenant_id", "ümlaut").name, "", "unnamed: the text is another");
+        assert_ne!(ENTER_PLAIN, ENTER_SEALED);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One server connection and all that is known of its state. What is not known makes it unfit for reuse.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::poll_fn;
 use std::task::Poll;
 
@@ -62,8 +62,8 @@ pub struct Server {
     tick: u64,
     /// What its unnamed statement is, as far as that is a client's.
     pub unnamed: Option<StatementId>,
-    /// Whether the statement that enters a context is prepared on it.
-    pub has_entry: bool,
+    /// Names of the statements that enter a context and are prepared on it.
+    pub entries: HashSet<&'static str>,
     identity: Identity,
     /// Who has it, for those who hear of it.
     pub sender: Sender,
@@ -117,7 +117,7 @@ impl Server {
             prepared: HashMap::new(),
             tick: 0,
             unnamed: None,
-            has_entry: false,
+            entries: HashSet::new(),
             identity,
             sender,
             sealed: None,
@@ -248,7 +248,7 @@ impl Server {
     pub fn clear_prepared(&mut self) {
         self.prepared.clear();
         self.unnamed = None;
-        self.has_entry = false;
+        self.entries.clear();
     }
 }
 
