@@ -1,9 +1,9 @@
 //! From the server to the client: `absorb`.
 
 use crate::net::Channel;
-use crate::relay::ledger::{Owed, Shown};
+use crate::relay::ledger::{Owed, Shown, Undone};
 use crate::relay::{
-    Absorbed, Conversation, CopyIn, Discard, Gate, HeldSync, Outcome, Reach, RelayFault, Renewal, Standing,
+    Absorbed, Check, Conversation, CopyIn, Discard, Gate, HeldSync, Outcome, Reach, RelayFault, Standing,
     Stream,
 };
 use crate::sql::StatementKind;
@@ -45,9 +45,7 @@ impl Conversation {
         server: &mut TenantServer,
     ) -> Result<(Absorbed, usize), RelayFault> {
         loop {
-            if self.ledger.of_server().next().is_none() {
-                self.tell_due(client);
-            }
+            self.tell_due(client);
             if client.output.is_full() {
                 return Ok((Absorbed::All, 0));
             }
@@ -84,7 +82,7 @@ impl Conversation {
             server.server().channel.input = input;
             server.server().channel.input.consume(header.total);
             fate?;
-            if header.tag == b'Z' && self.gate == Gate::Between && self.renewal == Renewal::No {
+            if header.tag == b'Z' && self.gate == Gate::Between {
                 return Ok((Absorbed::Ready(self.status), 0));
             }
         }
@@ -130,12 +128,6 @@ impl Conversation {
         server: &mut TenantServer,
     ) -> Result<Fate, RelayFault> {
         let body = frame::body(whole);
-        if matches!(self.ledger.front(), Some(Owed::Told(..))) && !matches!(tag, b'N' | b'A' | b'S' | b't') {
-            if tag == b'E' && self.renews(body, client, server) {
-                return Ok(Fate::Swallow);
-            }
-            self.tell_due(client);
-        }
         match tag {
             b'N' => Ok(if self.ledger.is_ours() { Fate::Swallow } else { Fate::Forward }),
             b'A' => Ok(self.notification(body, client, server.server())),
@@ -148,9 +140,9 @@ impl Conversation {
                 Some(Owed::Execute | Owed::Query) => Ok(Fate::Forward),
                 _ => Err(RelayFault::Doubt("COPY that nobody asked for")),
             },
-            b'T' | b'n' => self.described(tag, client),
-            b't' => match self.ledger.of_server().next() {
-                Some(Owed::DescribeStatement(_)) => {
+            b'T' | b'n' => self.described(whole, client, server),
+            b't' => match self.ledger.front() {
+                Some(Owed::DescribeStatement(..)) => {
                     // An error may stand in the place of the columns.
                     self.description.extend_from_slice(whole);
                     Ok(Fate::Swallow)
@@ -172,9 +164,6 @@ impl Conversation {
         let sqlstate = field(b'C');
         if matches!(field(b'V'), "FATAL" | "PANIC") {
             return Err(RelayFault::Ended(format!("{sqlstate}: {}", field(b'M'))));
-        }
-        if self.renews(body, client, server) {
-            return Ok(Fate::Swallow);
         }
         self.outcome = Outcome::RolledBack;
         match self.ledger.front() {
@@ -208,9 +197,13 @@ impl Conversation {
                 self.fail(server);
                 Ok(Fate::Swallow)
             }
-            Some(_) => {
+            Some(owed) => {
                 self.metrics.error(sqlstate);
-                self.tell_description(client);
+                if matches!(owed, Owed::DescribeStatement(Shown::Client, ..)) {
+                    self.tell_description(client);
+                }
+                let failed = self.ledger.pop().into_iter().collect();
+                self.undo(failed, Undone::Failed, Some(server.server()));
                 self.fail(server);
                 Ok(Fate::Forward)
             }
@@ -220,8 +213,10 @@ impl Conversation {
     /// The server skips everything up to the next Sync.
     fn fail(&mut self, server: &mut TenantServer) {
         self.copy_in = CopyIn::No;
+        self.check = Check::No;
+        self.description.clear();
         let skipped = self.ledger.skip_to_sync();
-        self.undo(skipped, Some(server.server()));
+        self.undo(skipped, Undone::Skipped, Some(server.server()));
         if self.ledger.is_empty() {
             if self.held == HeldSync::No {
                 self.discard = Discard::ServerSkips;
@@ -235,10 +230,6 @@ impl Conversation {
         let status = backend::ready_for_query(body).ok_or(RelayFault::Doubt("a malformed ReadyForQuery"))?;
         match self.ledger.pop() {
             Some(Owed::Reset) if status == Status::Idle => Ok(Fate::Swallow),
-            Some(Owed::Sync) if self.renewal == Renewal::Awaited && status == Status::Idle => {
-                self.begin_again(client);
-                Ok(Fate::Swallow)
-            }
             Some(Owed::Query | Owed::Sync) if self.ledger.is_empty() => {
                 self.status = status;
                 self.gate = Gate::Between;
@@ -249,13 +240,13 @@ impl Conversation {
                 if status == Status::Idle {
                     self.standing = Standing::Sure;
                     self.state.end();
-                    self.end_definitions();
                     if self.outcome == Outcome::RolledBack {
                         self.choice.roll_back();
                     }
                 }
                 self.outcome = Outcome::Open;
-                self.renewal = Renewal::No;
+                self.check = Check::No;
+                self.unbound = None;
                 client.input.forget();
                 if let Some(started) = self.started.take() {
                     self.metrics.query(started.elapsed());
@@ -304,7 +295,7 @@ impl Conversation {
             }
             Some(Owed::Deallocate(_)) => {
                 if let Some(Owed::Deallocate(name)) = self.ledger.pop() {
-                    self.statements.named.remove(&name);
+                    self.statements.remove(&name);
                 }
                 client.input.forget();
                 encode::command_complete(client.output.space(), "DEALLOCATE");
@@ -347,16 +338,30 @@ impl Conversation {
         Ok(Fate::Forward)
     }
 
-    fn described(&mut self, tag: u8, client: &mut Channel) -> Result<Fate, RelayFault> {
+    fn described(
+        &mut self,
+        whole: &[u8],
+        client: &mut Channel,
+        server: &mut TenantServer,
+    ) -> Result<Fate, RelayFault> {
+        let returns_rows = whole.first() == Some(&b'T');
         match self.ledger.front() {
-            Some(Owed::Query) if tag == b'T' => return Ok(Fate::Forward),
+            Some(Owed::Query) if returns_rows => return Ok(Fate::Forward),
             Some(Owed::Enter | Owed::Reset) => return Ok(Fate::Swallow),
-            Some(Owed::DescribeStatement(_) | Owed::DescribePortal(_)) => {}
+            Some(Owed::DescribeStatement(..) | Owed::DescribePortal(_)) => {}
             _ => return Err(RelayFault::Doubt("a description that nobody asked for")),
         }
-        self.tell_description(client);
         match self.ledger.pop() {
-            Some(Owed::DescribePortal(Shown::Nobody)) if tag == b'n' => Ok(Fate::Swallow),
+            Some(Owed::DescribePortal(Shown::Nobody)) if !returns_rows => Ok(Fate::Swallow),
+            Some(Owed::DescribeStatement(shown, name, statement)) => {
+                self.statement_described(&name, &statement, whole, server)?;
+                if shown == Shown::Nobody {
+                    self.description.clear();
+                    return Ok(Fate::Swallow);
+                }
+                self.tell_description(client);
+                Ok(Fate::Forward)
+            }
             _ => Ok(Fate::Forward),
         }
     }
@@ -372,11 +377,11 @@ impl Conversation {
             return Ok(Fate::Swallow);
         }
         let shown = match (tag, self.ledger.pop()) {
-            (b'1', Some(Owed::Parse(shown, _))) | (b'2', Some(Owed::Bind(shown, _))) => shown,
+            (b'1', Some(Owed::Parse(shown, _))) | (b'2', Some(Owed::Bind(shown))) => shown,
             (b'3', Some(Owed::ClosePortal)) => Shown::Client,
             (b'3', Some(Owed::Evict(_))) => Shown::Nobody,
             (_, Some(owed)) => {
-                self.undo(vec![owed], None);
+                self.undo(vec![owed], Undone::Failed, None);
                 return Err(RelayFault::Doubt("an answer out of turn"));
             }
             (_, None) => return Err(RelayFault::Doubt("an answer that nobody waits for")),

@@ -35,7 +35,7 @@ impl Conversation {
             Some(b'P') => frontend::parse(body).map(|parse| parse.text),
             Some(b'B') => {
                 statement = frontend::bind(body).and_then(|bind| self.statements.find(bind.statement));
-                statement.as_ref().map(|statement| &*statement.text)
+                statement.as_ref().map(|(statement, _)| &*statement.text)
             }
             _ => None,
         };

@@ -125,7 +125,6 @@ impl Conversation {
     pub(super) fn note_effects(&mut self, survey: Survey, server: &mut TenantServer) {
         self.note_for_choice(survey);
         self.note_for_pin(survey);
-        self.note_definitions(survey);
         if survey.session_state == SessionState::Maybe {
             server.server().wear = Wear::Dirty;
         }

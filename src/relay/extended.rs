@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::fault::{Report, sqlstate};
 use crate::relay::Conversation;
 use crate::relay::entry::Lead;
-use crate::relay::ledger::{Bound, Owed, Shown, Undo};
-use crate::relay::prepared::{MAX_NAMED, Reading, Statement};
+use crate::relay::ledger::{Owed, Shown, Undo};
+use crate::relay::prepared::{MAX_NAMED, Reading, Sharing, Statement};
 use crate::relay::requests::REFUSED;
+use crate::relay::statements::Provided;
 use crate::sql::{Count, StatementKind, Survey, deallocated};
 use crate::upstream::{TenantServer, prepared_name};
 use crate::wire::backend::Status;
@@ -37,96 +38,74 @@ impl Conversation {
             parse.text = DISCARD_STAND_IN;
         }
         if self.status == Status::Failed && !survey.first.ends_failed_block() {
-            // PostgreSQL looks at the block's state first; what is told here without it must not.
-            server.server().unnamed = None;
-            encode::parse(server.server().channel.output.space(), "", parse.text, parse.types);
-            self.ledger.push(Owed::Parse(Shown::Client, Undo::Nothing));
-            return;
+            return self.parse_in_failed_block(parse, server);
         }
-        if parse.name.is_empty()
-            && let Some(name) = self.known_deallocated(parse.text, survey)
-        {
+        if !parse.name.is_empty() {
+            return self.parse_named(parse, reading, server);
+        }
+        let changes = reading.change.is_some();
+        if let Some(name) = self.known_deallocated(parse.text, survey) {
             let statement = self.relay.interner.deallocation(parse.text, name, reading);
-            server.server().unnamed = Some(statement.id);
-            encode::parse(server.server().channel.output.space(), "", statement.sent(), parse.types);
-            self.statements.unnamed = Some(statement);
-            self.ledger.push(Owed::Parse(Shown::Client, Undo::Unnamed));
-            return;
-        }
-        if parse.name.is_empty() {
-            let changes = reading.change.is_some();
-            let statement = self.relay.interner.single(parse.text, parse.types, reading);
-            server.server().unnamed = Some(statement.id);
+            self.parse_stand_in(statement, server);
+        } else {
+            let statement =
+                self.relay.interner.draft(parse.text, parse.types, (reading, Sharing::Own), &self.parameters);
             if discards || changes {
-                encode::parse(server.server().channel.output.space(), "", statement.sent(), parse.types);
-                self.statements.unnamed = Some(statement);
-                self.ledger.push(Owed::Parse(Shown::Client, Undo::Unnamed));
+                self.parse_stand_in(statement, server);
             } else {
-                self.statements.unnamed = Some(statement);
-                self.send(whole, Owed::Parse(Shown::Client, Undo::Unnamed), server);
+                let undo = self.replace_unnamed(statement, server);
+                self.send(whole, Owed::Parse(Shown::Client, undo), server);
             }
-            return;
         }
-        self.parse_named(parse, reading, server);
     }
 
+    /// PostgreSQL looks at the block's state first; what is told here without it must not.
+    fn parse_in_failed_block(&mut self, parse: frontend::Parse<'_>, server: &mut TenantServer) {
+        let before = server.server().unnamed.take();
+        let undo = if parse.name.is_empty() {
+            Undo::Unnamed(self.statements.unnamed.take(), before)
+        } else {
+            Undo::Nothing
+        };
+        encode::parse(server.server().channel.output.space(), "", parse.text, parse.types);
+        self.ledger.push(Owed::Parse(Shown::Client, undo));
+    }
+
+    /// An unnamed statement in whose place another text is sent.
+    fn parse_stand_in(&mut self, statement: Arc<Statement>, server: &mut TenantServer) {
+        encode::parse(server.server().channel.output.space(), "", statement.sent(), statement.types());
+        let undo = self.replace_unnamed(statement, server);
+        self.ledger.push(Owed::Parse(Shown::Client, undo));
+    }
+
+    /// It is always parsed by the server, because only that tells what the text means now; and described, so that it
+    /// means the same on every other server.
     fn parse_named(&mut self, parse: frontend::Parse<'_>, reading: Reading, server: &mut TenantServer) {
         let name = String::from_utf8_lossy(parse.name);
-        if self.statements.named.contains_key(parse.name) {
+        if self.statements.has(parse.name) {
             let message = format!("prepared statement \"{name}\" already exists");
             self.refuse_message(Report::new(sqlstate::DUPLICATE_STATEMENT, message), server);
             return;
         }
-        if self.statements.named.len() >= MAX_NAMED {
+        if self.statements.is_full() {
             let message = format!("too many prepared statements: the limit is {MAX_NAMED}");
             let report = Report::new(sqlstate::CONFIGURATION_LIMIT, message);
             self.refuse_message(report.hint("Close prepared statements that are not needed."), server);
             return;
         }
+        let sharing = if self.has_temporary_objects() { Sharing::Own } else { Sharing::Shared };
         let interner = &self.relay.interner;
-        let named = if self.has_temporary_objects() {
-            interner.own(parse.text, parse.types, reading)
-        } else {
-            interner.intern(parse.text, parse.types, reading)
-        };
-        let statement = Arc::clone(named.statement());
-        let key: Box<[u8]> = parse.name.into();
-        self.statements.named.insert(key.clone(), named);
-        if server.server().has_prepared(statement.id) {
-            self.tell(b'1', Undo::Named(key, u64::MAX));
-        } else {
-            self.prepare(&statement, Shown::Client, Undo::Named(key, statement.id), server);
-        }
-    }
-
-    /// Puts a statement on the server under its own name there.
-    fn prepare(&mut self, statement: &Statement, shown: Shown, undo: Undo, server: &mut TenantServer) {
-        let limit = server.max_prepared();
-        let evicted = server.server().add_prepared(statement.id, limit);
-        let out = server.server().channel.output.space();
-        if let Some(evicted) = evicted {
-            encode::close(out, b'S', &prepared_name(evicted));
-            self.ledger.push(Owed::Evict(evicted));
-        }
-        encode::parse(out, &prepared_name(statement.id), statement.sent(), &statement.types);
-        self.ledger.push(Owed::Parse(shown, undo));
-    }
-
-    /// Makes sure that the server has what the client calls by this name.
-    fn provide(&mut self, name: &[u8], statement: &Statement, server: &mut TenantServer) {
-        if name.is_empty() {
-            if server.server().unnamed != Some(statement.id) {
-                server.server().unnamed = Some(statement.id);
-                encode::parse(server.server().channel.output.space(), "", statement.sent(), &statement.types);
-                self.ledger.push(Owed::Parse(Shown::Nobody, Undo::OnServer(statement.id)));
-            }
-        } else if !server.server().has_prepared(statement.id) {
-            self.prepare(statement, Shown::Nobody, Undo::OnServer(statement.id), server);
+        let statement = interner.draft(parse.text, parse.types, (reading, sharing), &self.parameters);
+        self.statements.add(parse.name, Arc::clone(&statement));
+        let undo = Undo::Named(parse.name.into(), statement.id);
+        self.prepare(&statement, statement.id, (Shown::Client, undo), server);
+        if statement.asks() {
+            self.ask_description((parse.name, Some(statement.id)), &statement, Shown::Nobody, server);
         }
     }
 
     pub(super) fn bind(&mut self, bind: frontend::Bind<'_>, whole: &[u8], server: &mut TenantServer) {
-        let Some(statement) = self.statements.find(bind.statement) else {
+        let Some((statement, fresh)) = self.statements.find(bind.statement) else {
             self.refuse_message(no_statement(bind.statement), server);
             return;
         };
@@ -147,18 +126,23 @@ impl Conversation {
         {
             return self.refuse_message(report, server);
         }
-        self.provide(bind.statement, &statement, server);
+        let Provided::Ready(number) = self.provide(bind.statement, (&statement, fresh), server) else {
+            return;
+        };
         self.bound = statement.survey().first;
         self.deallocates.clone_from(&statement.deallocates);
         self.note_effects(statement.survey(), server);
         self.may_copy |= statement.survey().first == StatementKind::CopyFromStdin;
-        if bind.statement.is_empty() {
-            self.send(whole, Owed::Bind(Shown::Client, None), server);
-        } else {
-            let out = server.server().channel.output.space();
-            encode::bind_renamed(out, bind.portal, &prepared_name(statement.id), bind.rest);
-            let is_known = self.statements.use_of(bind.statement);
-            self.ledger.push(Owed::Bind(Shown::Client, Some(Bound { id: statement.id, is_known })));
+        match number {
+            None => {
+                self.unnamed_is_bound(&statement, bind.rest, server);
+                self.send(whole, Owed::Bind(Shown::Client), server);
+            }
+            Some(number) => {
+                let out = server.server().channel.output.space();
+                encode::bind_renamed(out, bind.portal, &prepared_name(number), bind.rest);
+                self.ledger.push(Owed::Bind(Shown::Client));
+            }
         }
     }
 
@@ -168,26 +152,23 @@ impl Conversation {
             return None;
         }
         let name = deallocated(text)?;
-        self.statements.named.contains_key(name.as_slice()).then(|| name.into())
+        self.statements.has(&name).then(|| name.into())
     }
 
     pub(super) fn describe(&mut self, target: frontend::Target<'_>, whole: &[u8], server: &mut TenantServer) {
         if target.kind == b'P' {
-            self.send(whole, Owed::DescribePortal(Shown::Client), server);
-            return;
+            return self.send(whole, Owed::DescribePortal(Shown::Client), server);
         }
-        let Some(statement) = self.statements.find(target.name) else {
+        let Some((statement, fresh)) = self.statements.find(target.name) else {
             self.refuse_message(no_statement(target.name), server);
             return;
         };
-        self.provide(target.name, &statement, server);
-        self.statements.use_of(target.name);
-        if target.name.is_empty() {
-            self.send(whole, Owed::DescribeStatement(statement.id), server);
-        } else {
-            encode::describe(server.server().channel.output.space(), b'S', &prepared_name(statement.id));
-            self.ledger.push(Owed::DescribeStatement(statement.id));
+        let provided = self.provide(target.name, (&statement, fresh), server);
+        let Provided::Ready(number) = provided else { return };
+        if number.is_none() {
+            self.unbound = None;
         }
+        self.ask_description((target.name, number), &statement, Shown::Client, server);
     }
 
     pub(super) fn close(&mut self, target: frontend::Target<'_>, whole: &[u8], server: &mut TenantServer) {
@@ -197,10 +178,9 @@ impl Conversation {
         }
         // On the server it stays, for others of this tenant and for the next time.
         let undo = if target.name.is_empty() {
-            self.statements.unnamed = None;
-            Undo::Nothing
+            Undo::ClosedUnnamed(self.statements.unnamed.take())
         } else {
-            match self.statements.named.remove_entry(target.name) {
+            match self.statements.remove(target.name) {
                 Some((name, named)) => Undo::Closed(name, Box::new(named)),
                 None => Undo::Nothing,
             }
@@ -213,7 +193,7 @@ impl Conversation {
         self.ledger.push(Owed::Told(tag, undo));
     }
 
-    fn refuse_message(&mut self, report: Report, server: &mut TenantServer) {
+    pub(super) fn refuse_message(&mut self, report: Report, server: &mut TenantServer) {
         self.begin(Lead::Other, server);
         encode::parse(server.server().channel.output.space(), "", REFUSED, &[0, 0]);
         server.server().unnamed = None;

@@ -2,9 +2,10 @@
 //! Promise: the proxy never guesses whose answer a frame is; a frame that nobody expects is a doubt.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::fault::Report;
-use crate::relay::prepared::Named;
+use crate::relay::prepared::{Named, Statement};
 use crate::upstream::StatementId;
 
 /// Whether the client sees an answer.
@@ -25,10 +26,10 @@ pub enum Owed {
     Enter,
     /// `ParseComplete`, with what to undo if it does not come.
     Parse(Shown, Undo),
-    /// `BindComplete`; of a statement under a name of ours, if there is one.
-    Bind(Shown, Option<Bound>),
-    /// `ParameterDescription` and then a row description or none.
-    DescribeStatement(StatementId),
+    /// `BindComplete`.
+    Bind(Shown),
+    /// `ParameterDescription` and then a row description or none, of the statement that the client calls so.
+    DescribeStatement(Shown, Box<[u8]>, Arc<Statement>),
     /// A row description or none; `Nobody` hides the none of a converted simple query.
     DescribePortal(Shown),
     /// Rows, then an end: complete, suspended, empty.
@@ -39,8 +40,8 @@ pub enum Owed {
     Deallocate(Box<[u8]>),
     /// `CloseComplete` of a portal.
     ClosePortal,
-    /// `CloseComplete` of a statement that the proxy evicts.
-    Evict(StatementId),
+    /// `CloseComplete` of a copy with this number, which nobody uses any more.
+    Evict(u64),
     /// Everything up to ReadyForQuery.
     Query,
     /// ReadyForQuery.
@@ -51,29 +52,34 @@ pub enum Owed {
     Refused(Box<Report>),
 }
 
-/// A named statement that was bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bound {
-    /// Which.
-    pub id: StatementId,
-    /// Whether the client has used it or asked for its columns since it prepared it, and may go by those.
-    pub is_known: bool,
-}
-
-/// What a client loses or keeps if a message was skipped.
+/// What holds instead if a message does not do what it was sent for.
 #[derive(Debug, Default)]
 pub enum Undo {
-    /// Nothing.
+    /// Nothing changes.
     #[default]
     Nothing,
-    /// The unnamed statement was not made.
-    Unnamed,
+    /// The unnamed statements before it, of the client and of the server: those that stay if it was skipped. A Parse
+    /// that fails leaves none, as PostgreSQL drops the old one first.
+    Unnamed(Option<Arc<Statement>>, Option<StatementId>),
     /// The named statement was not made.
     Named(Box<[u8]>, StatementId),
-    /// The statement is not on the server.
-    OnServer(StatementId),
+    /// The copy with this number is not on the server.
+    OnServer(StatementId, u64),
+    /// The server's unnamed statement is not known.
+    UnnamedOnServer,
     /// The named statement was not closed.
     Closed(Box<[u8]>, Box<Named>),
+    /// The unnamed statement was not closed.
+    ClosedUnnamed(Option<Arc<Statement>>),
+}
+
+/// Why a message did not do what it was sent for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undone {
+    /// The server skipped it.
+    Skipped,
+    /// The server tried, and reported an error; or it was lost with what became of it.
+    Failed,
 }
 
 /// The answers owed, first one in front.
@@ -96,11 +102,6 @@ impl Ledger {
     /// The next one.
     pub fn front(&self) -> Option<&Owed> {
         self.owed.front()
-    }
-
-    /// The next ones that the server owes.
-    pub fn of_server(&self) -> impl Iterator<Item = &Owed> {
-        self.owed.iter().filter(|owed| !matches!(owed, Owed::Told(..)))
     }
 
     /// The next one is settled.

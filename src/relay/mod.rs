@@ -15,16 +15,17 @@
 mod answers;
 pub mod choice;
 mod comment;
+mod description;
 mod entry;
 pub mod error;
 mod extended;
 pub mod ledger;
 pub mod prepared;
 mod refusals;
-mod renewal;
 mod reports;
 mod requests;
 pub mod state;
+mod statements;
 
 use std::sync::Arc;
 
@@ -34,11 +35,11 @@ use crate::fault::{Report, sqlstate};
 use crate::guard::{Rules, Verdicts};
 use crate::observability::metrics::{ContextSwitches, TenantMetrics};
 use crate::relay::choice::{Acting, Choice, Chooser};
-use crate::relay::ledger::{Ledger, Owed, Undo};
+use crate::relay::ledger::{Ledger, Owed, Undone};
 use crate::relay::prepared::{Interner, Statements};
 use crate::relay::state::{Policy, SessionState};
 use crate::sql::StatementKind;
-use crate::upstream::{ClientKey, Server, SessionParameters};
+use crate::upstream::{ClientKey, Server, SessionParameters, StatementId};
 use crate::wire::backend::Status;
 pub use error::RelayFault;
 
@@ -128,14 +129,15 @@ enum Reach {
     Statement,
 }
 
-/// Whether the segment is sent again, because a plan that was made for it does not fit its tables any more.
+/// Whether a statement that a server has prepared anew has the columns that the client was told. The client's next
+/// frame waits for that, because nothing may be executed otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Renewal {
+enum Check {
     No,
-    /// As soon as the server is ready.
-    Awaited,
-    /// It was; another error is the client's.
-    Done,
+    /// The server was asked.
+    Awaited(StatementId),
+    /// It has others.
+    Differs(StatementId),
 }
 
 /// A frame that is passed on in pieces.
@@ -192,8 +194,9 @@ pub struct Conversation {
     owed_error: Option<Box<Report>>,
     /// Why a segment is being refused, unless PostgreSQL would refuse it too and go on with the next.
     refused_for: Option<Box<Report>>,
-    /// Whether a plan that no longer fits is being replaced: the segment's end, and then all of it again.
-    renewal: Renewal,
+    check: Check,
+    /// The unnamed statement that this segment has parsed and neither bound nor described yet.
+    unbound: Option<StatementId>,
     reach: Reach,
     /// The parameters of a statement, until its columns are known, too.
     description: Vec<u8>,
@@ -256,7 +259,8 @@ impl Conversation {
             outcome: Outcome::Open,
             owed_error: None,
             refused_for: None,
-            renewal: Renewal::No,
+            check: Check::No,
+            unbound: None,
             reach: Reach::Context,
             description: Vec::new(),
             wanted: 0,
@@ -328,10 +332,10 @@ impl Conversation {
         &self.startup
     }
 
-    /// The server is gone or given up: whatever it owed will not come.
-    pub fn abandon(&mut self, server: Option<&mut Server>) {
+    /// The server is gone or given up: whatever it owed will not come. `why`: whether anything of it can have run.
+    pub fn abandon(&mut self, why: Undone) {
         let all = self.ledger.abandon();
-        self.undo(all, server);
+        self.undo(all, why, None);
         self.status = Status::Idle;
         self.gate = Gate::Between;
         self.copy_in = CopyIn::No;
@@ -339,7 +343,8 @@ impl Conversation {
         self.discard = Discard::No;
         self.standing = Standing::Sure;
         self.may_copy = false;
-        self.renewal = Renewal::No;
+        self.check = Check::No;
+        self.unbound = None;
         self.description.clear();
         self.from_server = Stream::No;
         self.started = None;
@@ -351,48 +356,23 @@ impl Conversation {
         self.metrics = Arc::clone(&self.choice.acting().metrics);
     }
 
-    fn undo(&mut self, skipped: Vec<Owed>, mut server: Option<&mut Server>) {
-        for owed in skipped {
-            let undo = match owed {
-                Owed::Parse(_, undo) | Owed::Told(_, undo) => undo,
-                Owed::Evict(id) => {
+    fn undo(&mut self, undone: Vec<Owed>, why: Undone, mut server: Option<&mut Server>) {
+        for owed in undone {
+            match owed {
+                Owed::Parse(_, undo) | Owed::Told(_, undo) => self.undo_one(undo, why, server.as_deref_mut()),
+                Owed::DescribeStatement(_, _, statement) => statement.is_not_asked(),
+                Owed::Evict(number) => {
                     if let Some(server) = server.as_deref_mut() {
-                        server.add_prepared(id, usize::MAX);
+                        server.copies.put_back(number);
                     }
-                    Undo::Nothing
                 }
                 Owed::Enter => {
                     // It may have been about to be prepared.
                     if let Some(server) = server.as_deref_mut() {
                         server.entries.clear();
                     }
-                    Undo::Nothing
                 }
-                _ => Undo::Nothing,
-            };
-            match undo {
-                Undo::Nothing => {}
-                Undo::Unnamed => {
-                    self.statements.unnamed = None;
-                    if let Some(server) = server.as_deref_mut() {
-                        server.unnamed = None;
-                    }
-                }
-                Undo::Named(name, id) => {
-                    self.statements.named.remove(&name);
-                    if let Some(server) = server.as_deref_mut() {
-                        server.remove_prepared(id);
-                    }
-                }
-                Undo::OnServer(id) => {
-                    if let Some(server) = server.as_deref_mut() {
-                        server.remove_prepared(id);
-                        server.unnamed = None;
-                    }
-                }
-                Undo::Closed(name, named) => {
-                    self.statements.named.insert(name, *named);
-                }
+                _ => {}
             }
         }
     }

@@ -79,6 +79,10 @@ impl Conversation {
                 client.input.mark();
                 self.reach = if server.enters_context() { Reach::Context } else { Reach::Statement };
             }
+            if self.awaits_check() {
+                // The frame is taken once more when the server has answered.
+                return taken.map(|()| Pumped::All);
+            }
             client.input.consume(header.total);
             self.metrics.bytes_in(header.total);
             taken?;
@@ -111,6 +115,7 @@ impl Conversation {
     fn admit(&self, tag: u8) -> Admission {
         match tag {
             b'X' => Admission::Wait,
+            _ if self.awaits_check() => Admission::Wait,
             b'd' | b'c' | b'f' => match self.copy_in {
                 CopyIn::Simple | CopyIn::Extended if tag == b'd' => Admission::Pass,
                 CopyIn::Simple | CopyIn::Extended => Admission::Take,
@@ -274,11 +279,8 @@ impl Conversation {
         encode::parse(out, "", NOTHING, &[0, 0]);
         encode::bind_text(out, &[]);
         encode::execute_unnamed(out);
-        let all = [
-            Owed::Parse(Shown::Nobody, Undo::Nothing),
-            Owed::Bind(Shown::Nobody, None),
-            Owed::Deallocate(name),
-        ];
+        let all =
+            [Owed::Parse(Shown::Nobody, Undo::Nothing), Owed::Bind(Shown::Nobody), Owed::Deallocate(name)];
         for owed in all {
             self.ledger.push(owed);
         }
@@ -319,7 +321,7 @@ impl Conversation {
         encode::execute_unnamed(out);
         for owed in [
             Owed::Parse(Shown::Nobody, Undo::Nothing),
-            Owed::Bind(Shown::Nobody, None),
+            Owed::Bind(Shown::Nobody),
             Owed::DescribePortal(Shown::Nobody),
             Owed::Execute,
         ] {
@@ -348,6 +350,7 @@ impl Conversation {
     }
 
     fn sync(&mut self, server: &mut TenantServer) {
+        self.describe_unbound(server);
         self.gate = Gate::Closed;
         if self.may_copy && !self.ledger.is_empty() && self.discard == Discard::No {
             encode::bare(server.server().channel.output.space(), b'H');

@@ -68,7 +68,6 @@ pub(super) struct SessionState {
     /// Whether the open transaction may have taken back what pins.
     recheck: bool,
     put_back: PutBack,
-    defines: Defines,
     /// The parameters before the open transaction changed any.
     before: Option<SessionParameters>,
     pin: Option<Pin>,
@@ -83,14 +82,6 @@ pub(super) enum PutBack {
     Name,
     /// What the client asked for at startup.
     Startup,
-}
-
-/// Whether the open transaction may change definitions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Defines {
-    #[default]
-    Nothing,
-    Perhaps,
 }
 
 /// A pin that may come.
@@ -268,24 +259,6 @@ impl Conversation {
     fn may_have(&self, state: State) -> bool {
         let candidates = self.state.candidates.as_ref().is_some_and(|one| one.states.has(state));
         candidates || self.state.pin.as_ref().is_some_and(|pin| pin.states.has(state))
-    }
-
-    /// Notes a statement that may change definitions which others' statements were prepared by.
-    pub(super) fn note_definitions(&mut self, survey: Survey) {
-        let defines =
-            matches!(survey.first, StatementKind::Alter | StatementKind::Create | StatementKind::Drop)
-                || (survey.statements == Count::Many && survey.session_state == Leaves::Maybe);
-        if defines && !self.has_temporary_objects() {
-            self.state.defines = Defines::Perhaps;
-            self.relay.interner.forget_all();
-        }
-    }
-
-    /// The transaction is over: what others prepared in the meantime may have been read by the old definitions.
-    pub(super) fn end_definitions(&mut self) {
-        if std::mem::take(&mut self.state.defines) == Defines::Perhaps {
-            self.relay.interner.forget_all();
-        }
     }
 
     /// Why the client keeps its server; none: it does not.

@@ -13,6 +13,7 @@ use crate::breaker::in_doubt;
 use crate::clients::{Order, PinView};
 use crate::fault::{Fault, Report, sqlstate};
 use crate::guard::footprint::State;
+use crate::relay::ledger::Undone;
 use crate::relay::state::Change;
 use crate::relay::{Absorbed, Pumped, RelayFault};
 use crate::session::{End, Session, cancelled, overdue, session_lost, shutdown};
@@ -262,7 +263,7 @@ impl Session {
             tracing::warn!(%fault, "the server could not be replaced");
             return false;
         }
-        self.conversation.abandon(None);
+        self.conversation.abandon(Undone::Skipped);
         self.client.input.rewind()
     }
 
@@ -342,7 +343,7 @@ impl Session {
             // What it has sent ahead was meant for the transaction that is lost, and must not run without it.
             return Err(End::Told(report.clone()));
         }
-        self.conversation.abandon(None);
+        self.conversation.abandon(Undone::Failed);
         if between {
             // It waits for nothing now; its next request is answered with the error.
             self.conversation.owe_error(report.clone());

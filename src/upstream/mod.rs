@@ -12,6 +12,7 @@ mod replication;
 pub mod settings;
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,8 +26,9 @@ use dashmap::DashMap;
 pub use error::{ConnectError, UpstreamFault};
 use gate::Gate;
 pub use pool::PoolView;
+pub use pool::copies::{Copies, Freshness, StatementId};
 pub(crate) use pool::login::Connector;
-pub use pool::server::{ClientKey, Server, StatementId, Wear, prepared_name};
+pub use pool::server::{ClientKey, Server, Wear, prepared_name};
 use pool::{Asker, Lease, Pool};
 pub use question::{Answer, Question};
 pub use replication::ReplicationServer;
@@ -342,6 +344,14 @@ impl TenantServer {
     /// Whether a context is entered in front of each transaction.
     pub const fn enters_context(&self) -> bool {
         self.context.enters()
+    }
+
+    /// Tells databases apart, because each gives its own types numbers of its own.
+    pub fn database(&self) -> u64 {
+        let connector = self.lease.pool().connector();
+        let mut hasher = DefaultHasher::new();
+        (connector.name(), connector.database()).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Prepared statements kept on it.

@@ -57,6 +57,63 @@ pub fn column(body: &[u8], place: usize) -> Option<&str> {
     None
 }
 
+/// The types in a `ParameterDescription` body.
+pub fn parameter_types(body: &[u8]) -> Option<impl Iterator<Item = u32>> {
+    let (count, oids) = body.split_first_chunk::<2>()?;
+    let (oids, rest) = oids.as_chunks::<4>();
+    let fits = rest.is_empty() && oids.len() == usize::from(u16::from_be_bytes(*count));
+    fits.then(|| oids.iter().map(|oid| u32::from_be_bytes(*oid)))
+}
+
+/// One column of a `RowDescription`, without where it comes from and in which format it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column<'a> {
+    /// Its name, in the client's encoding.
+    pub name: &'a [u8],
+    /// Its type; of a domain, the type below.
+    pub type_oid: u32,
+    /// The type's modifier; -1: none.
+    pub type_modifier: i32,
+}
+
+/// The columns of a `RowDescription` body that were not read yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Columns<'a> {
+    left: u16,
+    rest: &'a [u8],
+}
+
+/// Reads a `RowDescription` body.
+pub fn row_description(body: &[u8]) -> Option<Columns<'_>> {
+    let (count, rest) = body.split_first_chunk::<2>()?;
+    Some(Columns { left: u16::from_be_bytes(*count), rest })
+}
+
+impl<'a> Columns<'a> {
+    /// Whether all were read, to the last byte.
+    pub const fn is_empty(&self) -> bool {
+        self.left == 0 && self.rest.is_empty()
+    }
+
+    /// The next one; none: the body is malformed.
+    pub fn next_column(&mut self) -> Option<Column<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let (name, rest) = split_cstr(self.rest)?;
+        // Table (4 bytes) and attribute (2), type (4), its length (2), its modifier (4), format (2).
+        let (_, rest) = rest.split_first_chunk::<6>()?;
+        let (type_oid, rest) = rest.split_first_chunk::<4>()?;
+        let (_, rest) = rest.split_first_chunk::<2>()?;
+        let (type_modifier, rest) = rest.split_first_chunk::<4>()?;
+        let (_, rest) = rest.split_first_chunk::<2>()?;
+        self.rest = rest;
+        Some(Column {
+            name,
+            type_oid: u32::from_be_bytes(*type_oid),
+            type_modifier: i32::from_be_bytes(*type_modifier),
+        })
+    }
+}
+
 /// Reads a `CommandComplete` body.
 pub fn command_tag(body: &[u8]) -> &[u8] {
     split_cstr(body).map_or(body, |(tag, _)| tag)

@@ -60,6 +60,9 @@ pub fn error_response(out: &mut Vec<u8>, severity: Severity, report: &Report) {
         if let Some(hint) = report.hint {
             field(out, b'H', hint);
         }
+        if let Some(routine) = report.routine {
+            field(out, b'R', routine);
+        }
         out.push(0);
     });
 }

@@ -73,6 +73,25 @@ pub fn parameter(rest: &[u8], number: u16) -> Option<Option<&[u8]>> {
     None
 }
 
+/// Whether any value in what follows the names in a `Bind` is sent as binary.
+pub fn binds_binary(rest: &[u8]) -> bool {
+    let Some((count, formats)) = rest.split_first_chunk::<2>() else { return false };
+    let (formats, _) = formats.as_chunks::<2>();
+    formats.iter().take(usize::from(u16::from_be_bytes(*count))).any(|format| *format != [0, 0])
+}
+
+/// Whether a `Parse` declares the types of the first parameters up to `$count`.
+pub fn declares_types(types: &[u8], count: u16) -> bool {
+    (1..=count).all(|number| parameter_type(types, number).is_some_and(|oid| oid != 0))
+}
+
+/// How many values are in what follows the names in a `Bind`.
+pub fn value_count(rest: &[u8]) -> Option<u16> {
+    let (formats, rest) = rest.split_first_chunk::<2>()?;
+    let formats = usize::from(u16::from_be_bytes(*formats)).checked_mul(2)?;
+    rest.get(formats..)?.first_chunk::<2>().map(|count| u16::from_be_bytes(*count))
+}
+
 /// The type that a `Parse` declares for the parameter `$number`, zero if it leaves that open.
 pub fn parameter_type(types: &[u8], number: u16) -> Option<u32> {
     let place = usize::from(number).checked_sub(1)?.checked_mul(4)?.checked_add(2)?;
@@ -111,6 +130,13 @@ mod tests {
         assert_eq!(parameter(two, 1), Some(Some(&b"x"[..])));
         assert_eq!(parameter(two, 2), Some(None));
         assert_eq!((parameter(two, 0), parameter(two, 3), parameter(&two[..8], 1)), (None, None, None));
+        assert_eq!((value_count(two), value_count(b"\0\x01"), binds_binary(two)), (Some(2), None, false));
+        assert!(binds_binary(b"\0\x02\0\0\0\x01\0\0") && !binds_binary(b"\0\0\0\x01") && !binds_binary(b""));
+        let types = b"\0\x02\0\0\0\x17\0\0\0\0";
+        assert_eq!(
+            (0..4).map(|count| declares_types(types, count)).collect::<Vec<_>>(),
+            [true, true, false, false]
+        );
         assert_eq!(parameter_type(b"\0\x01\0\0\0\x17", 1), Some(23));
         assert_eq!((parameter_type(b"\0\x01\0\0\0\x17", 2), parameter_type(b"\0\0", 0)), (None, None));
         assert_eq!(target(b"Ss\0"), Some(Target { kind: b'S', name: b"s" }));

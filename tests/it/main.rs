@@ -23,6 +23,7 @@ mod isolation;
 mod moving;
 mod operations;
 mod placement;
+mod prepared;
 mod protect;
 mod protocol;
 mod replication;

@@ -2,6 +2,7 @@
 //! Promise: a checkout ends within the tenant's waiting time, a `Lease` always gives its slot back, and a
 //! server that died while idle never reaches a client.
 
+pub(in crate::upstream) mod copies;
 pub(in crate::upstream) mod login;
 mod parting;
 pub(in crate::upstream) mod senders;

@@ -1,6 +1,6 @@
 //! One server connection and all that is known of its state. What is not known makes it unfit for reuse.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
 use std::task::Poll;
 
@@ -11,12 +11,10 @@ use crate::net::Channel;
 use crate::upstream::budget::Permit;
 use crate::upstream::context::seal::SealedFrames;
 use crate::upstream::pool::Asker;
+use crate::upstream::pool::copies::{Copies, StatementId};
 use crate::upstream::pool::senders::Sender;
 use crate::upstream::settings::ServerAddress;
 use crate::wire::{backend, frame};
-
-/// Identifies a statement text with its parameter types, process-wide.
-pub type StatementId = u64;
 
 /// A client as servers remember it: its process id, and how often it discarded its state.
 pub type ClientKey = u64;
@@ -57,9 +55,8 @@ pub struct Server {
     pub stamp: Option<Stamp>,
     /// What its use has left on it.
     pub wear: Wear,
-    /// Prepared statements on it by id, with the tick of their last use.
-    prepared: HashMap<StatementId, u64>,
-    tick: u64,
+    /// Prepared statements of clients on it.
+    pub copies: Copies,
     /// What its unnamed statement is, as far as that is a client's.
     pub unnamed: Option<StatementId>,
     /// Names of the statements that enter a context and are prepared on it.
@@ -114,8 +111,7 @@ impl Server {
             parameters: BTreeMap::new(),
             stamp: None,
             wear: Wear::Unused,
-            prepared: HashMap::new(),
-            tick: 0,
+            copies: Copies::default(),
             unnamed: None,
             entries: HashSet::new(),
             identity,
@@ -212,47 +208,15 @@ impl Server {
         true
     }
 
-    // === prepared statements ===
-
-    /// Whether it has the statement; counts as a use.
-    pub fn has_prepared(&mut self, id: StatementId) -> bool {
-        self.tick += 1;
-        match self.prepared.get_mut(&id) {
-            Some(used) => {
-                *used = self.tick;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// It has the statement from now on. Returns the one to be closed if that makes more than `limit`.
-    pub fn add_prepared(&mut self, id: StatementId, limit: usize) -> Option<StatementId> {
-        self.tick += 1;
-        self.prepared.insert(id, self.tick);
-        if self.prepared.len() <= limit {
-            return None;
-        }
-        let (&oldest, _) =
-            self.prepared.iter().filter(|(other, _)| **other != id).min_by_key(|(_, used)| **used)?;
-        self.prepared.remove(&oldest);
-        Some(oldest)
-    }
-
-    /// It does not have the statement after all.
-    pub fn remove_prepared(&mut self, id: StatementId) {
-        self.prepared.remove(&id);
-    }
-
     /// All prepared statements are gone.
     pub fn clear_prepared(&mut self) {
-        self.prepared.clear();
+        self.copies.clear();
         self.unnamed = None;
         self.entries.clear();
     }
 }
 
-/// The name of a statement on servers. Clients' own names never get there.
-pub fn prepared_name(id: StatementId) -> String {
-    format!("pgtenant_{id}")
+/// The name on its server of the copy with this number. Clients' own names never get there.
+pub fn prepared_name(number: u64) -> String {
+    format!("pgtenant_{number}")
 }
