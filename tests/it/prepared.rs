@@ -4,6 +4,7 @@
 
 use tokio_postgres::Client;
 
+use crate::placement;
 use crate::support::cluster::OWNER_PASSWORD;
 use crate::support::link::{Answer, Frame};
 use crate::support::{Cluster, Link, Proxy, message};
@@ -878,4 +879,38 @@ async fn a_text_is_never_read_in_another_encoding() {
         assert_eq!(answer.code().as_deref(), refused.then_some("0A000"), "{encoding}: {answer}");
     }
     same_answers(&mut sides, &[("back", run)]).await;
+}
+
+#[tokio::test]
+async fn types_of_one_database_are_not_taken_for_those_of_another() {
+    let cluster = placement::cluster().await;
+    let there = cluster.superuser_of("initech").await;
+    // The numbers of types differ, as they do in any two databases that were not made together.
+    there.batch_execute("CREATE TYPE mood AS ENUM ('ok'); GRANT USAGE ON TYPE mood TO PUBLIC").await.unwrap();
+    cluster.execute("CREATE TYPE other AS ENUM ('x'); CREATE TYPE mood AS ENUM ('ok')").await;
+    let proxy = Proxy::start(&cluster, placement::placed).await;
+    let mut link = proxy.link("any.acme").await;
+    let prepare = [
+        parse("own", "SELECT $1::mood AS m"),
+        parse("parameter", "SELECT $1::mood IS NULL AS b"),
+        parse("common", "SELECT $1::int AS n"),
+        sync(),
+    ];
+    assert_eq!(link.ask(prepare.concat()).await, "1 1 1 Z(I)");
+    for (tenant, own) in [("acme", "ok"), ("initech", "E"), ("acme", "ok"), ("initech", "E")] {
+        assert_eq!(link.query(&format!("SET app.tenant_id = '{tenant}'")).await.code(), None);
+        for (name, value, result) in
+            [("own", "ok", own), ("parameter", "ok", if own == "ok" { "f" } else { "E" })]
+        {
+            let answer = link.ask([rerun(name, &[value]), sync()].concat()).await;
+            if result == "E" {
+                assert_eq!(answer, "E(0A000) Z(I)", "{tenant} {name}");
+            } else {
+                assert_eq!(answer.value(), result, "{tenant} {name}");
+            }
+        }
+        assert_eq!(link.ask([rerun("common", &["7"]), sync()].concat()).await.value(), "7", "{tenant}");
+    }
+    let again = [close_statement("own"), parse("own", "SELECT $1::mood AS m"), rerun("own", &["ok"]), sync()];
+    assert_eq!(link.ask(again.concat()).await.value(), "ok");
 }
