@@ -213,10 +213,10 @@ impl Conversation {
     /// The server skips everything up to the next Sync.
     fn fail(&mut self, server: &mut TenantServer) {
         self.copy_in = CopyIn::No;
-        self.check = Check::No;
-        self.description.clear();
         let skipped = self.ledger.skip_to_sync();
         self.undo(skipped, Undone::Skipped, Some(server.server()));
+        self.check = Check::No;
+        self.description.clear();
         if self.ledger.is_empty() {
             if self.held == HeldSync::No {
                 self.discard = Discard::ServerSkips;

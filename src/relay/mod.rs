@@ -360,7 +360,9 @@ impl Conversation {
         for owed in undone {
             match owed {
                 Owed::Parse(_, undo) | Owed::Told(_, undo) => self.undo_one(undo, why, server.as_deref_mut()),
-                Owed::DescribeStatement(_, _, statement) => statement.is_not_asked(),
+                Owed::DescribeStatement(_, name, statement) => {
+                    self.was_not_described(&name, &statement, server.as_deref_mut());
+                }
                 Owed::Evict(number) => {
                     if let Some(server) = server.as_deref_mut() {
                         server.copies.put_back(number);

@@ -152,6 +152,20 @@ impl Conversation {
         Ok(())
     }
 
+    /// A statement was not described after all. A copy of which nobody knows the columns serves nobody.
+    pub(super) fn was_not_described(&self, name: &[u8], statement: &Statement, server: Option<&mut Server>) {
+        statement.is_not_asked();
+        if self.check != Check::Awaited(statement.id) {
+            return;
+        }
+        if let Some(server) = server {
+            server.copies.give_up(statement.id);
+            if name.is_empty() {
+                server.unnamed = None;
+            }
+        }
+    }
+
     /// What PostgreSQL says about a statement for the first time holds for as long as the client has it.
     fn learn(
         &mut self,
