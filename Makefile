@@ -1,11 +1,12 @@
 # make demo   sets everything up, builds, shows pgtenant at work; stays up until Ctrl-C
 # make test   everything that must be green; what .ci/run calls
 # make suites the test suites of real drivers, direct and through
+# make fuzz-wire  the differential fuzzer of the wire: two hours; SECONDS=600 SEED=1 FAMILY=rows for less
 # make bench  the comparison with PostgreSQL directly and with PgBouncer
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench suites setup setup-test lint unit lexer drivers isolation runbook demo-once docs
+.PHONY: demo test bench suites fuzz-wire setup setup-test lint unit lexer drivers isolation runbook demo-once docs
 
 demo: setup
 	cargo build --release --locked
@@ -67,6 +68,14 @@ runbook:
 suites:
 	cargo build --locked
 	PGTENANT=$(TARGET)/debug/pgtenant tests/suites/run
+
+# Half of the time from a fixed seed, so that runs can be compared, half from a new one.
+FUZZ_SECONDS := $(or $(SECONDS),7200)
+FUZZ_WIRE := PGTENANT_WIRE_FUZZ_FAMILY=$(FAMILY) PGTENANT_WIRE_FUZZ_SECONDS=$(shell expr $(FUZZ_SECONDS) / 2)
+fuzz-wire:
+	cargo test --locked --test it --no-run
+	$(FUZZ_WIRE) PGTENANT_WIRE_FUZZ_SEED=$(or $(SEED),1) cargo test --locked --test it wire_fuzz -- --ignored --nocapture
+	$(FUZZ_WIRE) cargo test --locked --test it wire_fuzz -- --ignored --nocapture
 
 demo-once:
 	cargo build --locked

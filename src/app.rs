@@ -1,12 +1,14 @@
 //! Builds every part from the configuration, wires it, reloads it on SIGHUP and drains it on SIGTERM.
 
+mod descriptors;
+mod signals;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -28,9 +30,15 @@ use crate::observability::logging;
 use crate::observability::metrics::{ContextSwitches, Exporter, TenantLabels, directory_rows};
 use crate::registry::{Lookup, Registry, Snapshot};
 use crate::relay::Relay;
-use crate::serve::{Finder, Live, Shared, connection, drain};
+use crate::serve::logins::Logins;
+use crate::serve::{Finder, Live, OPERATOR_SEATS, Shared, TURNED_AWAY, connection, drain};
 use crate::startup::Negotiator;
 use crate::upstream::{Contexts, Upstreams};
+use descriptors::Shares;
+use signals::{Signals, Wanted};
+
+/// The most that the texts of one client's prepared statements may take, in bytes.
+const MAX_PREPARED_BYTES: usize = 16 * 1024 * 1024;
 
 /// What the guard may remember of texts that come again, in bytes.
 const VERDICT_BYTES: usize = 16 * 1024 * 1024;
@@ -75,6 +83,7 @@ impl AppError {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(path: &Path) -> Result<(), AppError> {
+    let signals = Signals::install().map_err(AppError::start)?;
     let config = config::load(path)?;
     let _logging = logging::start(&config.log).map_err(AppError::start)?;
     let exporter = Exporter::install().map_err(AppError::start)?;
@@ -85,7 +94,7 @@ pub async fn serve(path: &Path) -> Result<(), AppError> {
         .await
         .map_err(|source| AppError::Listen { address: metrics_address.clone(), source })?;
     let http = tokio::spawn(http::serve(metrics, exporter.clone(), ready.clone()));
-    let outcome = app.examined_run(&exporter, &ready).await;
+    let outcome = app.examined_run(signals, &exporter, &ready).await;
     http.abort();
     outcome
 }
@@ -120,8 +129,10 @@ impl App {
             verdicts: Verdicts::new(VERDICT_BYTES),
             interner: Arc::default(),
             max_message_bytes: config.listen.max_message_bytes,
+            max_prepared_bytes: MAX_PREPARED_BYTES,
             switches: ContextSwitches::default(),
         };
+        let quota = Shares::of(&config);
         let probes = config.canary.clone().and_then(Probes::new).map(Arc::new);
         let tokens = config.token.clone().map(Tokens::new).transpose()?.map(Arc::new);
         let settings = Arc::new(ArcSwap::from_pointee(config.shown()));
@@ -133,17 +144,17 @@ impl App {
             )?),
             clients: Arc::default(),
             contexts: Contexts::new(&config.directory.tenancy),
-            upstreams: Upstreams::new(
-                config.upstreams.values().cloned(),
-                config.listen.max_server_connections,
-            ),
+            upstreams: Upstreams::new(config.upstreams.values().cloned(), quota.servers),
             relay: Arc::new(relay),
             finder: Lookup::new(&config).map(|lookup| Arc::new(lookup) as Arc<dyn Finder>),
             labels: TenantLabels::new(config.metrics.max_tenants),
             breaker: Arc::default(),
             replication: dashmap::DashMap::default(),
             operators: OnceLock::new(),
-            seats: Arc::new(Semaphore::new(config.listen.max_clients)),
+            logins: Logins::new(quota.logins, config.listen.max_logins_per_address),
+            turned_away: Semaphore::new(TURNED_AWAY),
+            seats: Arc::new(Semaphore::new(quota.clients)),
+            operator_seats: Arc::new(Semaphore::new(OPERATOR_SEATS)),
             login_timeout: config.listen.login_timeout,
         };
         let file = Arc::new(ArcSwap::from_pointee(config.clone()));
@@ -152,30 +163,47 @@ impl App {
     }
 
     /// Nobody is let in before the doctor has looked at every upstream that can be reached.
-    async fn examined_run(self, exporter: &Exporter, ready: &Ready) -> Result<(), AppError> {
+    async fn examined_run(
+        self,
+        mut signals: Signals,
+        exporter: &Exporter,
+        ready: &Ready,
+    ) -> Result<(), AppError> {
         let shared = Arc::clone(&self.shared);
         let directory = move || shared.live.load().directory.clone();
         let mut watch = Watch::new(directory, self.config.upstreams.values().cloned().collect());
-        watch.first().await?;
-        self.run(watch, exporter, ready).await
+        tokio::select! {
+            verdict = watch.first() => verdict?,
+            () = signals.end() => {
+                tracing::info!("stopped before it was ready");
+                return Ok(());
+            }
+        }
+        self.run((watch, signals), exporter, ready).await
     }
 
-    async fn run(mut self, watch: Watch, exporter: &Exporter, ready: &Ready) -> Result<(), AppError> {
+    async fn run(
+        mut self,
+        (watch, mut signals): (Watch, Signals),
+        exporter: &Exporter,
+        ready: &Ready,
+    ) -> Result<(), AppError> {
         let listen = &self.config.listen;
         let listener = Listener::bind(&listen.address, listen.socket_dir.as_deref())
             .await
             .map_err(|source| AppError::Listen { address: listen.address.clone(), source })?;
         let address = listener.address().map_err(AppError::start)?;
-        let mut reload = signal(SignalKind::hangup()).map_err(AppError::start)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(AppError::start)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::start)?;
         let Background { tasks, mut wishes, mut snapshots } = self.background(exporter);
         let mut upkeep = tokio::time::interval(UPKEEP);
         let mut watch = std::pin::pin!(watch.run());
         let mut verdict = Ok(());
         match &mut snapshots {
             None => ready.set(),
-            Some(snapshots) => self.first_snapshot(snapshots, ready).await,
+            Some(snapshots) => tokio::select! {
+                snapshot = first_snapshot(snapshots) => self.take(snapshot, ready),
+                // And so does the loop below, at once.
+                () = signals.end() => {}
+            },
         }
         tracing::info!(%address, metrics = self.config.metrics.address, version = env!("CARGO_PKG_VERSION"), "ready");
         loop {
@@ -183,7 +211,10 @@ impl App {
                 stream = listener.accept() => {
                     tokio::spawn(connection(Arc::clone(&self.shared), stream));
                 }
-                _ = reload.recv() => drop(self.reload()),
+                wanted = signals.next() => match wanted {
+                    Wanted::Reload => drop(self.reload()),
+                    Wanted::End => break,
+                },
                 Some(wish) = wishes.recv() => match wish {
                     // Who asked may have gone.
                     Wish::Reload(reply) => drop(reply.send(self.reload())),
@@ -192,7 +223,9 @@ impl App {
                 },
                 Some(snapshot) = next(&mut snapshots) => self.take(Some(snapshot), ready),
                 _ = upkeep.tick() => {
-                    exporter.upkeep();
+                    // Takes a while where there are many series.
+                    let exporter = exporter.clone();
+                    drop(tokio::task::spawn_blocking(move || exporter.upkeep()));
                     self.shared.upstreams.reap();
                     self.shared.clients.expire(SystemTime::now());
                 }
@@ -201,8 +234,6 @@ impl App {
                     verdict = Err(AppError::Unsafe(found));
                     break;
                 }
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
             }
         }
         ready.clear();
@@ -212,6 +243,7 @@ impl App {
         }
         tracing::info!(clients = self.shared.clients.count(), "draining");
         self.shared.seats.close();
+        self.shared.operator_seats.close();
         // What is not isolated has no time to finish.
         let limit = verdict.as_ref().map_or(Duration::ZERO, |()| self.config.listen.drain_timeout);
         drain(&self.shared.clients, limit).await;
@@ -247,16 +279,6 @@ impl App {
         let console = Console::new(Arc::clone(&self.shared), exporter.clone(), sender, sources);
         let _first = self.shared.operators.set(Arc::new(console));
         Background { tasks, wishes, snapshots }
-    }
-
-    async fn first_snapshot(&mut self, snapshots: &mut mpsc::Receiver<Snapshot>, ready: &Ready) {
-        if let Ok(snapshot) = timeout(FIRST_SNAPSHOT, snapshots.recv()).await {
-            self.take(snapshot, ready);
-        } else {
-            tracing::error!(
-                "the directory's tables cannot be read yet: until then only users of the file can log in"
-            );
-        }
     }
 
     /// Takes what can go live of the file; a bad one changes nothing.
@@ -341,6 +363,16 @@ impl App {
     }
 }
 
+async fn first_snapshot(snapshots: &mut mpsc::Receiver<Snapshot>) -> Option<Snapshot> {
+    let first = timeout(FIRST_SNAPSHOT, snapshots.recv()).await;
+    first.unwrap_or_else(|_| {
+        tracing::error!(
+            "the directory's tables cannot be read yet: until then only users of the file can log in"
+        );
+        None
+    })
+}
+
 /// Without a channel there is never anything.
 async fn next(snapshots: &mut Option<mpsc::Receiver<Snapshot>>) -> Option<Snapshot> {
     match snapshots {
@@ -391,5 +423,6 @@ fn live(
             max_startup_bytes: listen.max_startup_bytes,
         },
         directory,
+        databases: listen.databases.iter().cloned().collect(),
     })
 }

@@ -159,8 +159,11 @@ impl Login {
     async fn log_in(&self, shared: &Arc<Shared>) -> Result<Client, Doubt> {
         let (ours, theirs) = UnixStream::pair().map_err(|error| Doubt::Blind(error.to_string()))?;
         tokio::spawn(serve::connection(Arc::clone(shared), Stream::Unix(theirs)));
+        // Any that the proxy has.
+        let database = shared.upstreams.first().and_then(|upstream| shared.upstreams.database_of(upstream));
         let mut login = tokio_postgres::Config::new();
-        login.user(self.user.name.as_str()).password(self.password.expose()).dbname("canary");
+        login.user(self.user.name.as_str()).password(self.password.expose());
+        login.dbname(database.map_or("", String::as_str));
         let (client, connection) = login.connect_raw(ours, NoTls).await.map_err(|error| blind(&error))?;
         tokio::spawn(async move { drop(connection.await) });
         Ok(client)

@@ -16,8 +16,19 @@ pub fn key_id(key: &SealKey) -> String {
 /// seconds of the Unix epoch by that server's clock: `kid "." expiry "." hex(HMAC-SHA256(key, "p1|pid|expiry|tenant"))`.
 /// The separator is unambiguous, because the fields in front of the tenant are numbers.
 pub fn proof(key: &SealKey, tenant: &str, backend_pid: u32, expiry: u64) -> String {
+    signed(key, expiry, &format!("p1|{backend_pid}|{expiry}|{tenant}"))
+}
+
+/// The proof that the server process `backend_pid` may be handed over to this tenant, after the reset with this
+/// nonce and until `expiry`: `kid "." expiry "." hex(HMAC-SHA256(key, "p2|pid|expiry|nonce|tenant"))`.
+/// The nonce has 32 hexadecimal digits, so the fields before the tenant have one reading.
+pub fn hand_over_proof(key: &SealKey, tenant: &str, backend_pid: u32, expiry: u64, nonce: &str) -> String {
+    signed(key, expiry, &format!("p2|{backend_pid}|{expiry}|{nonce}|{tenant}"))
+}
+
+fn signed(key: &SealKey, expiry: u64, text: &str) -> String {
     let mut mac = Hmac::<Sha256>::new(&padded(key).into());
-    mac.update(format!("p1|{backend_pid}|{expiry}|{tenant}").as_bytes());
+    mac.update(text.as_bytes());
     format!("{}.{expiry}.{}", key_id(key), hexadecimal(&mac.finalize().into_bytes()))
 }
 
@@ -47,6 +58,17 @@ mod tests {
         // By `printf 'p1|42|1700000000|acme' | openssl dgst -sha256 -mac HMAC -macopt hexkey:5a…`.
         let expected = "4a647df5.1700000000.f20a0cc4539eb4e3a2f614ba50eeaf90d3eb4f3a1f028741d97114dca8e0b626";
         assert_eq!(proof(&key(0x5a), "acme", 42, 1_700_000_000), expected);
+    }
+
+    #[test]
+    fn a_hand_over_proof_is_the_hmac_that_postgresql_computes() {
+        // By `printf 'p2|42|1700000000|00112233445566778899aabbccddeeff|acme' | openssl dgst -sha256 -mac HMAC -macopt hexkey:5a…`.
+        let nonce = "00112233445566778899aabbccddeeff";
+        let expected = "4a647df5.1700000000.d8e41bd816c28465f5096483571a24b3f6d81657c49983ec659e5636264ebe9f";
+        assert_eq!(hand_over_proof(&key(0x5a), "acme", 42, 1_700_000_000, nonce), expected);
+        let other = nonce.replace('f', "e");
+        assert_ne!(hand_over_proof(&key(0x5a), "acme", 42, 1_700_000_000, &other), expected);
+        assert_ne!(proof(&key(0x5a), "acme", 42, 1_700_000_000), expected);
     }
 
     #[test]

@@ -7,8 +7,11 @@
 //! ```
 
 mod acting;
+mod database;
+pub mod logins;
 mod replication;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
@@ -18,7 +21,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
@@ -32,14 +35,15 @@ use crate::names::UserName;
 use crate::net::Channel;
 use crate::net::stream::Stream;
 use crate::observability::metrics::{LoginOutcome, TenantLabels, early_error, login};
-use crate::relay::choice::{Acting, Chooser};
-use crate::relay::state::Policy;
-use crate::relay::{Conversation, Relay};
+use crate::relay::core::session_state::Policy;
+use crate::relay::core::tenant_choice::{Acting, Chooser};
+use crate::relay::{Beginning, Conversation, Relay};
 use crate::session::{Alarm, End, Session, shutdown};
-use crate::startup::{Claim, Negotiator, Opening, StartupFault};
+use crate::startup::{Claim, Negotiator, Opening, StartupFault, StartupParameters};
 use crate::tenant::{Standing, resolve};
 use crate::upstream::{Contexts, Greeting, SessionParameters, Share, Upstreams};
 use crate::wire::encode::{self, Severity};
+use logins::{Crowded, Logins, Place};
 
 /// What a reload replaces as a whole.
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub struct Live {
     pub negotiator: Negotiator,
     /// How passwords are proven.
     pub authenticator: Authenticator,
+    /// Names of databases that tenants may use besides the upstreams'.
+    pub databases: HashSet<String>,
 }
 
 /// Who serves operators: the console, which stands above all that it shows.
@@ -106,14 +112,26 @@ pub struct Shared {
     pub replication: DashMap<UserName, Arc<AtomicUsize>>,
     /// Who serves operators, once it is there.
     pub operators: OnceLock<Arc<dyn Operators>>,
-    /// Seats for clients in all.
+    /// Connections that have not logged in.
+    pub logins: Arc<Logins>,
+    /// Those that are told that there is no place, before they are let go.
+    pub turned_away: Semaphore,
+    /// Seats for clients in all, taken when it is proven who they are.
     pub seats: Arc<Semaphore>,
+    /// Seats for operators when those are taken.
+    pub operator_seats: Arc<Semaphore>,
     /// From accept to the end of the login.
     pub login_timeout: Duration,
 }
 
 /// How long a refusal may take to be read.
 const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// Operators that may use the console while all seats are taken.
+pub const OPERATOR_SEATS: usize = 8;
+
+/// Connections at one time that are told that there is no place; others are closed without a word.
+pub const TURNED_AWAY: usize = 16;
 
 /// A login that is about to become a session.
 struct Admitted {
@@ -125,9 +143,9 @@ struct Admitted {
 enum Welcome {
     /// It was a cancel request.
     Cancelled,
-    Session(Box<Admitted>),
-    Replication(Box<(replication::Admitted, Channel, Identity)>),
-    Operator(Box<OperatorSession>),
+    Session(Box<Admitted>, OwnedSemaphorePermit),
+    Replication(Box<(replication::Admitted, Channel, Identity)>, OwnedSemaphorePermit),
+    Operator(Box<OperatorSession>, OwnedSemaphorePermit),
 }
 
 /// Why a connection did not become a session.
@@ -140,33 +158,37 @@ enum Rejected {
 
 /// Serves one connection.
 pub async fn connection(shared: Arc<Shared>, stream: Stream) {
-    let Ok(seat) = Arc::clone(&shared.seats).try_acquire_owned() else {
-        login(LoginOutcome::Refused);
-        let report = Report::new(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
-        // A cancel request and the packet itself are not read: there is no seat for that work.
-        tell(Channel::new(stream), &report).await;
-        return;
+    let address = stream.peer().map(|address| address.ip());
+    let (place, eviction) = match shared.logins.enter(address, Instant::now()) {
+        Ok(entered) => entered,
+        Err(Crowded) => return turn_away(&shared, stream).await,
     };
-    let admitted = timeout(shared.login_timeout, log_in(&shared, stream)).await;
+    let admitted = tokio::select! {
+        admitted = timeout(shared.login_timeout, log_in(&shared, stream, place)) => admitted,
+        () = eviction.happens() => {
+            login(LoginOutcome::Failed);
+            tracing::info!(address = address.map(tracing::field::display), "a connection that did not log in gave way to another");
+            return;
+        }
+    };
     match admitted {
         Err(_) => {
             login(LoginOutcome::Failed);
             tracing::info!("a client did not log in within login_timeout");
         }
         Ok(Ok(Welcome::Cancelled)) => {}
-        Ok(Ok(Welcome::Session(admitted))) => {
+        Ok(Ok(Welcome::Session(admitted, seat))) => {
             login(LoginOutcome::Ok);
             // A task of its own: the login's is larger and would stay allocated for the whole session.
             tokio::spawn(run(admitted, seat));
-            return;
         }
-        Ok(Ok(Welcome::Replication(admitted))) => {
+        Ok(Ok(Welcome::Replication(admitted, _seat))) => {
             login(LoginOutcome::Ok);
             let (admitted, channel, identity) = *admitted;
             let end = replication::run(admitted, channel, &identity).await;
             tracing::info!(?end, "replication connection ended");
         }
-        Ok(Ok(Welcome::Operator(session))) => {
+        Ok(Ok(Welcome::Operator(session, _seat))) => {
             login(LoginOutcome::Ok);
             if let Some(operators) = shared.operators.get() {
                 let end = Arc::clone(operators).run(*session).await;
@@ -183,7 +205,32 @@ pub async fn connection(shared: Arc<Shared>, stream: Stream) {
             tell(*channel, &report).await;
         }
     }
-    drop(seat);
+}
+
+/// Too many have not logged in yet.
+async fn turn_away(shared: &Shared, stream: Stream) {
+    login(LoginOutcome::Refused);
+    if let Ok(_one) = shared.turned_away.try_acquire() {
+        tell(Channel::new(stream), &full()).await;
+    }
+}
+
+fn full() -> Report {
+    Report::new(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+}
+
+/// A seat for a proven user.
+fn take_seat(shared: &Shared, user: &User) -> Result<OwnedSemaphorePermit, Report> {
+    let seat = match Arc::clone(&shared.seats).try_acquire_owned() {
+        Err(TryAcquireError::NoPermits) if user.grant == Grant::Operator => {
+            Arc::clone(&shared.operator_seats).try_acquire_owned()
+        }
+        seat => seat,
+    };
+    seat.map_err(|error| match error {
+        TryAcquireError::NoPermits => full(),
+        TryAcquireError::Closed => shutdown(),
+    })
 }
 
 async fn run(mut admitted: Box<Admitted>, seat: OwnedSemaphorePermit) {
@@ -225,7 +272,8 @@ async fn tell(mut channel: Channel, report: &Report) {
     }
 }
 
-async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Welcome, Rejected> {
+/// The place is left once it is proven who the client is; a seat is taken then.
+async fn log_in(shared: &Arc<Shared>, stream: Stream, place: Place) -> Result<Welcome, Rejected> {
     let live = shared.live.load_full();
     let (mut channel, mut claim) = match live.negotiator.negotiate(stream).await {
         Ok(Opening::Session(channel, claim)) => (channel, claim),
@@ -239,18 +287,29 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Welcome, Rejecte
         Err(StartupFault::Refused(channel, report)) => return Err(Rejected::Told(channel, report)),
         Err(fault) => return Err(Rejected::Gone(fault.to_string())),
     };
+    place.is_heard();
+    // Nobody has to prove anything for nothing; but who that is, an operator has to prove.
+    if shared.seats.available_permits() == 0 && claim.database != CONSOLE {
+        return Err(Rejected::Told(channel, if shared.seats.is_closed() { shutdown() } else { full() }));
+    }
     let found = find(shared, &live.directory, &claim.user).await;
     let identity = match live.authenticator.authenticate(&mut channel, &claim, &live.directory, found).await {
         Ok(identity) => identity,
         Err(auth::AuthFault::Lost(error)) => return Err(Rejected::Gone(error.to_string())),
         Err(fault) => return Err(Rejected::Told(channel, fault.report())),
     };
+    let seat = match take_seat(shared, identity.user()) {
+        Ok(seat) => seat,
+        Err(report) => return Err(Rejected::Told(channel, report)),
+    };
+    drop(place);
     if identity.user().grant == Grant::Operator {
-        return operator(shared, *channel, identity, &claim);
+        return operator(shared, *channel, identity, &claim)
+            .map(|session| Welcome::Operator(Box::new(session), seat));
     }
     if let Some(kind) = claim.replication {
         return match replication::admit(shared, (&identity, channel.stream.peer()), &claim, kind).await {
-            Ok(admitted) => Ok(Welcome::Replication(Box::new((admitted, *channel, identity)))),
+            Ok(admitted) => Ok(Welcome::Replication(Box::new((admitted, *channel, identity)), seat)),
             Err(report) => Err(Rejected::Told(channel, report)),
         };
     }
@@ -258,7 +317,7 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream) -> Result<Welcome, Rejecte
         Ok(admission) => {
             let admitted = welcome(shared, *channel, &identity, &claim, admission).await;
             admitted
-                .map(|admitted| Welcome::Session(Box::new(admitted)))
+                .map(|admitted| Welcome::Session(Box::new(admitted), seat))
                 .map_err(|error| Rejected::Gone(error.to_string()))
         }
         Err(report) => Err(Rejected::Told(channel, report)),
@@ -277,7 +336,7 @@ fn operator(
     channel: Channel,
     identity: Identity,
     claim: &Claim,
-) -> Result<Welcome, Rejected> {
+) -> Result<OperatorSession, Rejected> {
     if identity.reach().is_narrow() {
         let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "what proves a tenant proves no operator");
         return Err(Rejected::Told(Box::new(channel), report));
@@ -291,7 +350,7 @@ fn operator(
     let user = identity.user().name.clone();
     let membership =
         shared.clients.register(user, None, key_bytes, (channel.stream.peer(), identity.expires()));
-    Ok(Welcome::Operator(Box::new(OperatorSession { channel, membership, identity })))
+    Ok(OperatorSession { channel, membership, identity })
 }
 
 /// What a proven identity gets.
@@ -310,6 +369,7 @@ async fn admit(
     (identity, address): (&Identity, Option<SocketAddr>),
     claim: &mut Claim,
 ) -> Result<Admission, Report> {
+    let database = database::chosen(shared, live, identity.user(), claim)?;
     let (standing, reach) = resolve(identity, claim, &live.directory).map_err(|fault| fault.report())?;
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
     let user = identity.user().name.clone();
@@ -321,17 +381,33 @@ async fn admit(
     {
         return Err(shutdown());
     }
+    let rules = acting::rules(live, identity.user());
+    check_parameters(&rules, &claim.parameters)?;
     let parameters = SessionParameters::new(claim.parameters.drain(..));
-    let acting = acting::act(shared, &identity.user().name, standing)?;
+    let acting = acting::act(shared, &identity.user().name, standing, database)?;
     let client = u64::from(membership.client().process_id());
     let share = Share::of(&acting.limits());
     let greeting = acting.access.greeting(client, &parameters, share).await.map_err(|fault| {
         tracing::warn!(%fault, "a login could not be greeted");
-        fault.report()
+        database::told(&fault, identity.user(), claim)
     })?;
     let chooser = acting::chooser(shared, identity.user(), reach);
-    let rules = acting::rules(live, identity.user());
     Ok(Admission { membership, acting, chooser, rules, parameters, greeting })
+}
+
+/// Settings that the user may not set cannot be asked for at startup either.
+fn check_parameters(rules: &Rules, parameters: &StartupParameters) -> Result<(), Report> {
+    for (name, _) in parameters {
+        rules.check_parameter(name).map_err(|refused| {
+            Report::new(
+                sqlstate::INSUFFICIENT_PRIVILEGE,
+                format!("parameter \"{name}\" cannot be set by a client"),
+            )
+            .detail(refused.detail)
+            .hint(refused.hint)
+        })?;
+    }
+    Ok(())
 }
 
 fn still_stands((before, now): (&Directory, &Directory), identity: &Identity, standing: &Standing) -> bool {
@@ -373,17 +449,22 @@ async fn welcome(
             client: channel,
             conversation: Conversation::new(
                 Arc::clone(&shared.relay),
-                (admission.rules, policy),
-                (admission.acting, admission.chooser),
-                client_key,
-                admission.parameters,
+                Beginning {
+                    rules: admission.rules,
+                    policy,
+                    acting: admission.acting,
+                    chooser: admission.chooser,
+                    client: client_key,
+                    parameters: admission.parameters,
+                    greeting: admission.greeting,
+                },
             ),
             membership: admission.membership,
             limits,
-            greeting: admission.greeting,
             breaker: Arc::clone(&shared.breaker),
             alarm: Alarm::default(),
             idle_since: Instant::now(),
+            started: None,
             turn: None,
         },
     })

@@ -31,6 +31,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("pgwire", &["auth", "console"]),
     ("tokio_postgres", &["control", "registry", "protect", "doctor", "canary", "demo"]),
     ("postgres_protocol", &["upstream", "config", "demo", "cli"]),
+    ("rustix", &["app"]),
     ("rustls", &["net", "startup", "upstream"]),
     ("jsonwebtoken", &["auth"]),
     ("hyper_util", &["auth"]),

@@ -47,7 +47,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what a database lacks to believe only proven contexts; with --apply install it.
+    /// Show what a database lacks to keep tenants apart under the configured context; with --apply install it.
     Protect(protect::Arguments),
     /// Read a password from standard input and print its SCRAM verifier, for `[[user]] password`.
     Scram,

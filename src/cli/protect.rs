@@ -10,7 +10,7 @@ use crate::config::{self, Config, Problem};
 use crate::control;
 use crate::directory::{ContextMode, Grant, Maintenance};
 use crate::names::UpstreamName;
-use crate::protect::{self, Hardening, Plan, ProtectError, Sql, Wish};
+use crate::protect::{self, Enter, Hardening, Plan, ProtectError, Sql, Wish};
 use crate::upstream::settings::UpstreamSettings;
 
 /// What may be asked.
@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "COLUMN", default_value = "tenant_id")]
     column: String,
     /// Only the tables of users and tenants, in the database of [directory]; needs no seal key.
-    #[arg(long, conflicts_with_all = ["table", "retire_keys", "upstream"])]
+    #[arg(long, conflicts_with_all = ["table", "retire_keys", "retire_enter", "upstream"])]
     directory: bool,
     /// Install what is missing, all or nothing.
     #[arg(long)]
@@ -41,6 +41,9 @@ pub(super) struct Arguments {
     /// Take away every key but the configured one.
     #[arg(long)]
     retire_keys: bool,
+    /// Serve instances of earlier versions no longer, when there are none.
+    #[arg(long)]
+    retire_enter: bool,
 }
 
 /// Whether anything changes.
@@ -58,7 +61,7 @@ struct Task {
 }
 
 enum Work {
-    /// What the sealed context rests on.
+    /// What keeps tenants apart in shared tables.
     Protection(Box<Wish>),
     /// The tables that this role reads.
     Directory(String),
@@ -122,7 +125,8 @@ async fn work(task: &Task, mode: Mode) -> Result<(String, u8), ProtectError> {
 fn report(place: &str, (plan, hardening): (&Plan, &Hardening), mode: Mode) -> String {
     let mut text = format!("-- {place}\n");
     if plan.steps.is_empty() && hardening.steps.is_empty() {
-        text.push_str("-- nothing to do\n");
+        let nothing = if plan.blocked.is_empty() { "nothing to do" } else { "nothing that this role may do" };
+        line(&mut text, &format!("-- {nothing}"));
     } else if mode == Mode::Apply {
         text.push_str("-- done:\n");
     } else {
@@ -168,27 +172,27 @@ fn task(config: &Config, arguments: &Arguments) -> Result<Task, Problem> {
         return directory_task(config, arguments);
     }
     let tenancy = &config.directory.tenancy;
-    let ContextMode::Sealed(key) = &tenancy.context else {
-        return Err(problem(
-            "tenancy.context",
-            "protect needs a seal key, and the context is plain",
-            "set tenancy.seal_key (for example from `openssl rand -hex 32`) and context = \"sealed\"; a running proxy keeps its own until it is started again",
-        ));
-    };
+    let is_sealed = tenancy.context != ContextMode::Plain;
+    if arguments.retire_keys && !is_sealed {
+        let hint = "set tenancy.context = \"sealed\" and tenancy.seal_key";
+        return Err(problem("--retire-keys", "a plain context has no keys", hint));
+    }
     let upstream = upstream(config, arguments)?;
     let maintenance = maintenance(config, arguments, upstream)?;
-    let canary = config.canary.as_ref().filter(|canary| {
+    // Under a plain context the canary reads a table of the operator's.
+    let canary = config.canary.as_ref().filter(|_| is_sealed).filter(|canary| {
         let first = config.directory.tenants.get(&canary.tenants[0]);
         first.is_some_and(|tenant| tenant.upstream == upstream.name)
     });
     let wish = Wish {
         role: upstream.user.clone(),
         setting: tenancy.setting.clone(),
-        key: key.clone(),
+        context: tenancy.context.clone(),
         column: arguments.column.clone(),
         tables: arguments.table.clone(),
         canary: canary.map(|canary| canary.tenants.clone()),
         retire_keys: arguments.retire_keys,
+        enter: if arguments.retire_enter { Enter::Retired } else { Enter::Kept },
     };
     Ok(Task { upstream: upstream.clone(), maintenance, work: Work::Protection(Box::new(wish)) })
 }

@@ -41,7 +41,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 
 type Row = (&'static str, bool);
 
-fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 9] {
+fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 11] {
     let ListenSettings {
         address,
         socket_dir,
@@ -49,7 +49,10 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 9] {
         certificate: _,
         private_key: _,
         clients: _,
+        databases: _,
         max_clients,
+        max_logins,
+        max_logins_per_address,
         max_server_connections,
         login_timeout,
         drain_timeout,
@@ -61,6 +64,8 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 9] {
         ("listen.socket_dir", *socket_dir != new.socket_dir),
         ("listen.tls", *tls != new.tls),
         ("listen.max_clients", *max_clients != new.max_clients),
+        ("listen.max_logins", *max_logins != new.max_logins),
+        ("listen.max_logins_per_address", *max_logins_per_address != new.max_logins_per_address),
         ("listen.max_server_connections", *max_server_connections != new.max_server_connections),
         ("listen.login_timeout", *login_timeout != new.login_timeout),
         ("listen.drain_timeout", *drain_timeout != new.drain_timeout),

@@ -78,13 +78,22 @@ fn listen(section: &Section<'_>) -> ListenSettings {
         certificate,
         private_key,
         clients: clients(section),
+        databases: databases(section),
         max_clients: section.count("max_clients", 10_000, 1..=MAX_CLIENTS),
+        max_logins: section.count("max_logins", 1000, 0..=MAX_CLIENTS),
+        max_logins_per_address: section.count("max_logins_per_address", 200, 0..=MAX_CLIENTS),
         max_server_connections: section.count("max_server_connections", 1000, 1..=MAX_SERVERS),
         login_timeout: section.duration("login_timeout", Duration::from_secs(15), MILLISECOND..=DAY),
         drain_timeout: section.duration("drain_timeout", Duration::from_secs(30), Duration::ZERO..=DAY),
         max_startup_bytes: section.bytes("max_startup_bytes", 10_000, 512..=MIB),
         max_message_bytes: section.bytes("max_message_bytes", 64 * MIB, 8 * KIB..=1024 * MIB - 1),
     }
+}
+
+/// Names of databases; none if the file says nothing.
+pub(super) fn databases(section: &Section<'_>) -> Vec<String> {
+    let texts = section.texts("databases").unwrap_or_default();
+    texts.iter().filter_map(|(place, text)| section.accept(place, value::database(text))).collect()
 }
 
 fn clients(section: &Section<'_>) -> Option<ClientAuthority> {

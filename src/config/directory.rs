@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compile::{DAY, MAX_CLIENTS, MAX_SERVERS};
+use super::compile::{DAY, MAX_CLIENTS, MAX_SERVERS, databases};
 use super::file::Section;
 use super::keys;
 use super::problem::{Refusal, refuse, suggest};
@@ -404,6 +404,7 @@ fn maintenance(section: &Section<'_>, upstreams: &Known<'_>) -> Option<Grant> {
         upstream: upstream?,
         server_user: server_user?.as_str().to_owned(),
         server_password,
+        databases: databases(&section),
         max_replication,
     }))
 }

@@ -88,7 +88,10 @@ pub(super) static LISTEN: Keys = Keys {
         live("private_key"),
         live("client_ca"),
         live("client_crl"),
+        live("databases"),
         restart("max_clients"),
+        restart("max_logins"),
+        restart("max_logins_per_address"),
         restart("max_server_connections"),
         restart("login_timeout"),
         restart("drain_timeout"),
@@ -233,7 +236,13 @@ pub(super) static USER: Keys = Keys {
 
 pub(super) static MAINTENANCE: Keys = Keys {
     section: "user.maintenance",
-    keys: &[live("upstream"), live("server_user"), live("server_password"), live("max_replication")],
+    keys: &[
+        live("upstream"),
+        live("server_user"),
+        live("server_password"),
+        live("databases"),
+        live("max_replication"),
+    ],
 };
 
 /// `{ env = "…" }` or `{ file = "…" }` in place of a secret's text.

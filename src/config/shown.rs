@@ -14,7 +14,10 @@ impl Config {
         let listen = &self.listen;
         row("listen.address", listen.address.clone());
         row("listen.tls", format!("{:?}", listen.tls).to_lowercase());
+        row("listen.databases", listen.databases.join(", "));
         row("listen.max_clients", listen.max_clients.to_string());
+        row("listen.max_logins", listen.max_logins.to_string());
+        row("listen.max_logins_per_address", listen.max_logins_per_address.to_string());
         row("listen.max_server_connections", listen.max_server_connections.to_string());
         row("listen.login_timeout", time(listen.login_timeout));
         row("listen.drain_timeout", time(listen.drain_timeout));

@@ -191,6 +191,8 @@ fn both_sides_of_each_limit() {
     // section, key, the last values accepted, the first ones refused
     let table: &[(&str, &str, &[&str], &[&str])] = &[
         ("listen", "max_clients", &["1", "1_000_000"], &["0", "1000001", "-1", "1.5", "'1'"]),
+        ("listen", "max_logins", &["0", "1000000"], &["1000001", "-1"]),
+        ("listen", "max_logins_per_address", &["0", "1000000"], &["1000001", "-1"]),
         ("listen", "max_server_connections", &["1", "10000"], &["0", "10001"]),
         ("listen", "login_timeout", &["'1ms'", "'1day'"], &["'0s'", "'1day 1ms'", "5", "'5'", "'soon'"]),
         ("listen", "drain_timeout", &["'0s'", "'24h'"], &["'25h'"]),
@@ -226,6 +228,7 @@ fn words_names_and_addresses() {
         ),
         ("listen", "tls", &["'off'"], &["'prefer'", "'require'", "'on'", "true"]),
         ("listen", "client_ca", &[], &["'missing.crt'"]),
+        ("listen", "databases", &["['a', 'B c']"], &["[]", "['']", "'a'", "[\"a\\u0000\"]", "[1]"]),
         ("listen", "client_crl", &[], &["'missing.crl'"]),
         (
             "token",
@@ -287,6 +290,7 @@ fn words_names_and_addresses() {
         ("user", "operator", &["true"], &["false", "1"]),
         ("user", "tenants", &["['*']"], &["[]", "['a']"]),
         ("user.maintenance", "upstream", &["'main'"], &["'other'"]),
+        ("user.maintenance", "databases", &["['a']"], &["[]", "['']", "'a'"]),
         ("user.maintenance", "server_user", &["'owner'"], &["''"]),
         ("upstream.*", "database", &["'app'"], &["''", "\"a\\u0000\""]),
     ];
@@ -725,6 +729,8 @@ fn a_reload_names_exactly_what_needs_a_restart() {
         ("listen", &*format!("client_ca = 'other'\ntls = 'off'\n{certified}")),
         ("listen", &*format!("client_crl = 'other'\ntls = 'off'\nclient_ca = 'other'\n{certified}")),
         ("listen", "max_clients = 1"),
+        ("listen", "max_logins = 1"),
+        ("listen", "max_logins_per_address = 1"),
         ("listen", "max_server_connections = 1"),
         ("listen", "login_timeout = '1s'"),
         ("listen", "drain_timeout = '1s'"),
@@ -768,6 +774,8 @@ fn a_reload_names_exactly_what_needs_a_restart() {
         ("tenant", "max_servers = 1"),
         ("user", "name = 'bob'"),
         ("user.maintenance", "server_user = 'other'"),
+        ("user.maintenance", "databases = ['other']"),
+        ("listen", "databases = ['other']"),
     ];
     let old = read(UPSTREAM);
     let tokens = read(&with("token", "scope = 'openid'"));

@@ -139,6 +139,12 @@ pub(super) fn identifier(text: &str) -> Result<String, Refusal> {
     Ok(text.to_owned())
 }
 
+/// The name of a database that clients connect to.
+pub(super) fn database(text: &str) -> Result<String, Refusal> {
+    identifier(text)
+        .map_err(|refusal| refuse(refusal.what, "write each name as it stands in connection strings"))
+}
+
 /// The TLS server name that stands for a tenant. Names of hosts ignore case, so the lower-case one stands for all.
 pub(super) fn server_name(text: &str) -> Result<Pattern, Refusal> {
     let pattern = Pattern::parse(&text.to_ascii_lowercase()).filter(Pattern::has_gap);

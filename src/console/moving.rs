@@ -15,7 +15,7 @@ use pgwire::error::{PgWireError, PgWireResult};
 use tokio::time::Instant;
 
 use super::handlers::refusal;
-use super::{Console, Wish, moving};
+use super::{Console, PAUSE_LIMIT, Wish, moving};
 use crate::config::{self, Config};
 use crate::directory::Tenant;
 use crate::names::TenantId;
@@ -101,7 +101,8 @@ fn unchanged(why: &str) -> PgWireError {
 /// How long transactions under way are waited for. Those held back wait no longer than `queue_timeout`, and must not
 /// be refused because of a move that succeeds.
 fn patience(tenant: &Tenant) -> Duration {
-    tenant.limits.queue_timeout / 2
+    let limit = tenant.limits.queue_timeout;
+    if limit.is_zero() { PAUSE_LIMIT } else { limit / 2 }
 }
 
 /// What the tenant's table would have to say, where it says something else.

@@ -303,7 +303,9 @@ impl Console {
 
     fn refusals(&self) -> Vec<Vec<Value>> {
         let samples = self.exporter.samples();
-        let refusals = samples.iter().filter(|(name, ..)| name == "pgtenant_guard_refusals_total");
+        // Some counters are there before anything was refused.
+        let refusals =
+            samples.iter().filter(|(name, _, count)| name == "pgtenant_guard_refusals_total" && *count > 0.0);
         let row = |labels: &str, value: f64| {
             let label = |name: &str| {
                 let behind = labels.split_once(&format!("{name}=\""))?.1;

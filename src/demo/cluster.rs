@@ -6,11 +6,11 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::process::Child;
 
 use super::error::{DemoError, during};
 use super::process::{self, Account, Starting};
+use super::sample::{connect, login};
 
 const INITDB_LIMIT: Duration = Duration::from_secs(90);
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -61,16 +61,16 @@ impl Cluster {
         Ok(Self { postmaster, log, port, version })
     }
 
-    /// Waits until it listens.
-    pub(super) async fn ready(&mut self) -> Result<(), DemoError> {
-        let port = self.port;
+    /// Waits until the superuser can log in: it listens before that.
+    pub(super) async fn ready(&mut self, password: &str) -> Result<(), DemoError> {
+        let login = login(self.port, "postgres", password, "postgres");
         let mut starting = Starting {
             child: &mut self.postmaster,
             program: "PostgreSQL",
             log: &self.log,
             limit: START_LIMIT,
         };
-        starting.until(async || TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await
+        starting.until(async || connect(&login, "logging in to PostgreSQL").await.is_ok()).await
     }
 
     /// What it calls itself, with the version.

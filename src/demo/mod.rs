@@ -66,7 +66,7 @@ impl Stage {
         let cluster = self
             .cluster
             .insert(Cluster::launch(self.directory.path(), server_port, &sample.superuser).await?);
-        cluster.ready().await?;
+        cluster.ready(&sample.superuser).await?;
         self.narrator.held(&format!("{} on 127.0.0.1:{server_port}", cluster.version()))?;
 
         self.narrator.step("Making a SaaS schema with two tenants, row-level security enabled and forced")?;

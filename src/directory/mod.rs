@@ -299,6 +299,8 @@ pub struct Maintenance {
     pub server_user: String,
     /// Its password, if the server asks for one.
     pub server_password: Option<Secret<String>>,
+    /// The databases that it reaches, by the name that it connects to; empty: the upstream's own.
+    pub databases: Vec<String>,
     /// Replication connections at one time.
     pub max_replication: usize,
 }

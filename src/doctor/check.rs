@@ -1,11 +1,12 @@
 //! One check: a row with its number, its severity and its query, and how it is run.
 //! A query answers with `object`, `message`, `fix` and, where findings of one check weigh differently,
-//! `severity`. It runs in a read-only transaction of its own, with nothing but `pg_catalog` in its search
+//! `severity`; where a query can only suspect, `attempts` are tried before it is believed. It runs in a read-only transaction of its own, with nothing but `pg_catalog` in its search
 //! path, so that names come out qualified and nobody's operators or functions are called.
 
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
+use super::trial::Trial;
 use super::{Finding, Severity};
 use crate::directory::{ContextMode, GuardLevel, Tenancy};
 
@@ -14,6 +15,9 @@ const PRELUDE: &str = include_str!("prelude.sql");
 
 /// Findings told of one check; the rest is a number.
 const MAX_FINDINGS: usize = 100;
+
+/// Suspicions of one check that are tried; what is beyond them stands.
+const MAX_TRIALS: usize = 10_000;
 
 /// In front of every query. Nothing that a role stored for itself may change what a check sees; nested loops
 /// over what the prelude gathers, and compiling the plans, take seconds where there are thousands of tables.
@@ -35,6 +39,8 @@ pub(super) struct Check {
     pub(super) since: i32,
     /// The query.
     pub(super) query: &'static str,
+    /// What confirms a row of the query, if the query cannot.
+    trial: Option<Trial>,
 }
 
 /// How much a finding weighs, unless its row says otherwise.
@@ -46,6 +52,13 @@ pub(super) enum Rank {
     Sealed,
     /// What the strict guard refuses: advice with it, a warning without.
     BehindGuard,
+}
+
+/// What a query answered.
+struct Answer {
+    rows: Vec<Row>,
+    /// How many rows more there are.
+    unseen: usize,
 }
 
 /// What the checks are asked about.
@@ -85,7 +98,7 @@ impl Check {
         why: &'static str,
         query: &'static str,
     ) -> Self {
-        Self { id, rank, name, why, since: 0, query }
+        Self { id, rank, name, why, since: 0, query, trial: None }
     }
 
     /// A check that an older version cannot be asked.
@@ -94,17 +107,24 @@ impl Check {
         self
     }
 
+    /// A check whose rows are suspicions.
+    pub(super) const fn tried(mut self, trial: Trial) -> Self {
+        self.trial = Some(trial);
+        self
+    }
+
     /// Asks; a question that PostgreSQL does not answer is a finding too.
     pub(super) async fn run(&self, client: &Client, question: Question<'_>) -> Vec<Finding> {
         match self.ask(client, question).await {
-            Ok(rows) => self.findings(&rows, question),
+            Ok(answer) => self.findings(&answer, question),
             Err(error) => vec![self.unanswered(&error)],
         }
     }
 
-    async fn ask(&self, client: &Client, question: Question<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
+    async fn ask(&self, client: &Client, question: Question<'_>) -> Result<Answer, tokio_postgres::Error> {
+        let limit = if self.trial.is_some() { MAX_TRIALS } else { MAX_FINDINGS };
         let sql = format!(
-            "{PRELUDE} SELECT q.*, count(*) OVER () AS total FROM ({}) q ORDER BY 1, 2 LIMIT {MAX_FINDINGS}",
+            "{PRELUDE} SELECT q.*, count(*) OVER () AS total FROM ({}) q ORDER BY 1, 2 LIMIT {limit}",
             self.query
         );
         let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
@@ -116,27 +136,46 @@ impl Check {
             (&question.roles, Type::TEXT_ARRAY),
         ];
         client.batch_execute(BEGIN).await?;
-        let rows = client.query_typed(&sql, &parameters).await;
+        let answer = match client.query_typed(&sql, &parameters).await {
+            Ok(rows) => self.confirm(client, question, rows).await,
+            Err(error) => Err(error),
+        };
         client.batch_execute("ROLLBACK").await?;
-        rows
+        answer
     }
 
-    fn findings(&self, rows: &[Row], question: Question<'_>) -> Vec<Finding> {
+    /// Leaves out what a trial clears.
+    async fn confirm(
+        &self,
+        client: &Client,
+        question: Question<'_>,
+        rows: Vec<Row>,
+    ) -> Result<Answer, tokio_postgres::Error> {
+        let total: i64 = rows.first().map_or(0, |row| row.try_get("total").unwrap_or(0));
+        let unseen = usize::try_from(total).unwrap_or(usize::MAX).saturating_sub(rows.len());
+        let Some(trial) = self.trial else { return Ok(Answer { rows, unseen }) };
+        let mut confirmed = Vec::new();
+        for row in rows {
+            if trial.confirms(client, &question.tenancy.setting, &row).await? {
+                confirmed.push(row);
+            }
+        }
+        Ok(Answer { rows: confirmed, unseen })
+    }
+
+    fn findings(&self, answer: &Answer, question: Question<'_>) -> Vec<Finding> {
         let usual = question.severity(self.rank);
         let text = |row: &Row, column: &str| row.try_get::<_, String>(column).unwrap_or_default();
-        let mut findings: Vec<Finding> = rows
-            .iter()
-            .map(|row| {
-                let severity = Severity::parse(&text(row, "severity")).unwrap_or(usual);
-                self.finding(severity, text(row, "object"), text(row, "message"), text(row, "fix"))
-            })
-            .collect();
-        let total: i64 = rows.first().map_or(0, |row| row.try_get("total").unwrap_or(0));
-        let told = i64::try_from(findings.len()).unwrap_or(i64::MAX);
-        if total > told {
+        let told = answer.rows.iter().take(MAX_FINDINGS).map(|row| {
+            let severity = Severity::parse(&text(row, "severity")).unwrap_or(usual);
+            self.finding(severity, text(row, "object"), text(row, "message"), text(row, "fix"))
+        });
+        let mut findings: Vec<Finding> = told.collect();
+        let more = answer.unseen + answer.rows.len() - findings.len();
+        if more > 0 {
             // They may weigh as much as the heaviest that was told.
             let severity = findings.iter().map(|finding| finding.severity).min().unwrap_or(usual);
-            let message = format!("{} more of this kind are not listed", total - told);
+            let message = format!("{more} more of this kind are not listed");
             findings.push(self.finding(severity, "…".to_owned(), message, String::new()));
         }
         findings

@@ -1,5 +1,5 @@
 //! Checks that are no question to the catalogs: the configuration, the server's version, a pooler in
-//! between, and the self-test of the seal.
+//! between, and the self-test of the pin.
 
 use tokio_postgres::Client;
 
@@ -34,8 +34,8 @@ const POOLER: Known = Known {
 };
 const SELF_TEST: Known = Known {
     id: "D40",
-    name: "the self-test of the seal",
-    why: "It tries on this very server what the sealed context promises.",
+    name: "the self-test of the pin",
+    why: "It tries on this very server whether the forms of a pin hold that the doctor accepts.",
 };
 const CONFIGURATION: Known = Known {
     id: "D43",
@@ -152,23 +152,25 @@ async fn process_id(client: &Client) -> Option<i32> {
     client.query_typed("SELECT pg_catalog.pg_backend_pid()", &[]).await.ok()?.first()?.try_get(0).ok()
 }
 
-/// Whether the key is in the database, and whether the pin holds on this server.
+/// Whether pins hold on this server, and under a seal whether the key is in the database.
 pub(super) async fn self_test(client: &Client, tenancy: &Tenancy) -> Vec<Finding> {
-    let ContextMode::Sealed(key) = &tenancy.context else {
-        return Vec::new();
-    };
     let could_not = |why: String| {
-        let remedy = "run pgtenant protect with this configuration";
-        SELF_TEST.found(Warning, "seal", format!("could not be tried: {why}"), remedy)
+        let remedy = match tenancy.context {
+            ContextMode::Plain => "the login role needs TEMP on the database",
+            ContextMode::Sealed(_) => {
+                "run pgtenant protect with this configuration; the login role needs TEMP on the database"
+            }
+        };
+        SELF_TEST.found(Warning, "pin", format!("could not be tried: {why}"), remedy)
     };
-    match protect::self_test(client, key).await {
+    match protect::self_test(client, &tenancy.setting, &tenancy.context).await {
         Ok(SelfTest::Holds) => Vec::new(),
         Ok(SelfTest::Leaks(tries)) => {
             let message = format!(
-                "the pin does not hold on this server: another tenant's rows were seen ({})",
+                "it does not hold on this server: another tenant's rows were seen ({})",
                 tries.join(", ")
             );
-            vec![SELF_TEST.found(Critical, "seal", message, "report this with the server's version")]
+            vec![SELF_TEST.found(Critical, "pin", message, "report this with the server's version")]
         }
         Ok(SelfTest::CannotRun(why)) => vec![could_not(why)],
         Err(error) => vec![could_not(error.to_string())],

@@ -6,6 +6,7 @@ mod check;
 mod checks;
 mod live;
 mod report;
+mod trial;
 mod watch;
 
 use std::time::Duration;

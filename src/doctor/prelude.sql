@@ -12,6 +12,15 @@ own_function AS (
     SELECT p.oid, p.proname || '(' || oidvectortypes(p.proargtypes) || ')' AS name
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pgtenant'
 ),
+-- The register's sequences, the functions that use them, and the role that both belong to.
+own_sequence AS (
+    SELECT c.oid, c.relowner FROM pg_class c JOIN own_table o ON o.oid = c.oid WHERE c.relkind = 'S' AND o.name IN ('register_1', 'register_2')
+),
+own_door AS (
+    SELECT p.oid, p.proowner FROM pg_proc p JOIN own_function o ON o.oid = p.oid
+    WHERE o.name IN ('hand_over(text, text)', 'enter(text, text)', 'current_tenant()')
+),
+register_role AS (SELECT * FROM pg_roles WHERE rolname = 'pgtenant_register'),
 -- Schemas that are one tenant's own.
 own_schema AS (
     SELECT n.oid, n.nspname, n.nspowner, n.nspacl, p.role, r.oid AS roleid
@@ -87,14 +96,63 @@ tenant_column AS (
 tenant_table AS (
     SELECT r.* FROM rel r WHERE r.relkind IN ('r', 'p') AND EXISTS (SELECT FROM tenant_column t WHERE t.relid = r.oid)
 ),
--- Tables with a restrictive policy for everything, in the form that `pgtenant protect` makes.
+-- A domain may stand on another.
+domain AS (
+    SELECT oid, typbasetype AS base FROM pg_type WHERE typtype = 'd'
+    UNION
+    SELECT d.oid, t.typbasetype FROM domain d JOIN pg_type t ON t.oid = d.base AND t.typtype = 'd'
+),
+-- The column that a tenant table's rows are pinned by: one that its own policies compare, if there is any.
+pin_column AS (
+    SELECT DISTINCT ON (t.relid) t.relid, a.attnum, quote_ident(a.attname) AS name, b.oid AS type, b.typcategory = 'S' AS is_text,
+           -- A cast to bpchar keeps its index; one to name would cut a long tenant's id short.
+           CASE WHEN b.typcategory = 'S' AND b.oid <> 'bpchar'::regtype THEN '' ELSE '::' || format_type(b.oid, -1) END AS cast
+    FROM tenant_column t JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = t.attnum
+    LEFT JOIN (domain d JOIN pg_type y ON y.oid = d.base AND y.typtype <> 'd') ON d.oid = a.atttypid
+    JOIN pg_type b ON b.oid = coalesce(d.base, a.atttypid)
+    ORDER BY t.relid, NOT EXISTS (SELECT FROM own_column o WHERE o.relid = t.relid AND o.attnum = t.attnum), t.attnum
+),
+-- What protects a tenant table: its pin alone, and all of it. Each can be run as it stands, and again.
+mend AS (
+    SELECT c.relid, CASE WHEN mode.sealed THEN s.by_command ELSE s.pin END AS pin, CASE WHEN mode.sealed THEN s.by_command ELSE s.start || s.pin END AS whole
+    FROM mode CROSS JOIN pin_column c
+    CROSS JOIN LATERAL (SELECT format('(SELECT NULLIF(current_setting(%L, true), '''')%s)', $2::text, c.cast) AS tenant) t
+    CROSS JOIN LATERAL (SELECT format('pgtenant protect --table %s --apply', c.relid::regclass) AS by_command,
+        format('ALTER TABLE %1$s ENABLE ROW LEVEL SECURITY;'||chr(10)||'ALTER TABLE %1$s FORCE ROW LEVEL SECURITY;'||chr(10)||
+            'DROP POLICY IF EXISTS pgtenant_tenant ON %1$s;'||chr(10)||'CREATE POLICY pgtenant_tenant ON %1$s USING (%2$s = %3$s);'||chr(10),
+            c.relid::regclass, c.name, t.tenant) AS start,
+        format('DROP POLICY IF EXISTS pgtenant_pin ON %1$s;'||chr(10)||'CREATE POLICY pgtenant_pin ON %1$s AS RESTRICTIVE'||chr(10)||
+            '  USING (coalesce(%2$s = ANY (ARRAY[%3$s]), false));', c.relid::regclass, c.name, t.tenant) AS pin) s
+),
+-- The forms that the planner does not merge with a client's condition, as PostgreSQL prints them. The self-test tries each.
+pin_form AS (
+    SELECT t.relid, f.form
+    FROM tenant_column t CROSS JOIN mode
+    CROSS JOIN LATERAL (SELECT '[a-z0-9_ ".]+' AS type, regexp_replace(quote_ident(t.attname), '([^[:alnum:]_])', '\\\1', 'g') AS word,
+        'current_setting\(''' || replace($2::text, '.', '\.') || '''(::text)?(, (true|false))?\)' AS setting) w
+    CROSS JOIN LATERAL (SELECT '(pgtenant\.current_tenant\(\)'
+        || CASE WHEN mode.sealed THEN '' ELSE '|' || w.setting || '|NULLIF\(' || w.setting || ', ''''(::text)?\)' END || ')' AS tenant) v
+    CROSS JOIN LATERAL (SELECT '(' || w.word || '|\(' || w.word || '\)::' || w.type || ') = ' AS left_side,
+        '\(+ ?SELECT \(*' || v.tenant || '\)*(::' || w.type || ')?( AS "?[a-z0-9_]+"?)?\)+(::' || w.type || ')?' AS right_side) s
+    CROSS JOIN LATERAL (SELECT s.left_side || 'ANY \(\(?ARRAY\[' || s.right_side || '\]\)?(::' || w.type || '\[\])?\)' AS any_of,
+        s.left_side || s.right_side AS equal) e
+    CROSS JOIN LATERAL (SELECT '(\(' || e.any_of || '\)|COALESCE\(\((' || e.any_of || '|' || e.equal || ')\), false\)|\(\(' || e.equal || '\) IS TRUE\))' AS form) f
+),
+pin AS (
+    SELECT DISTINCT p.oid, p.relid FROM policy p JOIN pin_form f ON f.relid = p.relid
+    WHERE p.qual ~ ('^' || f.form || '$') OR p.qual ~ ('^\(' || f.form || ' AND ')
+),
+-- Tables with such a policy that is restrictive and for everything, as `pgtenant protect` makes it.
 pinned AS (
-    SELECT DISTINCT p.relid
-    FROM policy p
-    JOIN tenant_column t ON t.relid = p.relid
-    CROSS JOIN LATERAL (SELECT regexp_replace(quote_ident(t.attname), '([^[:alnum:]_])', '\\\1', 'g') AS word) w
-    WHERE NOT p.polpermissive AND p.polcmd = '*' AND p.applies AND (p.checked = '' OR p.checked = p.qual)
-      AND p.qual ~ ('^\(+' || w.word || '\)?(::[a-z0-9_ ".]+)? = (ANY \(\(?ARRAY\[)?\(+ ?SELECT \(*pgtenant\.current_tenant\(\)\)*(::[a-z0-9_ ".]+)?( AS "?[a-z0-9_]+"?)?\)+(::[a-z0-9_ ".]+)?(\]\)?(::[a-z0-9_ ".]+\[\])?\)\)|\) IS TRUE\))$')
+    SELECT DISTINCT p.relid FROM policy p
+    WHERE NOT p.polpermissive AND p.polcmd = '*' AND p.applies AND (p.checked = '' OR p.checked = p.qual) AND p.oid IN (SELECT oid FROM pin)
+),
+-- Tables where nothing can be merged: pinned, or with such forms only, whomever they are for: a view reads as another role.
+held AS (
+    SELECT relid FROM pinned
+    UNION
+    SELECT p.relid FROM policy p WHERE p.polpermissive AND p.qual <> ''
+    GROUP BY p.relid HAVING bool_and(p.oid IN (SELECT oid FROM pin))
 ),
 -- Tables where a restrictive policy ties everything to the tenant, in whatever form.
 guarded AS (
@@ -103,6 +161,16 @@ guarded AS (
     WHERE NOT p.polpermissive AND p.polcmd = '*' AND p.applies
       AND p.qual ~* s.pattern AND p.qual ~ ('(^|[^a-zA-Z0-9_])' || regexp_replace(o.attname, '([^[:alnum:]_])', '\\\1', 'g') || '($|[^a-zA-Z0-9_])')
       AND (p.checked = '' OR p.checked ~* s.pattern)
+),
+-- Which functions find temporary objects last. Where pg_temp is not named, PostgreSQL looks there first for types and tables.
+search_path AS (
+    SELECT p.oid, coalesce(c.path ~ ', *"?pg_temp"?(,|$)', false) AS ends_with_temp,
+           format('ALTER ROUTINE %s SET search_path = %s, pg_temp;', p.oid::regprocedure,
+               coalesce(NULLIF(regexp_replace(c.path, '^"?pg_temp"?(, *|$)|^""$', ''), ''),
+                   CASE WHEN p.prosecdef OR c.path IS NOT NULL THEN 'pg_catalog' ELSE concat_ws(', ', 'pg_catalog', quote_ident(n.nspname), CASE WHEN n.nspname <> 'public' THEN to_regnamespace('public')::text END) END)) AS mend
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+    LEFT JOIN LATERAL (SELECT substr(c, length('search_path=') + 1) AS path FROM unnest(p.proconfig) AS c WHERE c LIKE 'search_path=%') c ON true
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
 ),
 -- Which relations a view or a materialised view reads, however deep.
 reads AS (

@@ -30,12 +30,14 @@ pub struct Report {
     pub detail: Option<String>,
     /// What to do about it.
     pub hint: Option<&'static str>,
+    /// The routine in PostgreSQL that raises the same error, where drivers look for it.
+    pub routine: Option<&'static str>,
 }
 
 impl Report {
     /// A report with neither DETAIL nor HINT.
     pub fn new(sqlstate: SqlState, message: impl Into<String>) -> Self {
-        Self { sqlstate, message: message.into(), detail: None, hint: None }
+        Self { sqlstate, message: message.into(), detail: None, hint: None, routine: None }
     }
 
     /// Adds a DETAIL.
@@ -49,6 +51,13 @@ impl Report {
     #[must_use]
     pub const fn hint(mut self, hint: &'static str) -> Self {
         self.hint = Some(hint);
+        self
+    }
+
+    /// Names the routine in PostgreSQL that raises the same error.
+    #[must_use]
+    pub const fn routine(mut self, routine: &'static str) -> Self {
+        self.routine = Some(routine);
         self
     }
 }

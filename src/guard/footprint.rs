@@ -2,10 +2,14 @@
 //! server only. Decides nothing, and may say too much: what really came to be is asked of the server.
 //! What functions, triggers and DO blocks leave behind stands in no text.
 
-use super::setting::{Setting, plain_literal};
-use crate::sql::keyword::Keyword;
+use super::calls::Calls;
+use super::inspection::{Poll, Stopped};
+use super::setting::Setting;
 use crate::sql::lexer::{Lexer, Token, TokenKind};
 use crate::sql::words::folded;
+
+/// How many settings of one text are told apart; a session carries far fewer.
+const MAX_TOUCHES: usize = 1024;
 
 /// What a text may leave in its session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -142,14 +146,20 @@ impl States {
 
 /// Reads a text. Total on any bytes.
 pub fn footprint(text: &[u8]) -> Footprint {
+    footprint_until(text, &|| false).unwrap_or_default()
+}
+
+/// Reads a text until it ends or `stop` says so.
+pub(super) fn footprint_until(text: &[u8], stop: &dyn Fn() -> bool) -> Result<Footprint, Stopped> {
     let mut found = Footprint::default();
+    let mut poll = Poll::new(stop);
     let mut lexer = Lexer::new(text);
     let mut statement = Statement::default();
-    let mut previous = Word::Other;
+    let mut calls = Calls::default();
     while let Some(token) = lexer.next() {
+        calls.feed(&token, &mut found);
         if token.kind == TokenKind::Semicolon {
             statement = Statement::default();
-            previous = Word::Other;
             continue;
         }
         let word = Word::of(&token);
@@ -157,20 +167,22 @@ pub fn footprint(text: &[u8]) -> Footprint {
             statement.first = word;
             found.note_start(word, &lexer);
         }
-        found.note_word(word, previous, &statement, &lexer);
-        statement.note(word);
-        if token.kind != TokenKind::Open || statement.count > 0 {
-            statement.count = statement.count.saturating_add(1);
+        if word == Word::SetConfig {
+            calls.begin();
         }
-        previous = word;
+        found.note_word(word, &statement);
+        statement.note(word, token.kind);
+        poll.at(lexer.position())?;
     }
-    found
+    calls.end(&mut found);
+    Ok(found)
 }
 
 /// The statement that is being read.
 #[derive(Debug, Default)]
 struct Statement {
     first: Word,
+    previous: Word,
     /// Tokens so far.
     count: usize,
     /// Whether a WITH was the last word that matters in front of HOLD.
@@ -178,12 +190,16 @@ struct Statement {
 }
 
 impl Statement {
-    fn note(&mut self, word: Word) {
+    fn note(&mut self, word: Word, kind: TokenKind) {
         match word {
             Word::With => self.is_with = true,
             Word::Without => self.is_with = false,
             _ => {}
         }
+        if kind != TokenKind::Open || self.count > 0 {
+            self.count = self.count.saturating_add(1);
+        }
+        self.previous = word;
     }
 }
 
@@ -270,18 +286,18 @@ impl Footprint {
         }
     }
 
-    fn note_word(&mut self, word: Word, previous: Word, statement: &Statement, lexer: &Lexer<'_>) {
+    fn note_word(&mut self, word: Word, statement: &Statement) {
         match (word, statement.first) {
-            (Word::SetConfig, _) => self.note_set_config(lexer.clone()),
             (Word::LockFunction, _) => self.states.add(State::AdvisoryLock),
             (Word::Hold, Word::Declare) if statement.is_with => self.states.add(State::HeldCursor),
             // CREATE [OR REPLACE] [LOCAL] TEMP
             (Word::Temporary, Word::Create) if statement.count <= 4 => self.states.add(State::Temporary),
             (Word::TemporarySchema, Word::Create) => self.states.add(State::Temporary),
-            (Word::Temporary | Word::TemporarySchema, _) if previous == Word::Into => {
+            (Word::Temporary | Word::TemporarySchema | Word::Local, _)
+                if statement.previous == Word::Into =>
+            {
                 self.states.add(State::Temporary);
             }
-            (Word::Local, _) if previous == Word::Into => self.states.add(State::Temporary),
             _ => {}
         }
     }
@@ -301,7 +317,7 @@ impl Footprint {
             [Keyed::Transaction | Keyed::Constraints | Keyed::Seed, ..] => {}
             [Keyed::Characteristics, ..] => {
                 for name in ["isolation", "read_only", "deferrable"] {
-                    self.touch(format!("default_transaction_{name}"), verb);
+                    self.touch_named(format!("default_transaction_{name}"), verb);
                 }
             }
             [Keyed::Authorization | Keyed::Role, ..] | [Keyed::Session, Keyed::Authorization, ..] => {
@@ -312,75 +328,33 @@ impl Footprint {
                     self.states.add(State::Role);
                 }
             }
-            [Keyed::Time, Keyed::Zone, ..] => self.touch("timezone".to_owned(), verb),
-            [Keyed::Names, ..] => self.touch("client_encoding".to_owned(), verb),
-            [Keyed::Schema, ..] => self.touch("search_path".to_owned(), verb),
-            [Keyed::Xml, Keyed::Option, ..] => self.touch("xmloption".to_owned(), verb),
-            [Keyed::All, ..] if verb == Verb::Reset => self.settings.push(Touch { name: Name::All, verb }),
+            [Keyed::Time, Keyed::Zone, ..] => self.touch_named("timezone".to_owned(), verb),
+            [Keyed::Names, ..] => self.touch_named("client_encoding".to_owned(), verb),
+            [Keyed::Schema, ..] => self.touch_named("search_path".to_owned(), verb),
+            [Keyed::Xml, Keyed::Option, ..] => self.touch_named("xmloption".to_owned(), verb),
+            [Keyed::All, ..] if verb == Verb::Reset => self.touch(Touch { name: Name::All, verb }),
             _ => {
                 let name = Setting::read_name(&mut lexer).and_then(Setting::into_name);
                 match name {
-                    Some(name) => self.touch(name, verb),
+                    Some(name) => self.touch_named(name, verb),
                     None => self.states.add(State::Setting),
                 }
             }
         }
     }
 
-    /// The function, behind its name.
-    fn note_set_config(&mut self, mut lexer: Lexer<'_>) {
-        if lexer.next().is_none_or(|token| token.kind != TokenKind::Open) {
-            return;
-        }
-        let Some(name) = lexer.next() else { return };
-        // A name that something is done to is another name.
-        let mut behind = lexer.clone().skip_while(|token| is_text_cast(token));
-        let is_whole = behind.next().is_some_and(|token| token.kind == TokenKind::Comma);
-        let mut depth = 0_usize;
-        let last = lexer
-            .skip_while(|token| token.kind != TokenKind::Comma)
-            .skip(1)
-            .skip_while(|token| {
-                match token.kind {
-                    TokenKind::Open => depth = depth.saturating_add(1),
-                    TokenKind::Close => depth = depth.saturating_sub(1),
-                    _ => {}
-                }
-                depth > 0 || token.kind != TokenKind::Comma
-            })
-            .nth(1);
-        if last.is_some_and(|token| {
-            Keyword::of(token.bytes) == Keyword::Other && token.bytes.eq_ignore_ascii_case(b"true")
-        }) {
-            return;
-        }
-        match (plain_literal(&name), name.kind) {
-            (Some(literal), _) if is_whole => match String::from_utf8(literal.to_ascii_lowercase()) {
-                Ok(name) => self.touch(name, Verb::Set),
-                Err(_) => self.states.add(State::Setting),
-            },
-            (None, TokenKind::Parameter) if is_whole => {
-                let digits = name.bytes.get(1..).and_then(|digits| std::str::from_utf8(digits).ok());
-                match digits.and_then(|digits| digits.parse().ok()) {
-                    Some(number) => {
-                        self.settings.push(Touch { name: Name::Parameter(number), verb: Verb::Set });
-                    }
-                    None => self.states.add(State::Setting),
-                }
-            }
-            _ => self.states.add(State::Setting),
-        }
+    fn touch_named(&mut self, name: String, verb: Verb) {
+        self.touch(Touch { name: Name::Is(name), verb });
     }
 
-    fn touch(&mut self, name: String, verb: Verb) {
-        self.settings.push(Touch { name: Name::Is(name), verb });
+    /// Takes note of a setting. Of too many the rest counts as one of unknown name.
+    pub(super) fn touch(&mut self, touch: Touch) {
+        if self.settings.len() < MAX_TOUCHES {
+            self.settings.push(touch);
+        } else {
+            self.states.add(State::Setting);
+        }
     }
-}
-
-/// `::text` and what else a name may be cast to without becoming another.
-fn is_text_cast(token: &Token<'_>) -> bool {
-    token.bytes == b":"
-        || ["text", "varchar"].iter().any(|name| token.bytes.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// The words behind SET that are not a setting's name.
@@ -492,6 +466,12 @@ mod tests {
             ("SELECT pg_catalog.set_config('A'::text, f(1, 2), $1)", &["a"]),
             ("SELECT \"set_config\"($2, $1, false)", &["$2"]),
             ("SELECT set_config('a.b', f(1, true), TRUE)", &[]),
+            ("SELECT set_config('a.b', (ARRAY['x', true])[1], true)", &[]),
+            ("SELECT set_config('a.b', set_config('c.d', 'x', false), true)", &["c.d"]),
+            ("SELECT set_config('a.b', set_config('c.d', 'x', true), false)", &["a.b"]),
+            ("SELECT set_config('a.b', 'x'); SET c.d = 1", &["a.b", "c.d"]),
+            ("SELECT set_config('a.b', 'x'", &["a.b"]),
+            ("SELECT set_config, f('a', 'b', false)", &[]),
             ("SELECT 1; SELECT 'SET x = 1' /* SET y = 1 */", &[]),
             ("UPDATE t SET work_mem = 1", &[]),
         ] {
@@ -531,8 +511,25 @@ mod tests {
             ("SELECT set_config('a' || 'b', 'c', false)", &["setting"]),
             ("SELECT set_config($1 || 'b', 'c', false)", &["setting"]),
             ("SELECT 'LISTEN x'", &[]),
+            ("SELECT set_config()", &["setting"]),
         ] {
             assert_eq!(states(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn more_settings_or_calls_than_are_told_apart_are_of_unknown_name() {
+        let sets = |count: usize| footprint("SET a.b = 1;".repeat(count).as_bytes());
+        assert_eq!(
+            (sets(MAX_TOUCHES).settings.len(), sets(MAX_TOUCHES).states.is_empty()),
+            (MAX_TOUCHES, true)
+        );
+        assert_eq!(sets(MAX_TOUCHES + 1).settings.len(), MAX_TOUCHES);
+        assert!(sets(MAX_TOUCHES + 1).states.has(State::Setting));
+        for (depth, is_known) in [(32, true), (33, false)] {
+            let (opening, closing) = ("set_config('a.b', ".repeat(depth), ", false)".repeat(depth));
+            let found = footprint(format!("SELECT {opening}'x'{closing}").as_bytes());
+            assert_eq!((found.settings.len(), found.states.is_empty()), (32, is_known), "{depth}");
         }
     }
 }

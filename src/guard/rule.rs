@@ -7,6 +7,7 @@ pub(super) const ADVISORY_LOCK: &str = "advisory-lock";
 pub(super) const CLIENT_ENCODING: &str = "client-encoding";
 pub(super) const CONNECTION_CHECK: &str = "connection-check";
 pub(super) const CONTEXT_CHANGE: &str = "context-change";
+pub(super) const COSTLY_TEXT: &str = "costly-text";
 pub(super) const EXPLAIN: &str = "explain";
 pub(super) const LARGE_OBJECT: &str = "large-object";
 pub(super) const LOCK_TABLE: &str = "lock-table";
@@ -15,6 +16,7 @@ pub(super) const OPAQUE_CODE: &str = "opaque-code";
 pub(super) const OPAQUE_NAME: &str = "opaque-name";
 pub(super) const OTHER_SESSION: &str = "other-session";
 pub(super) const OWN_OBJECTS: &str = "own-objects";
+pub(super) const PLANNER: &str = "planner";
 pub(super) const PREPARED_TRANSACTION: &str = "prepared-transaction";
 pub(super) const ROLE_CHANGE: &str = "role-change";
 pub(super) const ROLE_SETTING: &str = "role-setting";
@@ -24,6 +26,7 @@ pub(super) const SERVER_FILE: &str = "server-file";
 pub(super) const SQL_IN_STRING: &str = "sql-in-string";
 pub(super) const STATEMENT_KIND: &str = "statement-kind";
 pub(super) const STRING_SYNTAX: &str = "string-syntax";
+pub(super) const TEMPORARY_TYPE_NAME: &str = "temporary-type-name";
 pub(super) const TRUNCATE: &str = "truncate";
 pub(super) const UNICODE_ESCAPE: &str = "unicode-escape";
 pub(super) const UNKNOWN_STATEMENT: &str = "unknown-statement";
@@ -38,6 +41,7 @@ pub const GRANTABLE: &[&str] = &[
     NOTIFY,
     OPAQUE_CODE,
     OTHER_SESSION,
+    PLANNER,
     PREPARED_TRANSACTION,
     ROLE_SETTING,
     SEQUENCE,
@@ -45,6 +49,7 @@ pub const GRANTABLE: &[&str] = &[
     SERVER_FILE,
     SQL_IN_STRING,
     STATEMENT_KIND,
+    TEMPORARY_TYPE_NAME,
     TRUNCATE,
     UNKNOWN_STATEMENT,
 ];
@@ -54,6 +59,7 @@ pub const FIXED: &[&str] = &[
     CLIENT_ENCODING,
     CONNECTION_CHECK,
     CONTEXT_CHANGE,
+    COSTLY_TEXT,
     OPAQUE_NAME,
     OWN_OBJECTS,
     ROLE_CHANGE,
@@ -80,6 +86,11 @@ impl Refusal {
     pub fn is_about_syntax(&self) -> bool {
         matches!(self.rule, UNKNOWN_STATEMENT | UNREADABLE)
     }
+
+    /// Whether the text is over a bound of what a text may cost: a limit, not a missing privilege.
+    pub fn is_about_cost(&self) -> bool {
+        self.rule == COSTLY_TEXT
+    }
 }
 
 /// The refusal by a rule of what `what` names.
@@ -101,6 +112,7 @@ fn hint(rule: &'static str) -> &'static str {
         CLIENT_ENCODING => "Use UTF8, or another encoding whose multibyte characters hold no ASCII byte.",
         CONNECTION_CHECK => "By it statements end with their clients; leave the setting alone.",
         CONTEXT_CHANGE => "The proxy sets the tenant by the login; leave the setting alone.",
+        COSTLY_TEXT => "Send a simpler text, or several.",
         EXPLAIN => "Plans show estimates over all tenants' rows; explain as a maintenance user.",
         LARGE_OBJECT => "Large objects are outside row-level security; use a bytea column.",
         LOCK_TABLE => "It would stop all tenants; lock rows with SELECT ... FOR UPDATE.",
@@ -109,6 +121,7 @@ fn hint(rule: &'static str) -> &'static str {
         OPAQUE_NAME => "Name the setting as a plain literal: SELECT set_config('work_mem', $1, true).",
         OTHER_SESSION => "Other sessions may be other tenants'; look as a maintenance user.",
         OWN_OBJECTS => "These objects are the proxy's own; pgtenant.current_tenant() may be called.",
+        PLANNER => "Plans are kept beyond a tenant's turn on a server; leave the planner's settings alone.",
         PREPARED_TRANSACTION => "A prepared transaction outlives its tenant's session; use COMMIT.",
         ROLE_CHANGE => "The proxy chooses the role; log in as another user instead.",
         ROLE_SETTING => "All tenants share the role; change roles and privileges as a maintenance user.",
@@ -117,6 +130,7 @@ fn hint(rule: &'static str) -> &'static str {
         SERVER_FILE => "Files of the server belong to no tenant; use COPY FROM STDIN or TO STDOUT.",
         SQL_IN_STRING => "SQL in a string cannot be read; send the statement itself.",
         STRING_SYNTAX => "Write E'...' where a literal needs backslash escapes.",
+        TEMPORARY_TYPE_NAME => "It would stand before the type of that name; choose another name.",
         TRUNCATE => "It would take all tenants' rows; use DELETE.",
         UNICODE_ESCAPE => "Write the identifier itself.",
         UNKNOWN_STATEMENT => "Look at the statement's first word.",

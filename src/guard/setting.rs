@@ -13,6 +13,17 @@ const MAX_IDENTIFIER_BYTES: usize = 63;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Setting(Vec<u8>);
 
+/// Settings that are kept from tenants together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Group {
+    /// By which `PostgreSQL` prints plans, row estimates or what the executor did.
+    Plans,
+    /// By which plans come out otherwise. `jit` itself is not among them: drivers switch it off and on again.
+    Planner,
+    /// All others.
+    Other,
+}
+
 /// To what a setting is set.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Value {
@@ -86,6 +97,34 @@ const SAFE_ENCODINGS: &[&str] = &[
     "euctw",
 ];
 
+const PLAN_PREFIXES: &[&str] = &["auto_explain.", "debug_print_"];
+
+const PLAN_SETTINGS: &[&str] = &[
+    "debug_pretty_print",
+    "log_executor_stats",
+    "log_parser_stats",
+    "log_planner_stats",
+    "log_statement_stats",
+    "trace_notify",
+    "trace_sort",
+    "trace_syncscan",
+];
+
+const PLANNER_PREFIXES: &[&str] = &["enable_", "geqo", "jit_"];
+
+const PLANNER_SETTINGS: &[&str] = &[
+    "constraint_exclusion",
+    "cursor_tuple_fraction",
+    "debug_parallel_query",
+    "effective_cache_size",
+    "force_parallel_mode",
+    "min_parallel_index_scan_size",
+    "min_parallel_table_scan_size",
+    "parallel_leader_participation",
+    "plan_cache_mode",
+    "recursive_worktable_factor",
+];
+
 // === impl Setting ===
 
 impl Setting {
@@ -156,6 +195,23 @@ impl Setting {
         self.is("client_encoding") || self.is("names") || self.is("standard_conforming_strings")
     }
 
+    /// To which group it belongs.
+    pub(super) fn group(&self) -> Group {
+        let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| self.starts_with(prefix));
+        let is = |names: &[&str]| names.iter().any(|name| self.is(name));
+        if starts(PLAN_PREFIXES) || is(PLAN_SETTINGS) {
+            Group::Plans
+        } else if starts(PLANNER_PREFIXES)
+            || self.0.ends_with(b"_collapse_limit")
+            || (self.0.ends_with(b"_cost") && !self.0.contains(&b'.'))
+            || is(PLANNER_SETTINGS)
+        {
+            Group::Planner
+        } else {
+            Group::Other
+        }
+    }
+
     /// The name for a message.
     pub(super) fn echo(&self) -> String {
         echo(&self.0)
@@ -214,14 +270,11 @@ pub(super) fn plain_literal(token: &Token<'_>) -> Option<Vec<u8>> {
     plain.then(|| content(token))
 }
 
-/// Whether the values up to the end of the command name a schema of the proxy's own; unquoted and quoted names are
-/// seen wherever they stand, so this is about literals.
-pub(super) fn names_own_schema(lexer: Lexer<'_>) -> bool {
-    let mut values = lexer.take_while(|token| token.kind != TokenKind::Semicolon);
-    values.any(|token| {
-        let text = content(&token).to_ascii_lowercase();
-        text.windows(OWN_SCHEMA.len()).any(|window| window == OWN_SCHEMA)
-    })
+/// Whether a value names a schema of the proxy's own; unquoted and quoted names are seen wherever they stand, so this is
+/// about literals.
+pub(super) fn names_own_schema(value: &Token<'_>) -> bool {
+    let text = content(value).to_ascii_lowercase();
+    text.windows(OWN_SCHEMA.len()).any(|window| window == OWN_SCHEMA)
 }
 
 /// The schema that holds the proxy's own objects.
@@ -250,7 +303,7 @@ fn keyword(token: &Token<'_>) -> Keyword {
 }
 
 /// One part of a dotted name, cut where `PostgreSQL` cuts it.
-fn part(token: &Token<'_>) -> Option<Vec<u8>> {
+pub(super) fn part(token: &Token<'_>) -> Option<Vec<u8>> {
     let mut name = match token.kind {
         TokenKind::Word => folded(token.bytes).into_owned(),
         TokenKind::QuotedWord => content(token),

@@ -7,8 +7,10 @@
 
 use super::rule::{
     EXPLAIN, LARGE_OBJECT, LOCK_TABLE, NOTIFY, OPAQUE_CODE, OTHER_SESSION, PREPARED_TRANSACTION,
-    ROLE_SETTING, SERVER_FILE, STATEMENT_KIND, TRUNCATE, UNKNOWN_STATEMENT, echo,
+    ROLE_SETTING, SERVER_FILE, STATEMENT_KIND, TEMPORARY_TYPE_NAME, TRUNCATE, UNKNOWN_STATEMENT, echo,
 };
+use super::setting::part;
+use super::{Rules, types};
 use crate::sql::StatementKind;
 use crate::sql::keyword::Keyword;
 use crate::sql::lexer::{Lexer, Token, TokenKind};
@@ -138,9 +140,7 @@ fn check_copy(first: &Token<'_>, lexer: Lexer<'_>) -> Result<(), Objection> {
 fn check_create(mut lexer: Lexer<'_>) -> Result<(), Objection> {
     let mut token = lexer.next();
     let mut is_temporary = false;
-    let opening =
-        ["or", "replace", "global", "local", "unlogged", "recursive", "temp", "temporary", "unique"];
-    while let Some(word) = token.as_ref().map(Word).filter(|word| opening.iter().any(|it| word.is(it))) {
+    while let Some(word) = token.as_ref().map(Word).filter(|word| word.is_any(OPENING)) {
         is_temporary = is_temporary || word.is("temp") || word.is("temporary");
         token = lexer.next();
     }
@@ -156,6 +156,13 @@ fn check_create(mut lexer: Lexer<'_>) -> Result<(), Objection> {
     };
     object(rule, &format!("CREATE {}", word.echo()))
 }
+
+/// Words between CREATE and the kind of object.
+const OPENING: &[&str] =
+    &["or", "replace", "global", "local", "unlogged", "recursive", "temp", "temporary", "unique"];
+
+/// Kinds of object that are types as well.
+const TYPED: &[&str] = &["table", "view", "sequence", "type", "domain"];
 
 /// Objects of which a part is code, or runs it: CONSTRAINT and EVENT are triggers, TRUSTED and PROCEDURAL languages.
 const CODE: &[&str] = &[
@@ -237,18 +244,75 @@ fn check_comment(mut lexer: Lexer<'_>) -> Result<(), Objection> {
 }
 
 /// What is wrong with INTO here; the lexer is behind it. As a clause of SELECT it creates a table.
-pub(super) fn check_into(previous: Option<Token<'_>>, lexer: &Lexer<'_>) -> Result<(), Objection> {
+pub(super) fn check_into(
+    previous: Option<&Token<'_>>,
+    lexer: &Lexer<'_>,
+    rules: &Rules,
+) -> Result<(), Objection> {
     let is_other =
         |token: &Token<'_>| token.kind == TokenKind::Dot || Word(token).is_any(&["insert", "merge", "as"]);
-    if previous.as_ref().is_some_and(is_other) {
+    if previous.is_some_and(is_other) {
         return Ok(());
     }
-    let mut words = lexer.clone().skip_while(|token| Word(token).is_any(&["local", "global", "table"]));
-    let fits = words
-        .next()
-        .is_some_and(|token| is_temporary_schema(&token) || Word(&token).is_any(&["temp", "temporary"]));
-    if fits { Ok(()) } else { object(STATEMENT_KIND, "SELECT INTO a table that is not temporary") }
+    let mut lexer = lexer.clone();
+    let mut is_temporary = false;
+    let mut name = lexer.next();
+    let words = ["local", "global", "temp", "temporary", "unlogged", "table"];
+    while let Some(word) = name.as_ref().map(Word).filter(|word| word.is_any(&words)) {
+        is_temporary = is_temporary || word.is("temp") || word.is("temporary");
+        name = lexer.next();
+    }
+    if !is_temporary && !name.as_ref().is_some_and(is_temporary_schema) && !rules.is_granted(STATEMENT_KIND) {
+        return object(STATEMENT_KIND, "SELECT INTO a table that is not temporary");
+    }
+    check_name(name, lexer)
 }
+
+/// What is wrong with the name of the object that a CREATE creates; the lexer is behind CREATE. A relation is a type as
+/// well, and one among the temporary objects comes before the built-in type of its name.
+pub(super) fn check_created_name(mut lexer: Lexer<'_>) -> Result<(), Objection> {
+    let mut token = lexer.next();
+    while token.as_ref().map(Word).is_some_and(|word| word.is_any(OPENING)) {
+        token = lexer.next();
+    }
+    if !token.as_ref().map(Word).is_some_and(|word| word.is_any(TYPED)) {
+        return Ok(());
+    }
+    let mut name = lexer.next();
+    while name.as_ref().map(Word).is_some_and(|word| word.is_any(&["if", "not", "exists"])) {
+        name = lexer.next();
+    }
+    check_name(name, lexer)
+}
+
+/// What is wrong with the new name of an object; the lexer is behind RENAME in an ALTER. `RENAME a TO b` is of a column.
+pub(super) fn check_renamed(mut lexer: Lexer<'_>) -> Result<(), Objection> {
+    if next_keyword(&mut lexer) != Keyword::To {
+        return Ok(());
+    }
+    let name = lexer.next();
+    check_name(name, lexer)
+}
+
+/// A name, its first part read.
+fn check_name(first: Option<Token<'_>>, mut lexer: Lexer<'_>) -> Result<(), Objection> {
+    let mut name = first;
+    for _ in 0..MAX_NAME_PARTS {
+        let mut ahead = lexer.clone();
+        if ahead.next().is_none_or(|token| token.kind != TokenKind::Dot) {
+            break;
+        }
+        name = ahead.next();
+        lexer = ahead;
+    }
+    if name.as_ref().and_then(part).is_some_and(|name| types::is_built_in(&name)) {
+        return object(TEMPORARY_TYPE_NAME, "an object with the name of a built-in type");
+    }
+    Ok(())
+}
+
+/// `database.schema.table` has two parts more.
+const MAX_NAME_PARTS: usize = 3;
 
 fn is_temporary_schema(token: &Token<'_>) -> bool {
     Word(token).is("pg_temp") || token.bytes == b"\"pg_temp\""

@@ -4,6 +4,10 @@ use super::*;
 use crate::sql::Count;
 use proptest::prelude::*;
 
+mod cost;
+
+mod stop;
+
 fn rules() -> Rules {
     Rules::new("app.Tenant_ID", GuardLevel::Context, &[])
 }

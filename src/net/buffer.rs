@@ -38,6 +38,12 @@ pub struct ReadBuffer {
 }
 
 impl ReadBuffer {
+    /// With these bytes in it, as if they had been read.
+    #[cfg(test)]
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self { data: bytes.to_vec(), start: 0, end: bytes.len(), mark: None }
+    }
+
     /// What is there.
     pub fn bytes(&self) -> &[u8] {
         self.data.get(self.start..self.end).unwrap_or_default()

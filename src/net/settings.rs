@@ -18,8 +18,14 @@ pub struct ListenSettings {
     pub private_key: Option<PathBuf>,
     /// Whose certificates clients may log in with; none: they are not asked for one.
     pub clients: Option<ClientAuthority>,
+    /// Names of databases that tenants may connect to besides the upstreams'. The name says nothing about where a tenant is.
+    pub databases: Vec<String>,
     /// Clients in all; one more is refused with 53300.
     pub max_clients: usize,
+    /// Connections that have not logged in, besides those; 0: no limit.
+    pub max_logins: usize,
+    /// The same of one address (of one network of 64 bits with IPv6); 0: no limit.
+    pub max_logins_per_address: usize,
     /// Server connections of the whole process.
     pub max_server_connections: usize,
     /// Time from accept to the end of the login.

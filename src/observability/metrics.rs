@@ -10,109 +10,26 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use crate::fault::sqlstate::SqlState;
 use crate::names::TenantId;
+use crate::observability::table::{ALL, Kind};
 
 /// Label of every tenant beyond the bound.
 pub const OTHER: &str = "_other";
 /// Label of clients that have no tenant: maintenance users, and gateway users before they choose.
 pub const NONE: &str = "_none";
 
-/// What kind a metric is, with its help text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Only goes up.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Seconds in buckets.
-    Histogram,
-}
-
-/// One row of the contract: name, kind, labels, help.
-pub type Description = (&'static str, Kind, &'static [&'static str], &'static str);
-
-/// Every metric there is.
-pub const ALL: &[Description] = &[
-    (
-        "pgtenant_query_duration_seconds",
-        Kind::Histogram,
-        &["tenant"],
-        "From the client's request received to its ReadyForQuery sent",
-    ),
-    (
-        "pgtenant_transaction_duration_seconds",
-        Kind::Histogram,
-        &["tenant"],
-        "From checkout of a server to its release",
-    ),
-    ("pgtenant_queue_wait_seconds", Kind::Histogram, &["tenant"], "Wait for a server at checkout"),
-    ("pgtenant_queries_total", Kind::Counter, &["tenant"], "Requests answered with ReadyForQuery"),
-    (
-        "pgtenant_errors_total",
-        Kind::Counter,
-        &["tenant", "class"],
-        "ErrorResponses sent to clients, by SQLSTATE class",
-    ),
-    (
-        "pgtenant_client_bytes_total",
-        Kind::Counter,
-        &["tenant", "direction"],
-        "Bytes from (in) and to (out) clients after login",
-    ),
-    ("pgtenant_clients", Kind::Gauge, &["tenant"], "Logged-in clients"),
-    ("pgtenant_servers", Kind::Gauge, &["upstream", "state"], "Server connections by state: idle, used"),
-    (
-        "pgtenant_replication_connections",
-        Kind::Gauge,
-        &["upstream"],
-        "Replication connections, each with a server of its own",
-    ),
-    ("pgtenant_guard_refusals_total", Kind::Counter, &["tenant", "rule"], "Statements refused by the guard"),
-    (
-        "pgtenant_pins_total",
-        Kind::Counter,
-        &["tenant", "reason"],
-        "Clients pinned to a server, by what keeps them there",
-    ),
-    ("pgtenant_logins_total", Kind::Counter, &["outcome"], "Login attempts by outcome: ok, refused, failed"),
-    (
-        "pgtenant_context_switches_total",
-        Kind::Counter,
-        &[],
-        "Servers reset because another client or tenant took them over",
-    ),
-    (
-        "pgtenant_isolation_findings",
-        Kind::Gauge,
-        &["severity"],
-        "What the doctor found at all upstreams: critical, warning, advice",
-    ),
-    ("pgtenant_canary_up", Kind::Gauge, &[], "1 if both probes saw their own tenant at the last walk"),
-    (
-        "pgtenant_canary_trips_total",
-        Kind::Counter,
-        &[],
-        "Probes that saw another tenant; one stops all tenants",
-    ),
-    (
-        "pgtenant_directory_up",
-        Kind::Gauge,
-        &[],
-        "1 as long as the tables of [directory] are read and changes to them are heard of",
-    ),
-    (
-        "pgtenant_directory_rows",
-        Kind::Gauge,
-        &["state"],
-        "Rows of the tables of [directory]: taken, left_out because something in them is wrong",
-    ),
-    ("pgtenant_build_info", Kind::Gauge, &["version"], "Always 1; the version is a label"),
-];
-
 /// Upper bounds of the latency buckets, in seconds.
 const BUCKETS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
     30.0, 60.0,
 ];
+
+/// The rules of the guard by which a change of the context is refused; an alert looks at them. Their counters, and those of the
+/// classes below, are there at 0 as soon as their tenant has series: Prometheus' `increase` sees no increase in a series
+/// that begins at 3.
+pub const WATCHED_RULES: &[&str] =
+    &["connection-check", "context-change", "opaque-name", "own-objects", "role-change"];
+/// The classes of errors that an alert looks at.
+pub const WATCHED_CLASSES: &[&str] = &["08", "53"];
 
 /// The installed recorder; renders the Prometheus text format.
 #[derive(Clone, Debug)]
@@ -134,6 +51,9 @@ impl Exporter {
                 Kind::Gauge => metrics::describe_gauge!(name, help),
                 Kind::Histogram => metrics::describe_histogram!(name, metrics::Unit::Seconds, help),
             }
+        }
+        for outcome in LoginOutcome::ALL {
+            logins(outcome).increment(0);
         }
         gauge!("pgtenant_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Ok(Self(INSTALLED.get_or_init(|| handle).clone()))
@@ -222,6 +142,12 @@ impl TenantMetrics {
     fn new(label: &str) -> Self {
         let tenant: Arc<str> = Arc::from(label);
         let own = || metrics::SharedString::from(Arc::clone(&tenant));
+        for rule in WATCHED_RULES {
+            refusals(&tenant, rule).increment(0);
+        }
+        for class in WATCHED_CLASSES {
+            errors(&tenant, class).increment(0);
+        }
         Self {
             query: histogram!("pgtenant_query_duration_seconds", "tenant" => own()),
             transaction: histogram!("pgtenant_transaction_duration_seconds", "tenant" => own()),
@@ -262,22 +188,12 @@ impl TenantMetrics {
 
     /// An ErrorResponse went to the client.
     pub fn error(&self, sqlstate: &str) {
-        counter!(
-            "pgtenant_errors_total",
-            "tenant" => metrics::SharedString::from(Arc::clone(&self.label)),
-            "class" => class(sqlstate)
-        )
-        .increment(1);
+        errors(&self.label, class(sqlstate)).increment(1);
     }
 
     /// The guard refused a statement.
     pub fn refusal(&self, rule: &'static str) {
-        counter!(
-            "pgtenant_guard_refusals_total",
-            "tenant" => metrics::SharedString::from(Arc::clone(&self.label)),
-            "rule" => rule
-        )
-        .increment(1);
+        refusals(&self.label, rule).increment(1);
     }
 
     /// A client was pinned to a server.
@@ -295,6 +211,16 @@ impl TenantMetrics {
         self.clients.increment(1.0);
         ClientGauge(Arc::clone(self))
     }
+}
+
+fn errors(tenant: &Arc<str>, class: &'static str) -> Counter {
+    let tenant = metrics::SharedString::from(Arc::clone(tenant));
+    counter!("pgtenant_errors_total", "tenant" => tenant, "class" => class)
+}
+
+fn refusals(tenant: &Arc<str>, rule: &'static str) -> Counter {
+    let tenant = metrics::SharedString::from(Arc::clone(tenant));
+    counter!("pgtenant_guard_refusals_total", "tenant" => tenant, "rule" => rule)
 }
 
 /// Counts one replication connection for as long as it lives.
@@ -349,14 +275,25 @@ pub enum LoginOutcome {
     Failed,
 }
 
+impl LoginOutcome {
+    const ALL: [Self; 3] = [Self::Ok, Self::Refused, Self::Failed];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// A login ended.
 pub fn login(outcome: LoginOutcome) {
-    let outcome = match outcome {
-        LoginOutcome::Ok => "ok",
-        LoginOutcome::Refused => "refused",
-        LoginOutcome::Failed => "failed",
-    };
-    counter!("pgtenant_logins_total", "outcome" => outcome).increment(1);
+    logins(outcome).increment(1);
+}
+
+fn logins(outcome: LoginOutcome) -> Counter {
+    counter!("pgtenant_logins_total", "outcome" => outcome.label())
 }
 
 /// An error before the tenant was known.
@@ -410,7 +347,17 @@ pub fn canary_tripped() {
     counter!("pgtenant_canary_trips_total").increment(1);
 }
 
-/// A server changed hands and was reset.
+/// A hand-over failed, or the context function refused a statement.
+pub fn context_error() {
+    counter!("pgtenant_context_errors_total").increment(1);
+}
+
+/// A server answered another statement than the one that was due.
+pub fn shifted_answer() {
+    counter!("pgtenant_shifted_answers_total").increment(1);
+}
+
+/// A server was handed over.
 #[derive(Clone)]
 pub struct ContextSwitches(Counter);
 
@@ -422,6 +369,9 @@ impl std::fmt::Debug for ContextSwitches {
 
 impl Default for ContextSwitches {
     fn default() -> Self {
+        // The series are there before they are needed, so that an alert on their increase works.
+        counter!("pgtenant_context_errors_total").increment(0);
+        counter!("pgtenant_shifted_answers_total").increment(0);
         Self(counter!("pgtenant_context_switches_total"))
     }
 }
@@ -471,6 +421,23 @@ mod tests {
         assert_eq!(class("57P01"), "57");
         assert_eq!(class("ZZ999"), "other");
         assert_eq!(class(""), "other");
+    }
+
+    #[test]
+    fn alerts_look_at_counters_that_are_there_at_zero_and_at_known_classes() {
+        let alerts = include_str!("../../deploy/alerts.yml");
+        assert!(alerts.contains(&format!("{{rule=~\"{}\"}}", WATCHED_RULES.join("|"))), "the rules differ");
+        // Its rows are held to the guard's own list.
+        let errors = include_str!("../../docs/errors.md");
+        for rule in WATCHED_RULES {
+            let row = errors.lines().find(|line| line.starts_with(&format!("| `{rule}` |"))).unwrap();
+            assert!(row.ends_with("| context | no |"), "{row}");
+        }
+        for found in alerts.split("class=\"").skip(1) {
+            let class = found.split('"').next().unwrap();
+            assert!(WATCHED_CLASSES.contains(&class), "class {class} is not there at zero");
+        }
+        assert!(WATCHED_CLASSES.iter().all(|class| CLASSES.contains(class)));
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The canary's table: one row for each of its two tenants, behind the same pin as every tenant table.
+//! The canary's table under the sealed context: one row for each of its two tenants, behind the same pin as every
+//! tenant table.
 
 use tokio_postgres::Client;
 
-use super::policy::Column;
+use super::policy::{Column, SEALED_TENANT};
 use super::{Plan, ProtectError, Wish, literal};
 use crate::names::TenantId;
 
@@ -10,7 +11,7 @@ use crate::names::TenantId;
 /// while it fills the table.
 pub fn canary_sql(role: &str, tenants: &[TenantId]) -> Vec<String> {
     let rows: Vec<String> = tenants.iter().map(|tenant| format!("({})", literal(tenant.as_str()))).collect();
-    let pin = column().pin();
+    let pin = column().pin(SEALED_TENANT);
     [
         "CREATE TABLE IF NOT EXISTS pgtenant.canary (tenant_id text PRIMARY KEY)".to_owned(),
         "REVOKE ALL ON pgtenant.canary FROM PUBLIC".to_owned(),
@@ -64,7 +65,8 @@ pub(super) async fn compare(
     let mut is_whole = false;
     if let Some(row) = rows.first() {
         let (using, check): (Option<String>, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
-        let is_pin = |printed: Option<String>| printed.is_some_and(|text| column().is_pin(&text));
+        let is_pin =
+            |printed: Option<String>| printed.is_some_and(|text| column().is_pin(&text, SEALED_TENANT));
         is_whole = row.try_get(0)? && is_pin(using) && is_pin(check);
     }
     if !is_whole {

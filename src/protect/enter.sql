@@ -1,9 +1,11 @@
 
+-- For instances of earlier versions, and for standbys, where no sequence can be set.
 -- One query does all: each further expression costs as much as a hash. Keys are columns in it, never parameters,
 -- because parameters become constants of its plan, which debug_print_plan shows.
 DECLARE
   v_done text;
 BEGIN
+  IF NOT {tags} THEN RAISE EXCEPTION 'pgtenant: enter is retired, use hand_over' USING ERRCODE = '28000'; END IF;
   SELECT set_config('pgtenant.tag', k.kid || '.' || encode(sha256(k.t_opad || sha256(k.t_ipad ||
               int4send(pg_backend_pid()) || timestamptz_send(now()) || convert_to(p_tenant, 'UTF8'))), 'hex') || '.' || p_tenant, true)
          || set_config({setting}, p_tenant, true)

@@ -61,8 +61,17 @@ const FUNCTIONS: &[&str] = &[
     "pg_advisory_unlock_shared(integer, integer)",
 ];
 
-const VIEWS: &[&str] =
-    &["pg_stat_activity", "pg_locks", "pg_prepared_statements", "pg_prepared_xacts", "pg_cursors"];
+/// The last three show values of other sessions' temporary tables, which belong to the same role.
+const VIEWS: &[&str] = &[
+    "pg_stat_activity",
+    "pg_locks",
+    "pg_prepared_statements",
+    "pg_prepared_xacts",
+    "pg_cursors",
+    "pg_stats",
+    "pg_stats_ext",
+    "pg_stats_ext_exprs",
+];
 
 /// Each statement that would change something, and whether this role may.
 const SQL: &str = "

@@ -1,11 +1,12 @@
-//! Installs in a database what makes a tenant's context believable there: the schema `pgtenant`, policies that
-//! pin every tenant table to it, and less for the login role to reach.
+//! Installs in a database what keeps tenants apart there: policies that pin every tenant table to its tenant, less for
+//! the login role to reach, and for the sealed context the schema `pgtenant`, which verifies it.
 //! Promise: what is done is only what the catalogs lack, so a second run does nothing; the key is never printed.
 
 mod canary;
 mod directory;
 mod harden;
 mod policy;
+mod register;
 mod schema;
 mod self_test;
 mod tables;
@@ -20,8 +21,10 @@ pub use directory::{apply_directory, directory_plan};
 pub use harden::{Hardening, harden, missing_hardening};
 pub use self_test::{PIN, SelfTest, self_test, try_policies};
 
-use crate::directory::SealKey;
+use crate::directory::ContextMode;
 use crate::names::TenantId;
+use policy::{SEALED_TENANT, setting_of_tenant};
+use register::Standing;
 
 /// How often what was applied is compared with the catalogs: default privileges can make a second round.
 const ROUNDS: usize = 3;
@@ -33,8 +36,8 @@ pub struct Wish {
     pub role: String,
     /// The setting that carries the tenant.
     pub setting: String,
-    /// The key of proofs.
-    pub key: SealKey,
+    /// What the policies believe: the setting, or a context that is proven with this key.
+    pub context: ContextMode,
     /// The column that names a row's tenant.
     pub column: String,
     /// Tables by name; none: every one that has the column and that the login role can reach.
@@ -43,6 +46,27 @@ pub struct Wish {
     pub canary: Option<[TenantId; 2]>,
     /// Take every other key away.
     pub retire_keys: bool,
+    /// What becomes of `pgtenant.enter`.
+    pub enter: Enter,
+}
+
+/// Whether instances of earlier versions, which call `pgtenant.enter`, are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enter {
+    /// As the database has it.
+    Kept,
+    /// No longer, except on standbys.
+    Retired,
+}
+
+impl Wish {
+    /// The SQL of the tenant that policies compare with.
+    fn tenant(&self) -> String {
+        match self.context {
+            ContextMode::Plain => setting_of_tenant(&self.setting),
+            ContextMode::Sealed(_) => SEALED_TENANT.to_owned(),
+        }
+    }
 }
 
 /// What is missing.
@@ -163,10 +187,11 @@ async fn settle(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
 }
 
 async fn execute(client: &Client, sql: &Sql, wish: &Wish) -> Result<(), ProtectError> {
-    let outcome = match sql {
-        Sql::Text(text) => client.batch_execute(text).await,
-        Sql::AddKey => {
-            let hex = wish.key.expose().map(|byte| format!("{byte:02x}")).concat();
+    let outcome = match (sql, &wish.context) {
+        (Sql::Text(text), _) => client.batch_execute(text).await,
+        (Sql::AddKey, ContextMode::Plain) => Ok(()),
+        (Sql::AddKey, ContextMode::Sealed(key)) => {
+            let hex = key.expose().map(|byte| format!("{byte:02x}")).concat();
             let added = client.query_typed("SELECT pgtenant.add_key($1)", &[(&hex, Type::TEXT)]).await;
             added.map(drop)
         }
@@ -177,7 +202,11 @@ async fn execute(client: &Client, sql: &Sql, wish: &Wish) -> Result<(), ProtectE
 async fn compare(client: &Client, wish: &Wish, named: &[u32]) -> Result<Plan, ProtectError> {
     let role = schema::login_role(client, wish).await?;
     let mut plan = Plan::default();
-    schema::compare(client, wish, &role, &mut plan).await?;
+    if let ContextMode::Sealed(key) = &wish.context
+        && schema::compare(client, wish, (&role, key), &mut plan).await? == Standing::Blocked
+    {
+        return Ok(plan);
+    }
     tables::compare(client, wish, (&role, named), &mut plan).await?;
     canary::compare(client, wish, &role, &mut plan).await?;
     Ok(plan)

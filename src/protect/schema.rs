@@ -1,9 +1,11 @@
-//! The schema `pgtenant`: keys, the door `enter`, and `current_tenant`, which policies ask.
+//! The schema `pgtenant`: keys, the doors `hand_over` and `enter`, and `current_tenant`, which policies ask.
 //! Functions are only ever replaced, because policies depend on them.
 
 use tokio_postgres::Client;
 
-use super::{Plan, ProtectError, Sql, Step, Wish, literal};
+use super::register::{self, Owner, Standing, Work};
+use super::{Enter, Plan, ProtectError, Sql, Step, Wish, literal};
+use crate::directory::{ContextMode, SealKey};
 use crate::seal::key_id;
 
 /// One function: what stands before its body, and the body.
@@ -13,42 +15,94 @@ struct Function {
     /// Volatility, definer, parallel and cost as the catalog has them.
     traits: &'static str,
     body: &'static str,
-    /// Whether the login role calls it.
-    is_door: bool,
+    whose: Whose,
 }
 
-const FUNCTIONS: [Function; 4] = [
+/// Whose rights a function has, and who calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The installing role's, for itself.
+    Installers,
+    /// The register's, for the login role.
+    Registers,
+}
+
+/// Roles, quoted, that may call what has the register's rights.
+struct Callers<'a> {
+    login: &'a str,
+    /// The owner of the schema, and of tables: policies bind it too, and views and functions act as it.
+    owner: String,
+    /// Whether the register's functions belong to a role of their own.
+    has_role: bool,
+}
+
+impl Callers<'_> {
+    fn of(&self, object: &str) -> impl Iterator<Item = &str> {
+        let owner = object.ends_with("pgtenant.current_tenant()").then_some(self.owner.as_str());
+        std::iter::once(self.login).chain(owner)
+    }
+}
+
+/// Where the tags of `enter` are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tags {
+    /// Everywhere, for instances of earlier versions.
+    Everywhere,
+    /// Only where no sequence can be set.
+    InRecovery,
+}
+
+impl Tags {
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::Everywhere => "true",
+            Self::InRecovery => "pg_is_in_recovery()",
+        }
+    }
+}
+
+const FUNCTIONS: [Function; 5] = [
     Function {
         signature: "pgtenant.hmac_pad(bytea, integer)",
         head: "pgtenant.hmac_pad(k bytea, x integer) RETURNS bytea LANGUAGE plpgsql IMMUTABLE",
         traits: "i|f|u|100",
         body: include_str!("hmac_pad.sql"),
-        is_door: false,
+        whose: Whose::Installers,
     },
     Function {
         signature: "pgtenant.add_key(text)",
         head: "pgtenant.add_key(hex text) RETURNS text LANGUAGE plpgsql VOLATILE",
         traits: "v|f|u|100",
         body: include_str!("add_key.sql"),
-        is_door: false,
+        whose: Whose::Installers,
+    },
+    Function {
+        signature: "pgtenant.hand_over(text, text)",
+        head: "pgtenant.hand_over(p_tenant text, p_proof text) RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE",
+        traits: "v|t|u|100",
+        body: include_str!("hand_over.sql"),
+        whose: Whose::Registers,
     },
     Function {
         signature: "pgtenant.enter(text, text)",
         head: "pgtenant.enter(p_tenant text, p_proof text) RETURNS void LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE",
         traits: "v|t|u|100",
         body: include_str!("enter.sql"),
-        is_door: true,
+        whose: Whose::Registers,
     },
     Function {
         signature: "pgtenant.current_tenant()",
         head: "pgtenant.current_tenant() RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL RESTRICTED COST 1000",
         traits: "s|t|r|1000",
         body: include_str!("current_tenant.sql"),
-        is_door: true,
+        whose: Whose::Registers,
     },
 ];
 
 const PART: &str = "schema pgtenant";
+
+/// For a database that was never protected.
+const FRESH: Tags = Tags::Everywhere;
 
 /// The login role as SQL writes it; refused if no policy would bind it.
 pub(super) async fn login_role(client: &Client, wish: &Wish) -> Result<String, ProtectError> {
@@ -60,7 +114,13 @@ pub(super) async fn login_role(client: &Client, wish: &Wish) -> Result<String, P
     let Some(row) = rows.first() else {
         return Err(refused(format!("there is no role {:?}, the upstream's user", wish.role)));
     };
-    if row.try_get::<_, i32>(3)? < 140_000 {
+    let version = row.try_get::<_, i32>(3)?;
+    if version < 150_000 && matches!(wish.context, ContextMode::Sealed(_)) {
+        let why = "the sealed context needs PostgreSQL 15 or later, which has unlogged sequences; upgrade the server, \
+                   or use tenancy.context = \"plain\"";
+        return Err(refused(why.to_owned()));
+    }
+    if version < 140_000 {
         return Err(refused("PostgreSQL 14 is the oldest version that can be protected".to_owned()));
     }
     if row.try_get(1)? {
@@ -68,6 +128,9 @@ pub(super) async fn login_role(client: &Client, wish: &Wish) -> Result<String, P
         return Err(refused(format!(
             "the login role {role:?} is superuser or BYPASSRLS: no policy binds it"
         )));
+    }
+    if wish.role == register::ROLE {
+        return Err(refused(format!("the login role {:?} owns the register: use another", wish.role)));
     }
     if row.try_get(2)? {
         return Err(refused(format!(
@@ -82,17 +145,19 @@ fn refused(what: String) -> ProtectError {
     ProtectError::Refused(what)
 }
 
-/// What the schema lacks.
+/// What the schema lacks, and whether policies can rest on it.
 pub(super) async fn compare(
     client: &Client,
     wish: &Wish,
-    role: &str,
+    (role, key): (&str, &SealKey),
     plan: &mut Plan,
-) -> Result<(), ProtectError> {
+) -> Result<Standing, ProtectError> {
     check_owners(client, wish).await?;
     let there = client
         .query_one(
-            "SELECT to_regnamespace('pgtenant') IS NOT NULL, to_regclass('pgtenant.key') IS NOT NULL",
+            "SELECT to_regnamespace('pgtenant') IS NOT NULL, to_regclass('pgtenant.key') IS NOT NULL,
+                    to_regprocedure('pgtenant.current_tenant()') IS NOT NULL,
+                    quote_ident(coalesce((SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'pgtenant'), current_user))",
             &[],
         )
         .await?;
@@ -105,13 +170,25 @@ pub(super) async fn compare(
         plan.add(PART, include_str!("key.sql").trim_end());
         plan.add(PART, "REVOKE ALL ON pgtenant.key FROM PUBLIC");
     }
+    let owner = Owner::look(client).await?;
+    let callers = Callers { login: role, owner: there.try_get(3)?, has_role: owner.has_role() };
+    let mut work = Work::default();
+    register::compare_sequences(client, &mut work).await?;
+    let tags = tags(client, wish, plan).await?;
     for function in &FUNCTIONS {
-        compare_function(client, wish, (function, role), plan).await?;
+        compare_function(client, (function, &text(function, wish, tags)), &callers, (plan, &mut work))
+            .await?;
     }
-    compare_privileges(client, role, plan).await?;
+    compare_privileges(client, &callers, (plan, &mut work)).await?;
+    let standing = owner.enclose(work, plan);
+    if standing == Standing::Blocked && !there.try_get::<_, bool>(2)? {
+        plan.steps.clear();
+        return Ok(standing);
+    }
+    register::compare_role(client, &wish.role, plan).await?;
     let kids = if has_table { kids(client).await? } else { Vec::new() };
-    compare_keys(wish, &kids, plan);
-    Ok(())
+    compare_keys((key, wish.retire_keys), &kids, plan);
+    Ok(Standing::Usable)
 }
 
 /// What somebody else owns in the schema cannot be trusted, nor mended.
@@ -121,8 +198,9 @@ async fn check_owners(client: &Client, wish: &Wish) -> Result<(), ProtectError> 
                      UNION ALL SELECT c.oid::regclass::text, relowner FROM pg_class c WHERE relnamespace = to_regnamespace('pgtenant')
                      UNION ALL SELECT p.oid::regprocedure::text, proowner FROM pg_proc p WHERE pronamespace = to_regnamespace('pgtenant')
                     ) AS t (what, owner)
-               WHERE NOT pg_has_role(current_user, owner, 'USAGE') OR pg_has_role($1::text::name, owner, 'MEMBER')";
-    if let Some(row) = client.query(sql, &[&wish.role]).await?.first() {
+               WHERE pg_get_userbyid(owner) <> $2::text::name
+                 AND (NOT pg_has_role(current_user, owner, 'USAGE') OR pg_has_role($1::text::name, owner, 'MEMBER'))";
+    if let Some(row) = client.query(sql, &[&wish.role, &register::ROLE]).await?.first() {
         let (what, owner): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         return Err(refused(if row.try_get(2)? {
             format!("{what} belongs to {owner:?}, which the login role is or can become")
@@ -133,27 +211,49 @@ async fn check_owners(client: &Client, wish: &Wish) -> Result<(), ProtectError> 
     Ok(())
 }
 
+/// Retired once means retired for good; a database that was never protected has no earlier instances.
+async fn tags(client: &Client, wish: &Wish, plan: &mut Plan) -> Result<Tags, ProtectError> {
+    let sql = "SELECT prosrc LIKE '%pg_is_in_recovery()%' FROM pg_proc WHERE oid = to_regprocedure('pgtenant.current_tenant()')";
+    let rows = client.query(sql, &[]).await?;
+    let is_retired = rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()?;
+    if wish.enter == Enter::Retired || is_retired.unwrap_or(FRESH == Tags::InRecovery) {
+        return Ok(Tags::InRecovery);
+    }
+    plan.notes.push(
+        "instances of earlier versions are served too; when there are none, --retire-enter ends that"
+            .to_owned(),
+    );
+    Ok(Tags::Everywhere)
+}
+
+fn text(function: &Function, wish: &Wish, tags: Tags) -> String {
+    function.body.replace("{setting}", &literal(&wish.setting)).replace("{tags}", tags.condition())
+}
+
 async fn compare_function(
     client: &Client,
-    wish: &Wish,
-    (function, role): (&Function, &str),
-    plan: &mut Plan,
+    (function, body): (&Function, &str),
+    callers: &Callers<'_>,
+    (plan, work): (&mut Plan, &mut Work),
 ) -> Result<(), ProtectError> {
-    let body = function.body.replace("{setting}", &literal(&wish.setting));
-    let sql = "SELECT prosrc, concat_ws('|', provolatile, prosecdef, proparallel, procost) || ' ' || array_to_string(proconfig, ';')
+    let sql = "SELECT prosrc, concat_ws('|', provolatile, prosecdef, proparallel, procost) || ' ' || array_to_string(proconfig, ';'),
+                      pg_get_userbyid(proowner) = $2::text::name
                FROM pg_proc WHERE oid = to_regprocedure($1)";
     let wanted = format!("{} search_path=pg_catalog, pg_temp", function.traits);
-    let rows = client.query(sql, &[&function.signature]).await?;
-    let there = rows.first();
-    let is_same = match there {
-        Some(row) => {
-            row.try_get::<_, String>(0)? == body
-                && row.try_get::<_, Option<String>>(1)?.as_deref() == Some(&wanted)
+    let rows = client.query(sql, &[&function.signature, &register::ROLE]).await?;
+    let (signature, is_registers) = (function.signature, function.whose == Whose::Registers);
+    let own = if is_registers { &mut work.own } else { plan };
+    let (mut is_same, mut is_given) = (false, is_registers && rows.is_empty());
+    if let Some(row) = rows.first() {
+        is_same = row.try_get::<_, String>(0)? == body
+            && row.try_get::<_, Option<String>>(1)?.as_deref() == Some(&wanted);
+        if is_registers && callers.has_role && !row.try_get::<_, bool>(2)? {
+            is_given = true;
+            work.given.add(PART, format!("ALTER FUNCTION {signature} OWNER TO {}", register::ROLE));
         }
-        None => false,
-    };
+    }
     if !is_same {
-        plan.add(
+        own.add(
             PART,
             format!(
                 "CREATE OR REPLACE FUNCTION {}\nSET search_path = pg_catalog, pg_temp AS $pgtenant${body}$pgtenant$",
@@ -161,43 +261,46 @@ async fn compare_function(
             ),
         );
     }
-    if there.is_none() {
-        plan.add(PART, format!("REVOKE ALL ON FUNCTION {} FROM PUBLIC", function.signature));
-        if function.is_door {
-            plan.add(PART, format!("GRANT EXECUTE ON FUNCTION {} TO {role}", function.signature));
+    if rows.is_empty() {
+        own.add(PART, format!("REVOKE ALL ON FUNCTION {signature} FROM PUBLIC"));
+    }
+    if is_given {
+        for caller in callers.of(signature) {
+            own.add(PART, format!("GRANT EXECUTE ON FUNCTION {signature} TO {caller}"));
         }
     }
     Ok(())
 }
 
-/// Grants on what is there: nobody but its owner reads keys, everybody's doors are the login role's only.
-async fn compare_privileges(client: &Client, role: &str, plan: &mut Plan) -> Result<(), ProtectError> {
-    let sql = "SELECT object, is_door, is_table,
-                      coalesce(array_agg(DISTINCT CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
-                               FILTER (WHERE grantee <> owner), '{}')
-               FROM (SELECT 'FUNCTION ' || s, d, false, proowner, coalesce(proacl, acldefault('f', proowner))
-                     FROM unnest($1::text[], $2::bool[]) AS f (s, d) JOIN pg_proc p ON p.oid = to_regprocedure(s)
-                     UNION ALL SELECT 'TABLE pgtenant.key', false, true, relowner, coalesce(relacl, acldefault('r', relowner))
-                     FROM pg_class WHERE oid = to_regclass('pgtenant.key')
-                     UNION ALL SELECT 'TABLE pgtenant.key', false, true, relowner, attacl
-                     FROM pg_class c JOIN pg_attribute ON attrelid = c.oid WHERE c.oid = to_regclass('pgtenant.key')
-                     UNION ALL SELECT 'SCHEMA pgtenant', true, false, nspowner, coalesce(nspacl, acldefault('n', nspowner))
-                     FROM pg_namespace WHERE nspname = 'pgtenant') AS o (object, is_door, is_table, owner, acl)
-               CROSS JOIN LATERAL aclexplode(acl)
-               WHERE NOT (object = 'SCHEMA pgtenant' AND privilege_type <> 'USAGE')
-               GROUP BY object, is_door, is_table";
+/// Grants on what is there: nobody but its owner reads keys and uses the register, everybody's doors are the login
+/// role's only, and what policies ask may be called by the owner of the tables too.
+async fn compare_privileges(
+    client: &Client,
+    callers: &Callers<'_>,
+    (plan, work): (&mut Plan, &mut Work),
+) -> Result<(), ProtectError> {
     let signatures: Vec<&str> = FUNCTIONS.iter().map(|function| function.signature).collect();
-    let doors: Vec<bool> = FUNCTIONS.iter().map(|function| function.is_door).collect();
-    for row in client.query(sql, &[&signatures, &doors]).await? {
-        let (object, is_door): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let rows = client
+        .query(
+            PRIVILEGES,
+            &[&signatures, &register::DOORS.as_slice(), &register::SEQUENCES.as_slice(), &register::ROLE],
+        )
+        .await?;
+    for row in rows {
+        let (object, is_door, is_given): (String, bool, bool) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let own = if is_given { &mut work.own } else { &mut *plan };
         let grantees: Vec<String> = row.try_get(3)?;
         // A door opens to proofs only, so a role that was given it on purpose may keep it.
         for other in grantees.iter().filter(|grantee| !is_door || *grantee == "PUBLIC") {
-            plan.add(PART, format!("REVOKE ALL ON {object} FROM {other}"));
+            own.add(PART, format!("REVOKE ALL ON {object} FROM {other}"));
         }
-        if is_door && !grantees.iter().any(|grantee| grantee == role) {
-            let privilege = if object.starts_with("SCHEMA") { "USAGE" } else { "EXECUTE" };
-            plan.add(PART, format!("GRANT {privilege} ON {object} TO {role}"));
+        let owner: String = row.try_get(4)?;
+        for wanted in callers.of(&object).filter(|wanted| is_door && **wanted != owner) {
+            if !grantees.iter().any(|grantee| grantee == wanted) {
+                let privilege = if object.starts_with("SCHEMA") { "USAGE" } else { "EXECUTE" };
+                own.add(PART, format!("GRANT {privilege} ON {object} TO {wanted}"));
+            }
         }
     }
     let creators =
@@ -210,13 +313,36 @@ async fn compare_privileges(client: &Client, role: &str, plan: &mut Plan) -> Res
     Ok(())
 }
 
+/// Each object, whether the login role needs it, whether it is or will be the register's, who was given it besides
+/// its owner, and that.
+const PRIVILEGES: &str = "
+SELECT object, is_door, is_given,
+       coalesce(array_agg(DISTINCT CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
+                FILTER (WHERE grantee <> owner AND NOT (object = 'TABLE pgtenant.key' AND privilege_type = 'SELECT' AND pg_get_userbyid(grantee) = $4::text::name)
+                          AND NOT (object = 'SCHEMA pgtenant' AND privilege_type <> 'USAGE')), '{}'),
+       quote_ident(pg_get_userbyid(owner))
+FROM (SELECT 'SEQUENCE ' || s, false, true, relowner, coalesce(relacl, acldefault('s', relowner))
+      FROM unnest($3::text[]) AS f (s) JOIN pg_class c ON c.oid = to_regclass(s)
+      UNION ALL SELECT 'SEQUENCE ' || s, false, true, relowner, attacl
+      FROM unnest($3::text[]) AS f (s) JOIN pg_class c ON c.oid = to_regclass(s) JOIN pg_attribute ON attrelid = c.oid
+      UNION ALL SELECT 'FUNCTION ' || s, s = ANY ($2::text[]), s = ANY ($2::text[]), proowner, coalesce(proacl, acldefault('f', proowner))
+      FROM unnest($1::text[]) AS f (s) JOIN pg_proc p ON p.oid = to_regprocedure(s)
+      UNION ALL SELECT 'TABLE pgtenant.key', false, false, relowner, coalesce(relacl, acldefault('r', relowner))
+      FROM pg_class WHERE oid = to_regclass('pgtenant.key')
+      UNION ALL SELECT 'TABLE pgtenant.key', false, false, relowner, attacl
+      FROM pg_class c JOIN pg_attribute ON attrelid = c.oid WHERE c.oid = to_regclass('pgtenant.key')
+      UNION ALL SELECT 'SCHEMA pgtenant', true, false, nspowner, coalesce(nspacl, acldefault('n', nspowner))
+      FROM pg_namespace WHERE nspname = 'pgtenant') AS o (object, is_door, is_given, owner, acl)
+CROSS JOIN LATERAL aclexplode(acl)
+GROUP BY object, is_door, is_given, owner";
+
 async fn kids(client: &Client) -> Result<Vec<String>, ProtectError> {
     let rows = client.query("SELECT kid FROM pgtenant.key ORDER BY kid", &[]).await?;
     Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
-fn compare_keys(wish: &Wish, kids: &[String], plan: &mut Plan) {
-    let own = key_id(&wish.key);
+fn compare_keys((key, retires): (&SealKey, bool), kids: &[String], plan: &mut Plan) {
+    let own = key_id(key);
     if !kids.contains(&own) {
         plan.steps.push(Step { part: format!("key {own}"), sql: Sql::AddKey });
     }
@@ -224,7 +350,7 @@ fn compare_keys(wish: &Wish, kids: &[String], plan: &mut Plan) {
     if others.is_empty() {
         return;
     }
-    if wish.retire_keys {
+    if retires {
         plan.add("old keys", format!("DELETE FROM pgtenant.key WHERE kid <> {}", literal(&own)));
     } else {
         plan.notes.push(format!(

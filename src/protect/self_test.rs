@@ -1,13 +1,15 @@
-//! Tries on a live server whether the pin holds there: a later version's planner may treat it otherwise.
+//! Tries on a live server whether pins hold there: a later version's planner may treat them otherwise.
 //! Leaves nothing behind: everything happens in a temporary table and a transaction that is rolled back.
 
 use std::time::Duration;
 
+use rand::Rng as _;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
-use crate::directory::SealKey;
-use crate::seal::proof;
+use super::policy::{SEALED_TENANT, setting_of_tenant};
+use crate::directory::{ContextMode, SealKey};
+use crate::seal::hand_over_proof;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +22,15 @@ pub enum SelfTest {
     CannotRun(String),
 }
 
-/// The pin of a text column, as tenant tables have it.
-pub const PIN: &str = "tenant_id = ANY (ARRAY[(SELECT pgtenant.current_tenant())])";
+/// The pin of a text column as `protect` makes it; `{tenant}` stands for the sub-select that yields the tenant.
+pub const PIN: &str = "coalesce(tenant_id = ANY (ARRAY[{tenant}]), false)";
+
+/// Every form of a restrictive policy that the doctor takes for a pin, each with a name.
+const FORMS: [(&str, &str); 3] = [
+    ("coalesce", PIN),
+    ("any", "tenant_id = ANY (ARRAY[{tenant}])"),
+    ("is true", "(tenant_id = {tenant}) IS TRUE"),
+];
 
 /// A type of column: its name, two tenants, and what their text is cast to.
 struct Kind {
@@ -97,16 +106,28 @@ const TRIES: [(&str, &str); 6] = [
     ("bare", "SELECT tenant_id FROM pg_temp.pgtenant_probe"),
 ];
 
-/// Tries the pin as the login role, whose session this must be.
-pub async fn self_test(client: &Client, key: &SealKey) -> Result<SelfTest, Error> {
-    try_policies(client, key, Some(PIN)).await
+/// Tries every form of a pin as the login role, whose session this must be, under a context as the proxy enters it.
+pub async fn self_test(client: &Client, setting: &str, context: &ContextMode) -> Result<SelfTest, Error> {
+    let mut leaks = Vec::new();
+    for (name, form) in FORMS {
+        match try_policies(client, (setting, context), Some(form)).await? {
+            SelfTest::Holds => {}
+            SelfTest::Leaks(tries) => leaks.extend(tries.iter().map(|attempt| format!("{name}: {attempt}"))),
+            could_not @ SelfTest::CannotRun(_) => return Ok(could_not),
+        }
+    }
+    Ok(if leaks.is_empty() { SelfTest::Holds } else { SelfTest::Leaks(leaks) })
 }
 
 /// Tries any boundary, or none beside the usual policy: so the test itself can be tested. It speaks of a text
-/// column `tenant_id`; for other types a cast is put behind `current_tenant()`, as `protect` does.
-pub async fn try_policies(client: &Client, key: &SealKey, boundary: Option<&str>) -> Result<SelfTest, Error> {
+/// column `tenant_id`, and of the tenant as `{tenant}`.
+pub async fn try_policies(
+    client: &Client,
+    under: (&str, &ContextMode),
+    boundary: Option<&str>,
+) -> Result<SelfTest, Error> {
     client.batch_execute("BEGIN").await?;
-    let outcome = attempt(client, key, boundary).await;
+    let outcome = attempt(client, under, boundary).await;
     client.batch_execute("ROLLBACK").await?;
     match outcome {
         Err(error) if error.as_db_error().is_some() => Ok(SelfTest::CannotRun(super::told(&error))),
@@ -114,21 +135,32 @@ pub async fn try_policies(client: &Client, key: &SealKey, boundary: Option<&str>
     }
 }
 
-async fn attempt(client: &Client, key: &SealKey, boundary: Option<&str>) -> Result<SelfTest, Error> {
+async fn attempt(
+    client: &Client,
+    (setting, context): (&str, &ContextMode),
+    boundary: Option<&str>,
+) -> Result<SelfTest, Error> {
     client.batch_execute(SETUP).await?;
     let mut leaks = Vec::new();
     for kind in &KINDS {
         client.batch_execute("SAVEPOINT kind").await?;
         client.batch_execute(&kind.written(TABLE)).await?;
+        let held = client.query_one("SELECT row_security_active('pg_temp.pgtenant_probe')", &[]).await?;
+        if !held.try_get::<_, bool>(0)? {
+            return Ok(SelfTest::CannotRun("row-level security does not hold the login role".to_owned()));
+        }
         if let Some(boundary) = boundary {
-            let sealed = format!("(SELECT pgtenant.current_tenant()){}", kind.cast);
-            let boundary = boundary.replace("(SELECT pgtenant.current_tenant())", &sealed);
+            let tenant = match context {
+                ContextMode::Plain => setting_of_tenant(setting),
+                ContextMode::Sealed(_) => SEALED_TENANT.to_owned(),
+            };
+            let boundary = boundary.replace("{tenant}", &format!("(SELECT {tenant}{})", kind.cast));
             let sql = format!(
                 "CREATE POLICY boundary ON pg_temp.pgtenant_probe AS RESTRICTIVE USING ({boundary}) WITH CHECK ({boundary})"
             );
             client.batch_execute(&sql).await?;
         }
-        enter(client, key, kind.own).await?;
+        enter(client, (setting, context), kind.own).await?;
         for (name, sql) in TRIES {
             client.batch_execute("SAVEPOINT attempt").await?;
             let given = format!("SELECT set_config('pgtenant_probe.given', '{}', true)", kind.own);
@@ -155,17 +187,30 @@ impl Kind {
     }
 }
 
-/// Enters as one of the tenants with a proof as the proxy makes it.
-async fn enter(client: &Client, key: &SealKey, own: &str) -> Result<(), Error> {
+/// Enters as one of the tenants, as the proxy does.
+async fn enter(client: &Client, (setting, context): (&str, &ContextMode), own: &str) -> Result<(), Error> {
+    match context {
+        ContextMode::Plain => set(client, setting, own).await?,
+        ContextMode::Sealed(key) => enter_sealed(client, key, own).await?,
+    }
+    set(client, "pgtenant_probe.tenant", own).await
+}
+
+async fn set(client: &Client, setting: &str, value: &str) -> Result<(), Error> {
+    let sql = "SELECT set_config($1, $2, true)";
+    client.query_typed(sql, &[(&setting, Type::TEXT), (&value, Type::TEXT)]).await.map(drop)
+}
+
+async fn enter_sealed(client: &Client, key: &SealKey, own: &str) -> Result<(), Error> {
     let sql = "SELECT pg_backend_pid(), date_part('epoch', clock_timestamp())::int8";
     let row = client.query_one(sql, &[]).await?;
     let (pid, now): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
     let expiry = now.unsigned_abs().saturating_add(LIFETIME.as_secs());
-    let proof = proof(key, own, pid.unsigned_abs(), expiry);
-    let enter = "SELECT pgtenant.enter($1, $2)";
-    client.query_typed(enter, &[(&own, Type::TEXT), (&proof, Type::TEXT)]).await?;
-    let usual = format!("SELECT set_config('pgtenant_probe.tenant', '{own}', true)");
-    client.batch_execute(&usual).await
+    let nonce = format!("{:032x}", rand::rng().random::<u128>());
+    client.batch_execute(&format!("SET LOCAL pgtenant.nonce = '{nonce}'")).await?;
+    let proof = hand_over_proof(key, own, pid.unsigned_abs(), expiry, &nonce);
+    let enter = "SELECT pgtenant.hand_over($1, $2)";
+    client.query_typed(enter, &[(&own, Type::TEXT), (&proof, Type::TEXT)]).await.map(drop)
 }
 
 async fn owners(client: &Client, sql: &str) -> Result<Vec<String>, Error> {
@@ -187,8 +232,10 @@ mod tests {
         for kind in &KINDS {
             let cast = (!kind.cast.is_empty()).then(|| kind.name.to_owned());
             let column = Column { name: "tenant_id".to_owned(), cast };
-            let tried = PIN.replace("current_tenant())", &format!("current_tenant()){}", kind.cast));
-            assert_eq!(tried, column.pin(), "{}", kind.name);
+            for tenant in [SEALED_TENANT.to_owned(), setting_of_tenant("app.tenant_id")] {
+                let tried = PIN.replace("{tenant}", &format!("(SELECT {tenant}{})", kind.cast));
+                assert_eq!(tried, column.pin(&tenant), "{}", kind.name);
+            }
         }
     }
 }

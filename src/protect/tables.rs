@@ -3,8 +3,9 @@
 
 use tokio_postgres::{Client, Row};
 
-use super::policy::Column;
+use super::policy::{Column, SEALED_TENANT};
 use super::{Plan, ProtectError, Wish};
+use crate::directory::ContextMode;
 
 /// A tenant table as the catalogs have it.
 struct Table {
@@ -134,7 +135,7 @@ impl Table {
         }
         // A table with rules of its own keeps them: one more permissive policy could only widen them.
         if !policies.iter().any(|policy| policy.permissive && policy.binds_login) {
-            let equality = self.column.equality(&wish.setting);
+            let equality = self.column.equality(&wish.tenant());
             plan.add(
                 &part,
                 format!(
@@ -145,7 +146,7 @@ impl Table {
         for policy in policies {
             self.rewrite(wish, policy, plan);
         }
-        self.compare_pin(policies.iter().find(|policy| policy.name == "pgtenant_pin"), plan);
+        self.compare_pin(wish, policies.iter().find(|policy| policy.name == "pgtenant_pin"), plan);
         for holder in &self.unlimited {
             plan.add(&part, format!("REVOKE TRUNCATE, REFERENCES, TRIGGER ON {table} FROM {holder}"));
         }
@@ -163,17 +164,22 @@ impl Table {
         }
     }
 
-    fn compare_pin(&self, there: Option<&&Policy>, plan: &mut Plan) {
-        let (table, pin) = (&self.name, self.column.pin());
+    fn compare_pin(&self, wish: &Wish, there: Option<&&Policy>, plan: &mut Plan) {
+        let (table, tenant) = (&self.name, wish.tenant());
         let part = format!("table {table}");
-        let is_pin = |printed: &Option<String>| printed.as_ref().is_some_and(|text| self.column.is_pin(text));
         if let Some(policy) = there {
-            let is_of_kind = !policy.permissive && policy.for_all;
-            if is_of_kind && policy.to_public && is_pin(&policy.using) && is_pin(&policy.check) {
+            if policy.is_pin(&self.column, &tenant) {
+                return;
+            }
+            if wish.context == ContextMode::Plain && policy.asks_for_a_seal() {
+                plan.notes.push(format!(
+                    "{table} asks for the sealed context, which stays: a proxy with context = \"plain\" is refused there"
+                ));
                 return;
             }
             plan.add(&part, format!("DROP POLICY pgtenant_pin ON {table}"));
         }
+        let pin = self.column.pin(&tenant);
         plan.add(
             &part,
             format!(
@@ -182,12 +188,16 @@ impl Table {
         );
     }
 
-    /// The same policy with the setting read once per statement.
+    /// The same policy with the setting read once per statement, or under a seal with the sealed tenant.
     fn rewrite(&self, wish: &Wish, policy: &Policy, plan: &mut Plan) {
+        let is_sealed = matches!(wish.context, ContextMode::Sealed(_));
         let is_slow = |printed: &Option<String>| {
-            printed.as_ref().is_some_and(|text| self.column.is_slow_equality(text, &wish.setting))
+            printed.as_ref().is_some_and(|text| {
+                self.column.is_slow_equality(text, &wish.setting)
+                    || (is_sealed && self.column.is_equality(text, &wish.setting))
+            })
         };
-        let equality = self.column.equality(&wish.setting);
+        let equality = self.column.equality(&wish.tenant());
         let using = is_slow(&policy.using).then(|| format!("\n  USING ({equality})"));
         let check = is_slow(&policy.check).then(|| format!("\n  WITH CHECK ({equality})"));
         if using.is_some() || check.is_some() {
@@ -202,6 +212,18 @@ impl Table {
 }
 
 impl Policy {
+    /// Whether it is the pin to this SQL of the tenant, for every command and every role.
+    fn is_pin(&self, column: &Column, tenant: &str) -> bool {
+        let is_pin =
+            |printed: &Option<String>| printed.as_ref().is_some_and(|printed| column.is_pin(printed, tenant));
+        let is_whole = is_pin(&self.using) && (self.check.is_none() || is_pin(&self.check));
+        !self.permissive && self.for_all && self.to_public && is_whole
+    }
+
+    fn asks_for_a_seal(&self) -> bool {
+        self.using.as_ref().is_some_and(|printed| printed.contains(SEALED_TENANT))
+    }
+
     fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
         Ok(Self {
             table: row.try_get(0)?,

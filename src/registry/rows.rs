@@ -86,7 +86,10 @@ fn query(table: &str, columns: Columns) -> String {
         Kind::Texts => format!("{name}::text[]"),
         Kind::Count => format!("{name}::int8"),
         Kind::Flag => format!("{name}::bool"),
-        Kind::Interval => format!("(extract(epoch FROM {name}) * 1000)::int8"),
+        // Away from zero: the shortest limit must not become none.
+        Kind::Interval => {
+            format!("(ceil(abs(extract(epoch FROM {name}) * 1000)) * sign(extract(epoch FROM {name})))::int8")
+        }
     };
     let list: Vec<String> = columns.iter().map(column).collect();
     format!("SELECT {} FROM {table} ORDER BY 1 LIMIT $1", list.join(", "))

@@ -19,6 +19,9 @@ pub enum RelayFault {
     /// The server's state is in doubt.
     #[error("{0}")]
     Doubt(&'static str),
+    /// The answer to another statement stood where the proxy's own was due: the stream of answers is shifted.
+    #[error("an answer belongs to another statement")]
+    Shifted,
     /// The context could not be entered; nothing of the client ran.
     #[error("{0}")]
     Context(String),
@@ -32,7 +35,7 @@ impl Fault for RelayFault {
         match self {
             Self::Protocol(_) => Kind::Client,
             Self::TooLarge { .. } => Kind::Limit,
-            Self::Doubt(_) | Self::Context(_) | Self::Ended(_) => Kind::Upstream,
+            Self::Doubt(_) | Self::Shifted | Self::Context(_) | Self::Ended(_) => Kind::Upstream,
         }
     }
 
@@ -41,7 +44,7 @@ impl Fault for RelayFault {
             Self::Protocol(what) => Report::new(sqlstate::PROTOCOL_VIOLATION, *what),
             Self::TooLarge { .. } => Report::new(sqlstate::PROGRAM_LIMIT, self.to_string())
                 .hint("Raise listen.max_message_bytes, or use COPY, which has no such limit."),
-            Self::Doubt(_) | Self::Ended(_) => {
+            Self::Doubt(_) | Self::Shifted | Self::Ended(_) => {
                 Report::new(sqlstate::CONNECTION_FAILURE, "the connection to the upstream server was lost")
                     .hint(
                         "Nothing is known about the outcome of the running statement; the next one can work.",

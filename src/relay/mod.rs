@@ -1,152 +1,56 @@
-//! The conversation between a client and the server it holds: frames both ways, each looked into only as
-//! far as it must be.
+//! The conversation between a client and the server it holds: frames both ways, each looked into only as far as it must
+//! be. A pure core: frames in, frames out, no socket, no clock, no pool. `session` moves the bytes.
 //!
 //! ```text
-//!   client ──input──> pump ──────> server.output        requests.rs, extended.rs, entry.rs
+//!   client ──input──> pump ──────> server.output        requests/
 //!                      │ pushes what is owed
-//!                   [ledger]
+//!                   [replies]                            core/
 //!                      │ pops what was answered
-//!   client <─output── absorb <──── server.input         answers.rs
+//!   client <─output── absorb <──── server.input         answers/
 //! ```
 //!
-//! A *segment* is what a client sends up to and including a Query or Sync. One segment is under way at a
-//! time: where the next one begins, the transaction status is known, and so is whether a context is needed.
+//! A *segment* is what a client sends up to and including a Query or Sync. One segment is under way at a time: where the
+//! next one begins, the transaction status is known, and so is whether a hand-over is needed.
 
 mod answers;
-pub mod choice;
-mod comment;
-mod entry;
+pub mod core;
 pub mod error;
-mod extended;
-pub mod ledger;
-pub mod prepared;
-mod refusals;
-mod renewal;
-mod reports;
 mod requests;
-pub mod state;
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
+use self::core::copy::CopyIn;
+use self::core::framing::{FromClient, FromServer};
+use self::core::portals::Portals;
+use self::core::replies::{Replies, Reply};
+use self::core::segment::{Executed, Hold, Outcome, Progress, Segment, Skip, Unnamed};
+use self::core::session_state::{Policy, SessionState};
+use self::core::statements::{Interner, Statements};
+use self::core::tenant_choice::{Acting, Chooser, TenantChoice};
 use crate::fault::{Report, sqlstate};
 use crate::guard::{Rules, Verdicts};
 use crate::observability::metrics::{ContextSwitches, TenantMetrics};
-use crate::relay::choice::{Acting, Choice, Chooser};
-use crate::relay::ledger::{Ledger, Owed, Undo};
-use crate::relay::prepared::{Interner, Statements};
-use crate::relay::state::{Policy, SessionState};
-use crate::sql::StatementKind;
-use crate::upstream::{ClientKey, Server, SessionParameters};
+use crate::sql::Course;
+use crate::upstream::{APPLICATION_NAME, ClientKey, Greeting, ServerSide, SessionParameters, StatementId};
 use crate::wire::backend::Status;
+use crate::wire::encode;
+pub use answers::Absorbed;
 pub use error::RelayFault;
+pub use requests::{ClientSide, Pumped};
 
 /// What all conversations share.
 #[derive(Debug)]
 pub struct Relay {
     /// What the guard said about texts that come again.
     pub verdicts: Verdicts,
-    /// Shared statement texts.
+    /// Shared statements.
     pub interner: Arc<Interner>,
     /// Largest message that is collected, in bytes.
     pub max_message_bytes: usize,
-    /// Counts resets.
+    /// The most that the texts of one client's prepared statements may take, in bytes.
+    pub max_prepared_bytes: usize,
+    /// Counts hand-overs.
     pub switches: ContextSwitches,
-}
-
-/// Where the segment stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gate {
-    /// None has begun.
-    Between,
-    /// It has begun; more of it may come.
-    Open,
-    /// It was sent whole; its ReadyForQuery is owed.
-    Closed,
-}
-
-/// A COPY from the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CopyIn {
-    /// None.
-    No,
-    /// The server reads rows; it was started by a simple query.
-    Simple,
-    /// The server reads rows; it was started by Execute.
-    Extended,
-}
-
-/// A Sync that is held back, because a server that starts to read rows would swallow it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum HeldSync {
-    /// None.
-    No,
-    /// The client's own.
-    Client,
-    /// Ours, behind a converted simple query.
-    Ours,
-}
-
-/// Whether the client's frames are dropped up to a Sync that has not come yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Discard {
-    /// They are not.
-    No,
-    /// The server reported an error, and would skip them.
-    ServerSkips,
-    /// No server saw the beginning of the segment, or it was lost.
-    Refused,
-}
-
-/// Whether the context stands in an open transaction block. `COMMIT AND CHAIN`, a COMMIT and a BEGIN in one
-/// text, `RESET ALL` and whatever cannot be told take it away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// It does.
-    Sure,
-    /// Perhaps not: it is entered again in front of the next segment.
-    Doubtful,
-    /// Not yet, or no more: it is entered in front of the next statement that could read a row.
-    Awaited,
-}
-
-/// What became of the segment, as far as it was answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Open,
-    /// A statement failed, or the client rolled back.
-    RolledBack,
-}
-
-/// How far the server has come with the segment, as far as it has answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    /// The context: nothing of the client can have run.
-    Context,
-    /// The client's statement.
-    Statement,
-}
-
-/// Whether the segment is sent again, because a plan that was made for it does not fit its tables any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Renewal {
-    No,
-    /// As soon as the server is ready.
-    Awaited,
-    /// It was; another error is the client's.
-    Done,
-}
-
-/// A frame that is passed on in pieces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stream {
-    /// Between frames.
-    No,
-    /// So many bytes of it are still to come, and go on to the other side.
-    Pass(usize),
-    /// So many bytes of it are still to come, and go nowhere.
-    Drop(usize),
 }
 
 /// One client's conversation; it outlives the servers it is held with.
@@ -156,255 +60,272 @@ pub struct Conversation {
     /// What it must not say.
     rules: Arc<Rules>,
     /// The tenant that it chose.
-    choice: Choice,
+    choice: TenantChoice,
     /// What its session has beyond its transactions.
-    state: SessionState,
+    session: SessionState,
     /// The series of its tenant.
     pub metrics: Arc<TenantMetrics>,
-    /// Who it is to servers.
+    /// Key under which servers remember this client.
     pub client: ClientKey,
     /// What the client asked for at startup, which is what RESET and DISCARD return to.
     startup: SessionParameters,
+    /// What PostgreSQL reported to it at login.
+    greeting: Greeting,
     /// What the client believes to be set.
     pub parameters: SessionParameters,
     statements: Statements,
-    ledger: Ledger,
+    portals: Portals,
+    replies: Replies,
+    /// The transaction's status, as the last ReadyForQuery said.
     status: Status,
-    gate: Gate,
+    segment: Segment,
     copy_in: CopyIn,
-    held: HeldSync,
-    /// Whether frames are dropped up to a Sync.
-    discard: Discard,
-    /// Whether the context still stands in the open transaction block.
-    standing: Standing,
-    /// A COPY from the client may start in this segment.
-    may_copy: bool,
-    /// What the last Bind of this segment bound.
-    bound: StatementKind,
-    /// The statement that it deallocates, if the protocol named that.
-    deallocates: Option<Box<[u8]>>,
-    from_server: Stream,
-    from_client: Stream,
-    started: Option<Instant>,
-    /// Whether anything of the segment was taken back.
+    /// What the client's next message waits for.
+    hold: Option<Hold>,
+    from_server: FromServer,
+    from_client: FromClient,
     outcome: Outcome,
+    progress: Progress,
+    /// The way of the segment's statements through transactions.
+    course: Course,
+    executed: Executed,
+    unnamed: Unnamed,
+    /// Whether the context is lost with the running transaction, so that the server needs a hand-over.
+    loses_context: bool,
+    /// The parameter types of a statement, until its columns are known, too.
+    types: Box<[u8]>,
+    /// The statement whose columns turned out to be others than its client was told.
+    changed: Option<Box<StatementId>>,
+    /// Errors of the proxy that the client has not been told yet.
+    errors: Box<Errors>,
+    /// Bytes that the next client frame has in all, if it is not there yet.
+    wanted: u32,
+}
+
+/// Errors of the proxy that a client has not been told yet.
+#[derive(Debug, Default)]
+struct Errors {
+    /// What a Query is answered with for which no server is needed.
+    local: Option<Box<Report>>,
     /// What the next request is answered with: its server was lost while the client was silent.
-    owed_error: Option<Box<Report>>,
+    owed: Option<Box<Report>>,
     /// Why a segment is being refused, unless PostgreSQL would refuse it too and go on with the next.
     refused_for: Option<Box<Report>>,
-    /// Whether a plan that no longer fits is being replaced: the segment's end, and then all of it again.
-    renewal: Renewal,
-    reach: Reach,
-    /// The parameters of a statement, until its columns are known, too.
-    description: Vec<u8>,
-    /// Bytes that the next client frame has in all, if it is not there yet.
-    wanted: usize,
-    /// Bytes that were passed on to the client and are not counted yet.
-    passed_on: usize,
 }
 
-/// What `pump` came upon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pumped {
-    /// Everything that could be sent on was.
-    All,
-    /// The client said goodbye.
-    Goodbye,
-}
-
-/// What `absorb` came upon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Absorbed {
-    /// Everything that could be passed on was.
-    All,
-    /// A segment was answered with this status, and nothing is owed.
-    Ready(Status),
+/// What a conversation begins with.
+#[derive(Debug)]
+pub struct Beginning {
+    /// What the client must not say.
+    pub rules: Arc<Rules>,
+    /// What holds for its user's sessions.
+    pub policy: Policy,
+    /// For whom it acts.
+    pub acting: Arc<Acting>,
+    /// Which tenants it may choose; none: a maintenance user.
+    pub chooser: Option<Arc<dyn Chooser>>,
+    /// Key under which servers remember it.
+    pub client: ClientKey,
+    /// What it asked for at startup.
+    pub parameters: SessionParameters,
+    /// What PostgreSQL reported to it at login.
+    pub greeting: Greeting,
 }
 
 impl Conversation {
     /// A conversation that has not begun.
-    pub fn new(
-        relay: Arc<Relay>,
-        (rules, policy): (Arc<Rules>, Policy),
-        (acting, chooser): (Arc<Acting>, Option<Arc<dyn Chooser>>),
-        client: ClientKey,
-        parameters: SessionParameters,
-    ) -> Self {
+    pub fn new(relay: Arc<Relay>, beginning: Beginning) -> Self {
+        let Beginning { rules, policy, acting, chooser, client, parameters, greeting } = beginning;
+        let told = as_told(&parameters, &greeting);
         Self {
             relay,
             rules,
             metrics: Arc::clone(&acting.metrics),
-            choice: Choice::new(chooser, acting),
-            state: SessionState::new(policy),
+            choice: TenantChoice::new(chooser, acting),
+            session: SessionState::new(policy),
             client,
-            startup: parameters.clone(),
-            parameters,
+            startup: parameters,
+            greeting,
+            parameters: told,
             statements: Statements::default(),
-            ledger: Ledger::default(),
+            portals: Portals::default(),
+            replies: Replies::default(),
             status: Status::Idle,
-            gate: Gate::Between,
-            copy_in: CopyIn::No,
-            held: HeldSync::No,
-            discard: Discard::No,
-            standing: Standing::Sure,
-            may_copy: false,
-            bound: StatementKind::Nothing,
-            deallocates: None,
-            from_server: Stream::No,
-            from_client: Stream::No,
-            started: None,
-            outcome: Outcome::Open,
-            owed_error: None,
-            refused_for: None,
-            renewal: Renewal::No,
-            reach: Reach::Context,
-            description: Vec::new(),
+            segment: Segment::default(),
+            copy_in: CopyIn::default(),
+            hold: None,
+            from_server: FromServer::default(),
+            from_client: FromClient::default(),
+            outcome: Outcome::default(),
+            progress: Progress::default(),
+            course: Course::IDLE,
+            executed: Executed::default(),
+            unnamed: Unnamed::default(),
+            loses_context: false,
+            changed: None,
+            types: Box::default(),
+            errors: Box::default(),
             wanted: 0,
-            passed_on: 0,
         }
     }
 
-    /// Whether a segment is under way, or the client is in the middle of one.
+    /// Whether no segment is under way.
     pub fn is_between(&self) -> bool {
-        self.gate == Gate::Between
+        self.segment == Segment::Between
+    }
+
+    /// Whether the client was told an error and sends messages that nobody reads, outside a transaction block.
+    pub fn was_told(&self) -> bool {
+        self.segment == Segment::Skipping(Skip::ServerError) && self.status == Status::Idle
     }
 
     /// Whether the whole segment was taken from the client.
     pub fn is_closed(&self) -> bool {
-        self.gate == Gate::Closed && self.held != HeldSync::Client
+        self.segment == Segment::Closed
     }
 
-    /// Whether anything runs on the server. That it is still ours cannot be told: PostgreSQL holds the
-    /// answers to the context back until the client's statement has answered, too.
+    /// Whether anything runs on the server. That it is still the proxy's cannot be told: PostgreSQL holds its answers back
+    /// until the client's statement has answered, too.
     pub fn is_running(&self) -> bool {
-        !self.ledger.is_empty()
+        !self.replies.is_empty()
     }
 
     /// Whether the server waits for the client in a transaction block.
     pub fn is_idle_in_transaction(&self) -> bool {
-        self.ledger.is_empty() && self.gate == Gate::Between && self.status != Status::Idle
+        self.replies.is_empty() && self.segment == Segment::Between && self.status != Status::Idle
     }
 
-    /// Whether the server could be given to others right away but for a ROLLBACK.
+    /// Whether a server owes nothing and is at a frame boundary, so that others may have it after a ROLLBACK. The one place
+    /// that decides this; towards the server there are whole frames only ([`core::framing`]).
     pub fn is_quiet(&self) -> bool {
-        self.ledger.is_empty()
-            && self.gate == Gate::Between
-            && self.from_server == Stream::No
-            && self.from_client == Stream::No
+        self.replies.is_empty() && self.segment == Segment::Between && self.from_server.is_boundary()
     }
 
     /// Whether nothing of the segment can have run.
     pub fn has_run_nothing(&self) -> bool {
-        self.reach == Reach::Context
+        self.progress == Progress::Entering
+    }
+
+    /// Whether the segment may have committed a transaction, for all that was answered so far.
+    pub fn is_outcome_unknown(&self) -> bool {
+        // Rows that have not ended commit nothing.
+        let commits_at_end =
+            self.course.commits_at_end() && self.replies.owes_end() && self.copy_in == CopyIn::No;
+        !self.replies.is_empty() && (self.course.may_have_committed() || commits_at_end)
     }
 
     /// Whether the client would see a torn frame if it were told something now.
-    pub fn is_mid_frame(&self) -> bool {
-        matches!(self.from_server, Stream::Pass(_))
-    }
-
-    /// When the running segment began.
-    pub const fn started(&self) -> Option<Instant> {
-        self.started
+    pub const fn is_mid_frame(&self) -> bool {
+        self.from_server.is_torn()
     }
 
     /// How many bytes the next frame of the client needs to be whole.
     pub const fn wanted(&self) -> usize {
-        self.wanted
+        self.wanted as usize
     }
 
-    /// DISCARD ALL: the client's own state is gone. To servers it is another client from here on, so the
-    /// one it had is reset before its next transaction.
-    pub fn discard_all(&mut self) {
+    /// DISCARD ALL: the client's own state is gone, and it is told the parameters that change by that, as PostgreSQL would.
+    /// To servers it is another client from here on, so its server is handed over before its next transaction.
+    pub fn discard_all(&mut self, out: &mut Vec<u8>) {
+        for (name, value) in self.greeting.iter() {
+            let known = self.parameters.get(&name.to_ascii_lowercase());
+            if known.is_some_and(|known| known != value) {
+                encode::parameter_status(out, name, value);
+            }
+        }
         self.statements.clear();
         self.client += 1 << 32;
-        self.parameters = self.startup.clone();
-        self.state.discard();
+        self.parameters = as_told(&self.startup, &self.greeting);
+        self.session.discard();
         self.choice.forget();
     }
 
-    /// What the client asked for at startup.
-    pub const fn startup(&self) -> &SessionParameters {
-        &self.startup
-    }
-
     /// The server is gone or given up: whatever it owed will not come.
-    pub fn abandon(&mut self, server: Option<&mut Server>) {
-        let all = self.ledger.abandon();
-        self.undo(all, server);
+    pub fn abandon(&mut self) {
+        let all = self.replies.abandon();
+        self.undo(all, None);
         self.status = Status::Idle;
-        self.gate = Gate::Between;
-        self.copy_in = CopyIn::No;
-        self.held = HeldSync::No;
-        self.discard = Discard::No;
-        self.standing = Standing::Sure;
-        self.may_copy = false;
-        self.renewal = Renewal::No;
-        self.description.clear();
-        self.from_server = Stream::No;
-        self.started = None;
-        self.outcome = Outcome::Open;
+        self.segment = Segment::default();
+        self.copy_in = CopyIn::default();
+        self.hold = None;
+        self.from_client.drop_rest();
+        self.from_server = FromServer::default();
+        self.portals.clear();
+        self.outcome = Outcome::default();
+        self.progress = Progress::default();
+        self.loses_context = false;
+        self.changed = None;
         self.choice.abandon();
-        if let Some(before) = self.state.abandon() {
+        if let Some(before) = self.session.abandon() {
             self.parameters = before;
         }
         self.metrics = Arc::clone(&self.choice.acting().metrics);
     }
 
-    fn undo(&mut self, skipped: Vec<Owed>, mut server: Option<&mut Server>) {
-        for owed in skipped {
-            let undo = match owed {
-                Owed::Parse(_, undo) | Owed::Told(_, undo) => undo,
-                Owed::Evict(id) => {
-                    if let Some(server) = server.as_deref_mut() {
-                        server.add_prepared(id, usize::MAX);
+    fn undo(&mut self, skipped: Vec<Reply>, mut server: Option<&mut dyn ServerSide>) {
+        for reply in skipped {
+            let state = server.as_deref_mut().map(ServerSide::state);
+            match reply {
+                Reply::Parse(_, undo) | Reply::Local(_, undo) => {
+                    if let Some(state) = state {
+                        undo.on_server(state);
                     }
-                    Undo::Nothing
+                    self.statements.undo(undo);
                 }
-                Owed::Enter => {
-                    // It may have been about to be prepared.
-                    if let Some(server) = server.as_deref_mut() {
-                        server.has_entry = false;
-                    }
-                    Undo::Nothing
-                }
-                _ => Undo::Nothing,
-            };
-            match undo {
-                Undo::Nothing => {}
-                Undo::Unnamed => {
-                    self.statements.unnamed = None;
-                    if let Some(server) = server.as_deref_mut() {
-                        server.unnamed = None;
+                Reply::Bind(_, unbind) => self.portals.undo(unbind),
+                Reply::CloseStatement(id) => {
+                    if let Some(state) = state {
+                        state.keep_unneeded(id);
                     }
                 }
-                Undo::Named(name, id) => {
-                    self.statements.named.remove(&name);
-                    if let Some(server) = server.as_deref_mut() {
-                        server.remove_prepared(id);
+                Reply::Own(_) | Reply::OwnClose => {
+                    // The assertion may have been about to be prepared.
+                    if let Some(state) = state {
+                        state.has_assertion = false;
                     }
                 }
-                Undo::OnServer(id) => {
-                    if let Some(server) = server.as_deref_mut() {
-                        server.remove_prepared(id);
-                        server.unnamed = None;
-                    }
-                }
-                Undo::Closed(name, named) => {
-                    self.statements.named.insert(name, *named);
-                }
+                Reply::OwnQuery
+                | Reply::DescribeStatement(..)
+                | Reply::DescribePortal(_)
+                | Reply::Execute(_)
+                | Reply::ClosePortal
+                | Reply::Query(_)
+                | Reply::FunctionCall
+                | Reply::Sync
+                | Reply::Refused(_) => {}
             }
         }
     }
+
+    /// What a client is called on servers is put back under this name.
+    pub(in crate::relay) fn own_name(&self) -> SessionParameters {
+        self.parameters.only(APPLICATION_NAME)
+    }
+}
+
+/// What a client asked for at startup, as PostgreSQL spells what it reports.
+fn as_told(startup: &SessionParameters, greeting: &Greeting) -> SessionParameters {
+    let mut told = startup.clone();
+    for (name, value) in greeting.iter() {
+        if startup.get(&name.to_ascii_lowercase()).is_some() {
+            told.set(name, value);
+        }
+    }
+    told
 }
 
 /// The report of a refusal by the guard.
 fn refusal(refusal: crate::guard::Refusal) -> Report {
     let report = if refusal.is_about_syntax() {
-        // As PostgreSQL would say it, so that applications tell a slip of the pen from a missing privilege.
+        // As PostgreSQL would say it, so that applications tell a typing error from a missing privilege.
         Report::new(sqlstate::SYNTAX_ERROR, "syntax error: the proxy cannot read this statement")
+    } else if refusal.is_about_cost() {
+        Report::new(sqlstate::PROGRAM_LIMIT, "statement refused by the proxy")
     } else {
         Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "statement refused by the proxy")
     };
     report.detail(refusal.detail).hint(refusal.hint)
 }
+
+#[cfg(test)]
+mod tests;

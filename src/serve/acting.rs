@@ -10,7 +10,7 @@ use crate::directory::{Grant, GuardLevel, Isolation, User};
 use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::Rules;
 use crate::names::{TenantId, UserName};
-use crate::relay::choice::{Acting, Chooser, closed, no_tenant};
+use crate::relay::core::tenant_choice::{Acting, Chooser, closed, no_tenant};
 use crate::serve::{Live, Shared};
 use crate::session::shutdown;
 use crate::tenant::{Limits, Standing, Tenant};
@@ -26,8 +26,13 @@ const UNLIMITED: Limits = Limits {
     idle_transaction_timeout: Duration::ZERO,
 };
 
-/// What a standing gives.
-pub(super) fn act(shared: &Shared, user: &UserName, standing: Standing) -> Result<Arc<Acting>, Report> {
+/// What a standing gives. `database`: a maintenance user's, if it is not the upstream's own.
+pub(super) fn act(
+    shared: &Shared,
+    user: &UserName,
+    standing: Standing,
+    database: Option<String>,
+) -> Result<Arc<Acting>, Report> {
     match standing {
         Standing::Tenant(tenant) => for_tenant(shared, &tenant.id),
         Standing::Undecided => {
@@ -38,7 +43,7 @@ pub(super) fn act(shared: &Shared, user: &UserName, standing: Standing) -> Resul
         Standing::Maintenance(maintenance) => {
             tracing::warn!(%user, role = maintenance.server_user, "maintenance login: no tenant context");
             let role = Role { user: maintenance.server_user, password: maintenance.server_password };
-            let target = Target { role: Some(role), ..Target::default() };
+            let target = Target { role: Some(role), database, ..Target::default() };
             let access = shared.upstreams.access(&maintenance.upstream, target, Context::none());
             Ok(unseated(shared, access.map_err(|fault| fault.report())?))
         }

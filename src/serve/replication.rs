@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::auth::{self, Identity};
 use crate::clients::Membership;
 use crate::directory::{Grant, Maintenance};
-use crate::fault::{Fault as _, Report, sqlstate};
+use crate::fault::{Report, sqlstate};
 use crate::names::UserName;
 use crate::net::Channel;
 use crate::observability::metrics::ReplicationGauge;
-use crate::serve::{Shared, shutdown};
+use crate::serve::{Shared, database, shutdown};
 use crate::session::{End, tunnel};
 use crate::startup::{Claim, Replication};
 use crate::tenant::reach;
@@ -44,9 +44,11 @@ pub(super) async fn admit(
 ) -> Result<Admitted, Report> {
     let user = identity.user();
     let Grant::Maintenance(maintenance) = &user.grant else { return Err(not_allowed()) };
-    if reach(identity, claim, &shared.live.load().directory).is_narrow() {
+    let live = shared.live.load_full();
+    if reach(identity, claim, &live.directory).is_narrow() {
         return Err(not_allowed());
     }
+    let database = database::chosen(shared, &live, user, claim)?;
     let place = take_place(shared, &user.name, maintenance)?;
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
     let membership =
@@ -59,8 +61,9 @@ pub(super) async fn admit(
     let mut parameters: Vec<(&str, &str)> =
         claim.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     parameters.push(("replication", kind));
-    let server = shared.upstreams.replication(&maintenance.upstream, role, &parameters).await;
-    let server = server.map_err(|fault| fault.report())?;
+    let server =
+        shared.upstreams.replication(&maintenance.upstream, (role, database.as_deref()), &parameters);
+    let server = server.await.map_err(|fault| database::told(&fault, user, claim))?;
     if membership.client().order().is_some() {
         return Err(shutdown());
     }

@@ -13,9 +13,10 @@ use crate::breaker::in_doubt;
 use crate::clients::{Order, PinView};
 use crate::fault::{Fault, Report, sqlstate};
 use crate::guard::footprint::State;
-use crate::relay::state::Change;
-use crate::relay::{Absorbed, Pumped, RelayFault};
-use crate::session::{End, Session, cancelled, overdue, session_lost, shutdown};
+use crate::observability::metrics::{context_error, shifted_answer};
+use crate::relay::core::session_state::Change;
+use crate::relay::{Absorbed, ClientSide, Pumped, RelayFault};
+use crate::session::{End, Session, cancelled, overdue, session_lost, shutdown, unresolved};
 use crate::upstream::{TenantServer, UpstreamFault};
 use crate::wire::backend::Status;
 
@@ -73,7 +74,7 @@ impl Session {
                     tracing::warn!(
                         "a statement beyond its time could not be cancelled; its server is closed"
                     );
-                    break overdue();
+                    break self.unanswered(overdue());
                 }
                 // One is on its way.
                 Event::Cancel | Event::Overdue
@@ -84,13 +85,14 @@ impl Session {
                 // The request hit the statement that enters the context: nothing of the client ran.
                 Event::ServerFault(RelayFault::Context(_)) if cancelling.is_some() => break cancelled(),
                 Event::ServerFault(fault) => {
+                    self.note_fault(&fault);
                     replays += 1;
                     if replays > MAX_REPLAYS
                         || self.conversation.keeps_server()
                         || !self.replay(&fault, &mut server).await
                     {
                         tracing::warn!(%fault, "the server was lost");
-                        break fault.report();
+                        break self.loss_by(&fault);
                     }
                 }
                 Event::Leave(end) => {
@@ -127,14 +129,15 @@ impl Session {
     fn poll_relay(&mut self, cx: &mut Context<'_>, server: &mut TenantServer) -> Poll<Event> {
         self.membership.client().listen(cx);
         loop {
-            match self.conversation.pump(&mut self.client, server) {
+            match self.pump(server) {
                 Ok(Pumped::All) => {}
                 Ok(Pumped::Goodbye) => return Poll::Ready(Event::Leave(End::Goodbye)),
+                Ok(Pumped::Ready(status)) => return Poll::Ready(self.segment_ends(status)),
                 Err(fault) => return Poll::Ready(Event::Leave(self.told_or_torn(fault.report()))),
             }
-            let wanted = match self.conversation.absorb(&mut self.client, server) {
-                Ok((Absorbed::All, wanted)) => wanted,
-                Ok((Absorbed::Ready(status), _)) => return Poll::Ready(Event::Ready(status)),
+            let wanted = match self.absorb(server) {
+                Ok(Absorbed::All { wanted }) => wanted,
+                Ok(Absorbed::Ready(status)) => return Poll::Ready(self.segment_ends(status)),
                 Err(fault) => return Poll::Ready(Event::ServerFault(fault)),
             };
             let channel = &mut server.server().channel;
@@ -175,14 +178,46 @@ impl Session {
             }
             if !moved {
                 // The answers and the flush may have lifted what held the client's next frames back.
-                let before = self.client.input.len();
-                match self.conversation.pump(&mut self.client, server) {
-                    Ok(_) if self.client.input.len() == before => return self.poll_orders(cx),
+                let before = (self.client.input.len(), server.server().channel.output.len());
+                let pumped = self.pump(server);
+                let after = (self.client.input.len(), server.server().channel.output.len());
+                match pumped {
+                    Ok(Pumped::Ready(status)) => return Poll::Ready(self.segment_ends(status)),
+                    Ok(_) if after == before => return self.poll_orders(cx),
                     Ok(_) => {}
                     Err(fault) => return Poll::Ready(Event::Leave(self.told_or_torn(fault.report()))),
                 }
             }
         }
+    }
+
+    /// Sends on what the client has sent.
+    fn pump(&mut self, server: &mut TenantServer) -> Result<Pumped, RelayFault> {
+        let mut client = ClientSide { input: &mut self.client.input, output: &mut self.client.output };
+        let pumped = self.conversation.pump(&mut client, server);
+        let is_under_way = !self.conversation.is_between() || self.conversation.is_running();
+        if is_under_way && self.started.is_none() {
+            self.started = Some(Instant::now());
+        }
+        pumped
+    }
+
+    /// Passes on what the server has sent.
+    pub(super) fn absorb(&mut self, server: &mut TenantServer) -> Result<Absorbed, RelayFault> {
+        let mut client = ClientSide { input: &mut self.client.input, output: &mut self.client.output };
+        // Lent out, because the server's state is changed while its input is read.
+        let mut input = std::mem::take(&mut server.server().channel.input);
+        let absorbed = self.conversation.absorb(&mut client, &mut input, server);
+        server.server().channel.input = input;
+        absorbed
+    }
+
+    /// A segment was answered whole.
+    fn segment_ends(&mut self, status: Status) -> Event {
+        if let Some(started) = self.started.take() {
+            self.conversation.metrics.query(started.elapsed());
+        }
+        Event::Ready(status)
     }
 
     /// Reads from the client, also while its statement runs: that is how its departure is noticed. What it
@@ -217,7 +252,7 @@ impl Session {
             }
         }
         let limits = self.conversation.chosen_limits().unwrap_or(self.limits);
-        match self.conversation.started() {
+        match self.started {
             Some(started) => self.alarm.set(started, limits.statement_timeout),
             None => self.alarm.set(self.idle_since, limits.idle_transaction_timeout),
         }
@@ -252,7 +287,10 @@ impl Session {
             RelayFault::Context(_) => true,
             // The server said goodbye before it answered anything: for example an idle one that was ended.
             RelayFault::Ended(reason) => reason.starts_with("57P0"),
-            RelayFault::Protocol(_) | RelayFault::TooLarge { .. } | RelayFault::Doubt(_) => false,
+            RelayFault::Protocol(_)
+            | RelayFault::TooLarge { .. }
+            | RelayFault::Doubt(_)
+            | RelayFault::Shifted => false,
         };
         if !certain || !self.conversation.has_run_nothing() || !self.client.input.is_marked() {
             return false;
@@ -262,7 +300,7 @@ impl Session {
             tracing::warn!(%fault, "the server could not be replaced");
             return false;
         }
-        self.conversation.abandon(None);
+        self.abandon();
         self.client.input.rewind()
     }
 
@@ -282,7 +320,7 @@ impl Session {
             Ok::<_, UpstreamFault>(self.conversation.settle(&question, answer, server))
         })
         .await;
-        self.conversation.notify(&mut self.client, server.server());
+        self.conversation.notify(&mut self.client.output, server);
         match outcome {
             Ok(Change::None) => {}
             Ok(Change::Pinned) => {
@@ -303,6 +341,9 @@ impl Session {
                 self.membership.client().shows_pin(None);
             }
             Err(fault) => {
+                if matches!(fault, UpstreamFault::Shifted) {
+                    self.note_shifted();
+                }
                 // What the session is now cannot be told, so it must not go on.
                 tracing::warn!(%fault, "the session's state is in doubt");
                 return Err(self.told_or_torn(session_lost()));
@@ -321,11 +362,55 @@ impl Session {
         Ok(())
     }
 
+    /// Counts what puts contexts in doubt.
+    fn note_fault(&self, fault: &RelayFault) {
+        match fault {
+            RelayFault::Context(_) => context_error(),
+            RelayFault::Shifted => self.note_shifted(),
+            RelayFault::Protocol(_)
+            | RelayFault::TooLarge { .. }
+            | RelayFault::Doubt(_)
+            | RelayFault::Ended(_) => {}
+        }
+    }
+
+    fn note_shifted(&self) {
+        shifted_answer();
+        tracing::error!("a server answered another statement than the one that was due; it is closed");
+        self.breaker.note_shifted();
+    }
+
+    /// What the client is told of the loss of its server.
+    fn loss_by(&self, fault: &RelayFault) -> Report {
+        match fault {
+            // Nothing of the client ran.
+            RelayFault::Context(_) => fault.report(),
+            RelayFault::Protocol(_)
+            | RelayFault::TooLarge { .. }
+            | RelayFault::Doubt(_)
+            | RelayFault::Shifted
+            | RelayFault::Ended(_) => self.unanswered(fault.report()),
+        }
+    }
+
+    /// What the client is told instead of an answer that will not come.
+    fn unanswered(&self, report: Report) -> Report {
+        if self.conversation.is_outcome_unknown() { unresolved(&report) } else { report }
+    }
+
+    /// The server is gone, and what was under way with it.
+    fn abandon(&mut self) {
+        self.conversation.abandon();
+        self.started = None;
+    }
+
     /// The server is gone. A client that kept it has lost its session with it.
     fn lost(&mut self, report: &Report) -> Result<(), End> {
         if self.conversation.keeps_server() {
             tracing::info!(reason = report.message, "a session ends with its server");
-            return Err(self.told_or_torn(session_lost()));
+            let is_unknown = report.sqlstate == sqlstate::TRANSACTION_RESOLUTION_UNKNOWN;
+            let told = if is_unknown { report.clone() } else { session_lost() };
+            return Err(if self.conversation.is_mid_frame() { End::Torn } else { End::Told(told) });
         }
         self.server_lost(report)
     }
@@ -342,7 +427,13 @@ impl Session {
             // What it has sent ahead was meant for the transaction that is lost, and must not run without it.
             return Err(End::Told(report.clone()));
         }
-        self.conversation.abandon(None);
+        let was_told = self.conversation.was_told();
+        self.abandon();
+        if was_told {
+            // One error a segment: the client waits for the answer to its Sync.
+            self.conversation.refuse_rest();
+            return Ok(());
+        }
         if between {
             // It waits for nothing now; its next request is answered with the error.
             self.conversation.owe_error(report.clone());
@@ -370,7 +461,7 @@ impl Session {
         let quiet = cancelling.is_none() && self.conversation.is_quiet();
         tokio::spawn(async move {
             if quiet {
-                server.roll_back_and_release().await;
+                server.clean_and_release().await;
             } else {
                 server.end().await;
             }
@@ -379,7 +470,7 @@ impl Session {
     }
 
     fn told_or_torn(&self, report: Report) -> End {
-        if self.conversation.is_mid_frame() { End::Torn } else { End::Told(report) }
+        if self.conversation.is_mid_frame() { End::Torn } else { End::Told(self.unanswered(report)) }
     }
 }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use crate::clients::Order;
 use crate::fault::{Report, sqlstate};
-use crate::relay::RelayFault;
+use crate::relay::{Absorbed, RelayFault};
 use crate::session::turn::moved;
 use crate::session::{End, Session, farewell, session_lost};
 use crate::sql::lexer::{Lexer, TokenKind};
@@ -73,8 +73,9 @@ impl Session {
     /// What a kept server says by itself: notifications, parameters that a reload changed, a goodbye.
     fn poll_kept(&mut self, cx: &mut Context<'_>, server: &mut TenantServer) -> Poll<End> {
         loop {
-            let wanted = match self.conversation.absorb(&mut self.client, server) {
-                Ok((_, wanted)) => wanted,
+            let wanted = match self.absorb(server) {
+                Ok(Absorbed::All { wanted }) => wanted,
+                Ok(Absorbed::Ready(_)) => 0,
                 Err(fault) => {
                     tracing::info!(%fault, "a session ends with its server");
                     return Poll::Ready(End::Told(session_lost()));
@@ -209,13 +210,7 @@ impl Session {
     fn discard_all(&mut self) {
         let out = self.client.output.space();
         encode::command_complete(out, "DISCARD ALL");
-        for (name, value) in self.greeting.iter() {
-            let known = self.conversation.parameters.get(&name.to_ascii_lowercase());
-            if known.is_some_and(|known| known != value) {
-                encode::parameter_status(out, name, value);
-            }
-        }
-        self.conversation.discard_all();
+        self.conversation.discard_all(out);
         self.membership.client().shows_pin(None);
         self.tell_ready(Status::Idle);
     }

@@ -30,7 +30,7 @@ use crate::guard::footprint::State;
 use crate::net::Channel;
 use crate::relay::Conversation;
 use crate::tenant::Limits;
-use crate::upstream::{Greeting, Share, TenantServer, UpstreamFault, Wear};
+use crate::upstream::{ServerSide, Share, TenantServer, UpstreamFault, Wear};
 use crate::wire::backend::Status;
 use crate::wire::encode::{self, Severity};
 use turn::{Entered, Halt, moved};
@@ -59,14 +59,14 @@ pub struct Session {
     pub conversation: Conversation,
     /// Its limits, looked up anew for each transaction.
     pub limits: Limits,
-    /// What it was told about its parameters at login.
-    pub greeting: Greeting,
     /// Whether anything of any tenant may run.
     pub breaker: Arc<Breaker>,
     /// The one timer.
     pub alarm: Alarm,
     /// When the last segment in a transaction block was answered.
     pub idle_since: Instant,
+    /// When the segment that is under way began.
+    pub started: Option<Instant>,
     /// The transaction under way, as its tenant counts it.
     pub turn: Option<Turn>,
 }
@@ -128,8 +128,10 @@ impl Session {
     /// refused.
     async fn begin(&mut self, kept: &mut Option<TenantServer>) -> Result<Option<TenantServer>, End> {
         self.next_request(kept).await?;
+        // What it waits for from here on counts as one wait.
+        let arrived = Instant::now();
         self.look_up_limits();
-        match self.enter().await {
+        match self.enter(arrived).await {
             // What the session has on its server stays where the tenant was.
             Ok(Entered::Elsewhere) if kept.is_some() => return Err(End::Told(moved())),
             Ok(Entered::Here | Entered::Elsewhere) => {}
@@ -138,15 +140,15 @@ impl Session {
         }
         match kept.take().filter(|_| !self.is_in_doubt()) {
             Some(server) => Ok(Some(server)),
-            None => self.take_server().await,
+            None => self.take_server(arrived).await,
         }
     }
 
     /// Takes a server from the pool; none: the request was refused.
-    async fn take_server(&mut self) -> Result<Option<TenantServer>, End> {
+    async fn take_server(&mut self, arrived: Instant) -> Result<Option<TenantServer>, End> {
         let waited = Instant::now();
         self.membership.client().does(Activity::Waiting);
-        let acquired = self.acquire().await;
+        let acquired = self.acquire(arrived).await;
         self.membership.client().does(Activity::Idle);
         self.conversation.metrics.queue_wait(waited.elapsed());
         let report = match acquired {
@@ -181,14 +183,14 @@ impl Session {
         }
     }
 
-    /// Gives back a server that the client has kept between transactions. What it left there is reset before anybody
-    /// else has it; what no reset takes away closes it.
+    /// Gives back a server that the client has kept between transactions. What it left there is taken away first; what no
+    /// reset takes away closes the server.
     fn let_go(&mut self, kept: &mut Option<TenantServer>) {
         let Some(mut server) = kept.take() else { return };
         let lasts = self.conversation.pin().is_some_and(|pin| pin.states.has(State::Library));
-        server.server().wear = Wear::Dirty;
+        server.state().wear = Wear::Dirty;
         if !lasts {
-            server.release();
+            tokio::spawn(server.clean_and_release());
         }
     }
 
@@ -205,14 +207,14 @@ impl Session {
     }
 
     /// Takes a server; meanwhile the client may leave or cancel.
-    async fn acquire(&mut self) -> Acquired {
+    async fn acquire(&mut self, arrived: Instant) -> Acquired {
         let access = &self.conversation.session_acting().access;
         let client = Arc::clone(self.membership.client());
         client.clear_cancel();
         // Without a context there is no tenant whose isolation could be in doubt.
         let stops = || access.enters_context() && self.breaker.is_tripped();
-        let work =
-            access.acquire(self.conversation.client, &self.conversation.parameters, Share::of(&self.limits));
+        let share = Share::since(arrived, &self.limits);
+        let work = access.acquire(self.conversation.client, &self.conversation.parameters, share);
         let mut work = std::pin::pin!(work);
         let channel = &mut self.client;
         std::future::poll_fn(|cx| {
@@ -275,6 +277,15 @@ fn overdue() -> Report {
 
 fn cancelled() -> Report {
     Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+}
+
+/// What a client is told whose transaction was told to end, in place of the report of what became of the answer.
+fn unresolved(report: &Report) -> Report {
+    let reason = [Some(&*report.message), report.detail.as_deref()];
+    let reason: Vec<&str> = reason.into_iter().flatten().collect();
+    Report::new(sqlstate::TRANSACTION_RESOLUTION_UNKNOWN, "the outcome of the transaction is unknown")
+        .detail(format!("No answer came: {}", reason.join(". ")))
+        .hint("It may have been committed: look for its effects before you run it again.")
 }
 
 /// What a client is told whose session was on the server that is lost.

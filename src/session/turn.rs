@@ -5,12 +5,13 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::clients::{Activity, TenantSeat, TenantStatus};
 use crate::fault::{Report, sqlstate};
-use crate::relay::choice::closed;
+use crate::relay::core::tenant_choice::closed;
 use crate::session::{End, Session, cancelled, farewell, poll_departure};
+use crate::upstream::Deadline;
 
 /// Where a transaction begins.
 pub(super) enum Entered {
@@ -36,8 +37,8 @@ enum Waited {
 }
 
 impl Session {
-    /// Takes a turn, once the tenant lets transactions begin. Clients without a tenant need none.
-    pub(super) async fn enter(&mut self) -> Result<Entered, Halt> {
+    /// Takes a turn for a request, once the tenant lets transactions begin. Clients without a tenant need none.
+    pub(super) async fn enter(&mut self, arrived: Instant) -> Result<Entered, Halt> {
         let mut entered = Entered::Here;
         loop {
             let Some(seat) = &self.conversation.session_acting().seat else { return Ok(entered) };
@@ -52,7 +53,7 @@ impl Session {
                     entered = Entered::Elsewhere;
                 }
                 Err(status @ (TenantStatus::Paused | TenantStatus::Moving)) => {
-                    self.wait_for_tenant(status).await?;
+                    self.wait_for_tenant(status, arrived).await?;
                 }
                 Err(status @ (TenantStatus::Suspended | TenantStatus::Draining | TenantStatus::Active)) => {
                     return Err(Halt::Refused(closed(status)));
@@ -66,8 +67,8 @@ impl Session {
         self.conversation.session_acting().seat.as_ref().is_some_and(TenantSeat::is_stale)
     }
 
-    /// Waits as for a server, and no longer than for one.
-    async fn wait_for_tenant(&mut self, status: TenantStatus) -> Result<(), Halt> {
+    /// Waits as for a server; the time counts as one for both.
+    async fn wait_for_tenant(&mut self, status: TenantStatus, arrived: Instant) -> Result<(), Halt> {
         let since = Instant::now();
         let client = Arc::clone(self.membership.client());
         client.clear_cancel();
@@ -94,7 +95,7 @@ impl Session {
             }
             poll_departure(channel, cx).map(Waited::End)
         });
-        let waited = timeout(self.limits.queue_timeout, wait).await;
+        let waited = Deadline::behind(arrived, self.limits.queue_timeout).wait(wait).await;
         client.does(Activity::Idle);
         self.conversation.metrics.queue_wait(since.elapsed());
         match waited {

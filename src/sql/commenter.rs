@@ -3,6 +3,8 @@
 
 use percent_encoding::percent_decode;
 
+use super::steps;
+
 /// The longest comment that is looked at, in bytes.
 const MAX_COMMENT_BYTES: usize = 4096;
 
@@ -20,6 +22,7 @@ pub enum Said {
 /// Looks for a key in the comments at both ends of a text. What is not in that form is a comment like any other.
 pub fn commented(text: &[u8], key: &str) -> Said {
     let mut said = Said::Nothing;
+    steps::count(text.len().saturating_add(2 * MAX_COMMENT_BYTES));
     for comment in [at_end(text), at_beginning(text)].into_iter().flatten() {
         for value in pairs(comment).unwrap_or_default().into_iter().filter(|(name, _)| name == key) {
             said = match said {

@@ -4,9 +4,10 @@
 //! character (SJIS, BIG5, GBK, ...) would be misread: the guard keeps them out.
 
 use super::scan::{
-    byte_at, continuation, end_of_literal, end_of_piece, end_of_tag, find, is_operator_byte, is_word_byte,
-    run, skip_blank,
+    Rereads, byte_at, continuation, end_of_literal, end_of_number, end_of_operator, end_of_piece, end_of_tag,
+    find, is_operator_byte, is_word_byte, run, skip_comments, skip_spaces,
 };
+use super::steps;
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,12 +76,38 @@ impl Token<'_> {
 pub struct Lexer<'a> {
     text: &'a [u8],
     position: usize,
+    /// Up to here each byte is a sign that the operator in front of it lost, and so an operator by itself.
+    signs_end: usize,
+    rereads: Rereads,
 }
 
 impl<'a> Lexer<'a> {
     /// Starts at the beginning of the text.
     pub fn new(text: &'a [u8]) -> Self {
-        Self { text, position: 0 }
+        Self::at(text, 0)
+    }
+
+    /// Starts where an earlier token of the text ended.
+    pub(crate) fn at(text: &'a [u8], position: usize) -> Self {
+        Self { text, position, signs_end: 0, rereads: Rereads::default() }
+    }
+
+    /// Where the last token ended, in bytes.
+    #[inline]
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
+    /// What has not been read yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.text.get(self.position..).unwrap_or_default()
+    }
+
+    /// How many bytes of the text so far `PostgreSQL`'s scanner reads again: it takes a run of operator characters
+    /// as a whole wherever an operator or a comment begins in it.
+    #[inline]
+    pub(crate) fn reread_bytes(&self) -> usize {
+        self.rereads.bytes
     }
 
     #[inline]
@@ -142,55 +169,29 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn number(&mut self) -> Token<'a> {
-        let digits = |from| run(self.text, from, |byte| byte.is_ascii_digit());
-        let mut end = digits(self.position);
-        // `1..2` is the number 1 and a range.
-        if byte_at(self.text, end) == Some(b'.') && byte_at(self.text, end.saturating_add(1)) != Some(b'.') {
-            end = digits(end.saturating_add(1));
-        }
-        if matches!(byte_at(self.text, end), Some(b'e' | b'E')) {
-            let sign = usize::from(matches!(byte_at(self.text, end.saturating_add(1)), Some(b'+' | b'-')));
-            let from = end.saturating_add(1).saturating_add(sign);
-            let after = digits(from);
-            // Without digits the `e` is not the number's: `1e'...'` is a number and an escape string.
-            end = if after > from { after } else { end };
-        }
-        self.token(TokenKind::Number, end)
-    }
-
+    #[inline]
     fn dollar(&mut self) -> Token<'a> {
-        match self.peek(1) {
-            Some(b'0'..=b'9') => {
-                let end = run(self.text, self.position.saturating_add(1), |byte| byte.is_ascii_digit());
-                self.token(TokenKind::Parameter, end)
-            }
-            _ => match end_of_tag(self.text, self.position) {
-                Some(inside) => {
-                    let tag = self.text.get(self.position..inside).unwrap_or_default();
-                    let end = find(self.text, inside, tag).map(|at| at.saturating_add(tag.len()));
-                    self.quoted(TokenKind::DollarText, end)
-                }
-                None => self.short(TokenKind::Unknown, 1),
-            },
-        }
+        let (kind, end) = dollar(self.text, self.position);
+        self.quoted(kind, end)
     }
 
+    #[inline]
     fn operator(&mut self) -> Token<'a> {
-        let end = run(self.text, self.position, is_operator_byte);
-        let run = self.text.get(self.position..end).unwrap_or_default();
-        // A comment ends an operator ...
-        let run = match run.windows(2).position(|pair| pair == b"--" || pair == b"/*") {
-            Some(at) => run.get(..at).unwrap_or_default(),
-            None => run,
-        };
-        // ... and so does a trailing sign, unless the operator has a character that SQL's own have not.
-        let mut length = run.len().max(1);
-        if !run.iter().any(|byte| b"~!@#^&|`?%".contains(byte)) {
-            let signs = run.iter().rev().take_while(|byte| matches!(byte, b'+' | b'-')).count();
-            length = length.saturating_sub(signs).max(1);
+        let begins = self.position;
+        let next = begins.saturating_add(1);
+        // Most operators are one byte between others.
+        if !self.peek(1).is_some_and(is_operator_byte) {
+            return self.token(TokenKind::Operator, next);
         }
-        self.short(TokenKind::Operator, length)
+        let end = if begins < self.signs_end {
+            next
+        } else {
+            let (end, signs_end) = end_of_operator(self.text, begins);
+            self.signs_end = signs_end;
+            end
+        };
+        self.rereads = self.rereads.noted(self.text, begins, end);
+        self.token(TokenKind::Operator, end)
     }
 }
 
@@ -199,11 +200,16 @@ impl<'a> Iterator for Lexer<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Token<'a>> {
-        match skip_blank(self.text, self.position) {
-            Ok(next) => self.position = next,
-            Err(comment) => {
-                self.position = comment;
-                return Some(self.token(TokenKind::Unterminated, self.text.len()));
+        self.position = skip_spaces(self.text, self.position);
+        if matches!(self.peek(0), Some(b'-' | b'/')) {
+            let (behind, rereads) = skip_comments(self.text, self.position, self.rereads);
+            self.rereads = rereads;
+            match behind {
+                Ok(next) => self.position = next,
+                Err(comment) => {
+                    self.position = comment;
+                    return Some(self.token(TokenKind::Unterminated, self.text.len()));
+                }
             }
         }
         let first = self.peek(0)?;
@@ -211,8 +217,10 @@ impl<'a> Iterator for Lexer<'a> {
             b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => self.word_or_prefixed(first),
             b'\'' => self.literal(TokenKind::Text, 0),
             b'"' => self.quoted_word(TokenKind::QuotedWord, 0),
-            b'0'..=b'9' => self.number(),
-            b'.' if self.peek(1).is_some_and(|next| next.is_ascii_digit()) => self.number(),
+            b'0'..=b'9' => self.token(TokenKind::Number, end_of_number(self.text, self.position)),
+            b'.' if self.peek(1).is_some_and(|next| next.is_ascii_digit()) => {
+                self.token(TokenKind::Number, end_of_number(self.text, self.position))
+            }
             b'$' => self.dollar(),
             b'(' => self.short(TokenKind::Open, 1),
             b')' => self.short(TokenKind::Close, 1),
@@ -226,9 +234,22 @@ impl<'a> Iterator for Lexer<'a> {
     }
 }
 
+/// A parameter, a dollar quote or a byte of no use: what it is, and its end if it has one.
+fn dollar(text: &[u8], from: usize) -> (TokenKind, Option<usize>) {
+    let next = from.saturating_add(1);
+    if byte_at(text, next).is_some_and(|byte| byte.is_ascii_digit()) {
+        return (TokenKind::Parameter, Some(run(text, next, |byte| byte.is_ascii_digit())));
+    }
+    let Some(inside) = end_of_tag(text, from) else { return (TokenKind::Unknown, Some(next)) };
+    let tag = text.get(from..inside).unwrap_or_default();
+    let end = find(text, inside, tag).map(|at| at.saturating_add(tag.len()));
+    (TokenKind::DollarText, end)
+}
+
 /// What a plain, escape-free literal or dollar quote says: quotes, tags and continuations taken away. An
 /// `E'...'` loses its backslashes only, so its escapes are not computed; other tokens say nothing.
 pub fn content(token: &Token<'_>) -> Vec<u8> {
+    steps::count(token.bytes.len());
     match token.kind {
         TokenKind::Text | TokenKind::EscapeText => {
             let prefix = usize::from(token.bytes.first() != Some(&b'\''));

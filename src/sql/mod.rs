@@ -8,6 +8,8 @@
     clippy::string_slice
 )]
 
+pub mod steps;
+
 mod scan;
 
 pub(crate) mod words;
@@ -20,14 +22,17 @@ pub mod kind;
 
 pub mod statement;
 
+pub mod transaction;
+
 mod commenter;
 
 mod deallocate;
 
-mod reset;
+mod resets;
 
 pub use commenter::{Said, commented};
 pub use deallocate::deallocated;
 pub use kind::{SessionState, StatementKind};
-pub use reset::{mentions_reset_all, reset_setting};
+pub use resets::{Reset, ResetStatement, may_reset, resets};
 pub use statement::{Count, Survey, survey};
+pub use transaction::Course;

@@ -4,6 +4,7 @@
 use memchr::memmem;
 
 use super::lexer::TokenKind;
+use super::steps;
 
 #[inline]
 pub(super) fn byte_at(text: &[u8], at: usize) -> Option<u8> {
@@ -17,12 +18,15 @@ pub(super) fn run(text: &[u8], from: usize, belongs: impl Fn(u8) -> bool) -> usi
     while text.get(at).is_some_and(|byte| belongs(*byte)) {
         at = at.saturating_add(1);
     }
+    steps::count(at.saturating_sub(from).saturating_add(1));
     at
 }
 
 pub(super) fn find(text: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
     let rest = text.get(from..)?;
-    memmem::find(rest, needle).map(|at| from.saturating_add(at))
+    let found = memmem::find(rest, needle);
+    steps::count(needle.len().saturating_add(found.unwrap_or(rest.len())));
+    found.map(|at| from.saturating_add(at))
 }
 
 const WORD: u8 = 1;
@@ -77,46 +81,74 @@ fn is_newline(byte: u8) -> bool {
     matches!(byte, b'\n' | b'\r')
 }
 
-/// The first byte from here that is neither white space nor comment; or where an endless comment starts.
-#[inline]
-pub(super) fn skip_blank(text: &[u8], from: usize) -> Result<usize, usize> {
-    let at = run(text, from, is_space);
-    match byte_at(text, at) {
-        Some(b'-' | b'/') => skip_comments(text, at),
-        _ => Ok(at),
+/// What `PostgreSQL`'s own scanner reads more than once. Wherever an operator or a block comment begins, it takes all
+/// operator characters up to the next other byte and then puts back what is too much (`operator` and `xcstart` in
+/// scan.l), so a long run of them costs it the square of its length, in which it cannot be interrupted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rereads {
+    /// Where the run of operator characters ends that was met last.
+    run_end: usize,
+    /// Bytes put back so far.
+    pub(super) bytes: usize,
+}
+
+// === impl Rereads ===
+
+impl Rereads {
+    /// An operator or the opening of a comment begins here and is kept up to there. Each run is read once.
+    #[inline]
+    pub(super) fn noted(self, text: &[u8], begins: usize, kept: usize) -> Self {
+        let is_known = begins < self.run_end;
+        let run_end = if is_known { self.run_end } else { run(text, begins, is_operator_byte) };
+        Self { run_end, bytes: self.bytes.saturating_add(run_end.saturating_sub(kept)) }
     }
 }
 
-fn skip_comments(text: &[u8], from: usize) -> Result<usize, usize> {
-    let mut at = from;
+/// The first byte from here that is no white space.
+#[inline]
+pub(super) fn skip_spaces(text: &[u8], from: usize) -> usize {
+    run(text, from, is_space)
+}
+
+/// The first byte from here that is neither white space nor comment; or where an endless comment starts.
+pub(super) fn skip_comments(text: &[u8], from: usize, before: Rereads) -> (Result<usize, usize>, Rereads) {
+    let (mut at, mut rereads) = (from, before);
     loop {
         match (byte_at(text, at), byte_at(text, at.saturating_add(1))) {
-            (Some(byte), _) if is_space(byte) => at = at.saturating_add(1),
+            (Some(byte), _) if is_space(byte) => at = run(text, at, is_space),
             (Some(b'-'), Some(b'-')) => at = run(text, at, |byte| !is_newline(byte)),
-            (Some(b'/'), Some(b'*')) => at = end_of_comment(text, at).ok_or(at)?,
-            _ => return Ok(at),
+            (Some(b'/'), Some(b'*')) => match end_of_comment(text, at, &mut rereads) {
+                Some(end) => at = end,
+                None => return (Err(at), rereads),
+            },
+            _ => return (Ok(at), rereads),
         }
     }
 }
 
 /// The end of the block comment that starts here; they nest.
-fn end_of_comment(text: &[u8], from: usize) -> Option<usize> {
-    let mut at = from.saturating_add(2);
-    let mut depth: usize = 1;
-    while depth > 0 {
+fn end_of_comment(text: &[u8], from: usize, rereads: &mut Rereads) -> Option<usize> {
+    let mut at = from;
+    let mut depth: usize = 0;
+    loop {
+        steps::count(1);
+        let next = at.saturating_add(2);
         match (byte_at(text, at)?, byte_at(text, at.saturating_add(1))) {
             (b'/', Some(b'*')) => {
+                *rereads = rereads.noted(text, at, next);
                 depth = depth.saturating_add(1);
-                at = at.saturating_add(2);
+                at = next;
             }
             (b'*', Some(b'/')) => {
                 depth = depth.saturating_sub(1);
-                at = at.saturating_add(2);
+                at = next;
+                if depth == 0 {
+                    return Some(at);
+                }
             }
             _ => at = at.saturating_add(1),
         }
     }
-    Some(at)
 }
 
 /// The end of a quoted text, from just inside its first quote.
@@ -165,6 +197,7 @@ pub(super) fn continuation(text: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     let mut newline = false;
     loop {
+        steps::count(1);
         let byte = byte_at(text, at)?;
         let next = at.saturating_add(1);
         at = match byte {
@@ -179,6 +212,43 @@ pub(super) fn continuation(text: &[u8], from: usize) -> Option<usize> {
         };
         newline = newline || is_newline(byte);
     }
+}
+
+/// The end of the operator that starts here, and of the signs that it loses: a comment ends an operator, and so does a
+/// trailing sign, unless the operator has a character that SQL's own have not.
+pub(super) fn end_of_operator(text: &[u8], from: usize) -> (usize, usize) {
+    // Behind the last byte that stays, and whether signs stay.
+    let (mut at, mut kept, mut keeps_signs) = (from, from, false);
+    while let Some(byte) = byte_at(text, at).filter(|byte| is_operator_byte(*byte)) {
+        let next = at.saturating_add(1);
+        if matches!((byte, byte_at(text, next)), (b'-', Some(b'-')) | (b'/', Some(b'*'))) {
+            break;
+        }
+        keeps_signs = keeps_signs || b"~!@#^&|`?%".contains(&byte);
+        if keeps_signs || !matches!(byte, b'+' | b'-') {
+            kept = next;
+        }
+        at = next;
+    }
+    steps::count(at.saturating_sub(from));
+    (kept.max(from.saturating_add(1)), at)
+}
+
+pub(super) fn end_of_number(text: &[u8], from: usize) -> usize {
+    let digits = |from| run(text, from, |byte| byte.is_ascii_digit());
+    let mut end = digits(from);
+    // `1..2` is the number 1 and a range.
+    if byte_at(text, end) == Some(b'.') && byte_at(text, end.saturating_add(1)) != Some(b'.') {
+        end = digits(end.saturating_add(1));
+    }
+    if matches!(byte_at(text, end), Some(b'e' | b'E')) {
+        let sign = usize::from(matches!(byte_at(text, end.saturating_add(1)), Some(b'+' | b'-')));
+        let from = end.saturating_add(1).saturating_add(sign);
+        let after = digits(from);
+        // Without digits the `e` is not the number's: `1e'...'` is a number and an escape string.
+        end = if after > from { after } else { end };
+    }
+    end
 }
 
 /// The end of the opening `$tag$`, if one stands here.

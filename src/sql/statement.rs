@@ -8,6 +8,7 @@
 use super::keyword::Keyword;
 use super::kind::{CopyPeer, SessionState, StatementKind, WORDS};
 use super::lexer::{Lexer, Token, TokenKind};
+use super::transaction::TextCourse;
 
 /// What one pass over a text finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Survey {
     pub first: StatementKind,
     /// Whether any of them may leave something behind in its session.
     pub session_state: SessionState,
+    /// Their way through transactions.
+    pub course: TextCourse,
 }
 
 /// How many statements a text holds.
@@ -63,6 +66,7 @@ pub(crate) struct Surveyor {
     statements: Count,
     first: StatementKind,
     session_state: SessionState,
+    course: TextCourse,
 }
 
 impl Default for Surveyor {
@@ -77,6 +81,7 @@ impl Default for Surveyor {
             statements: Count::None,
             first: StatementKind::Nothing,
             session_state: SessionState::None,
+            course: TextCourse::default(),
         }
     }
 }
@@ -124,6 +129,11 @@ impl Surveyor {
         matches!(self.words, [Keyword::Create, ..])
     }
 
+    /// Whether the statement is an ALTER.
+    pub(crate) fn alters(&self) -> bool {
+        matches!(self.words, [Keyword::Alter, ..])
+    }
+
     /// Whether the statement's literals may hold code.
     #[inline]
     pub(crate) fn holds_code(&self) -> bool {
@@ -138,8 +148,14 @@ impl Surveyor {
         self.end_statement();
         if self.statements == Count::Unreadable {
             self.session_state = SessionState::Maybe;
+            self.course = TextCourse::unreadable();
         }
-        Survey { statements: self.statements, first: self.first, session_state: self.session_state }
+        Survey {
+            statements: self.statements,
+            first: self.first,
+            session_state: self.session_state,
+            course: self.course,
+        }
     }
 
     fn creates_routine(&self) -> bool {
@@ -210,6 +226,7 @@ impl Surveyor {
         if kind.session_state() == SessionState::Maybe {
             self.session_state = SessionState::Maybe;
         }
+        self.course = self.course.then(kind);
         self.statements = match self.statements {
             Count::None => Count::One,
             Count::One | Count::Many => Count::Many,

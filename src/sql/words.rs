@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use super::steps;
+
 /// Words that mean something, at most half as many as `PLACES`, which is a power of two.
 pub(crate) struct Words<T: 'static, const PLACES: usize> {
     /// One more than the entry that has this place, or the nearest free one behind it; 0: empty.
@@ -88,6 +90,7 @@ const fn same(one: &[u8], other: &[u8]) -> bool {
 /// An unquoted identifier as PostgreSQL may fold it. Besides A to Z that is, in a single-byte encoding under a
 /// Turkish locale, the capital I with a dot: it becomes the `i` of a name (`downcase_identifier` asks `tolower`).
 pub(crate) fn folded(word: &[u8]) -> Cow<'_, [u8]> {
+    steps::count(word.len());
     if word.is_ascii() && !word.iter().any(u8::is_ascii_uppercase) {
         return Cow::Borrowed(word);
     }

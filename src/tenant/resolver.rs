@@ -53,6 +53,9 @@ pub enum ResolveFault {
         /// The user as claimed.
         user: String,
     },
+    /// The user name and the startup parameters name different tenants.
+    #[error("user name and startup parameters name different tenants")]
+    TwoNames,
     /// The console is not there.
     #[error("the console is not available in this version")]
     Console,
@@ -70,6 +73,8 @@ impl Fault for ResolveFault {
                 Report::new(sqlstate::INVALID_AUTHORIZATION, self.to_string())
                     .hint("Name a tenant that is granted to this user.")
             }
+            Self::TwoNames => Report::new(sqlstate::INVALID_AUTHORIZATION, self.to_string())
+                .hint("Name the tenant in one of the two places."),
             Self::Console => Report::new(sqlstate::FEATURE_NOT_SUPPORTED, self.to_string()),
         }
     }
@@ -84,8 +89,11 @@ pub fn resolve(
 ) -> Result<(Standing, Reach), ResolveFault> {
     let reach = reach(identity, claim, directory);
     // First that applies: the startup packet (named on its own before options), then the user name, then what the
-    // proofs and the server name leave.
+    // proofs and the server name leave. Packet and user name are both the client's own words: they must not differ.
     let asked = claim.take(&directory.tenancy.setting.to_ascii_lowercase()).filter(|asked| !asked.is_empty());
+    if asked.as_deref().zip(identity.suffix()).is_some_and(|(parameter, suffix)| parameter != suffix) {
+        return Err(ResolveFault::TwoNames);
+    }
     let asked = asked.or_else(|| identity.suffix().map(str::to_owned));
     let asked = asked.or_else(|| reach.only().map(str::to_owned));
     let user = identity.user();

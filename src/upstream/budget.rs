@@ -1,12 +1,12 @@
 //! One bound on the connections of all pools of an upstream, and one on those of the whole process. A pool that needs
 //! one when all are taken gets an idle one's of another pool, or waits.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
+use crate::upstream::deadline::Deadline;
 use crate::upstream::error::UpstreamFault;
 use crate::upstream::pool::Pool;
 
@@ -15,6 +15,8 @@ use crate::upstream::pool::Pool;
 pub(super) struct Budget {
     free: Arc<Semaphore>,
     pools: Mutex<Vec<Weak<Pool>>>,
+    /// Those who wait for one.
+    waiting: AtomicUsize,
     /// The one that this is a part of.
     whole: Option<Arc<Self>>,
 }
@@ -29,13 +31,22 @@ pub struct Permit {
 impl Budget {
     /// Of the whole process.
     pub(super) fn new(connections: usize) -> Arc<Self> {
-        Arc::new(Self { free: Arc::new(Semaphore::new(connections)), pools: Mutex::default(), whole: None })
+        Self::with(connections, None)
     }
 
     /// A part of this, with a bound of its own.
     pub(super) fn part(self: &Arc<Self>, connections: usize) -> Arc<Self> {
+        Self::with(connections, Some(Arc::clone(self)))
+    }
+
+    fn with(connections: usize, whole: Option<Arc<Self>>) -> Arc<Self> {
         let free = Arc::new(Semaphore::new(connections));
-        Arc::new(Self { free, pools: Mutex::default(), whole: Some(Arc::clone(self)) })
+        Arc::new(Self { free, pools: Mutex::default(), waiting: AtomicUsize::new(0), whole })
+    }
+
+    /// Whether an idle connection is of use to another pool.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0 || self.whole.as_ref().is_some_and(|whole| whole.is_wanted())
     }
 
     /// A pool that takes part.
@@ -47,22 +58,24 @@ impl Budget {
         }
     }
 
-    /// The right to one connection, for as long as it is kept.
-    pub(super) async fn take(&self, limit: Duration) -> Result<Permit, UpstreamFault> {
-        let own = self.take_one(limit).await?;
+    /// The right to one connection, for as long as it is kept. Cancel safe.
+    pub(super) async fn take(&self, deadline: Deadline) -> Result<Permit, UpstreamFault> {
+        let own = self.take_one(deadline).await?;
         let whole = match &self.whole {
-            Some(whole) => Some(whole.take_one(limit).await?),
+            Some(whole) => Some(whole.take_one(deadline).await?),
             None => None,
         };
         Ok(Permit { _own: own, _whole: whole })
     }
 
-    async fn take_one(&self, limit: Duration) -> Result<OwnedSemaphorePermit, UpstreamFault> {
+    async fn take_one(&self, deadline: Deadline) -> Result<OwnedSemaphorePermit, UpstreamFault> {
         if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
             return Ok(permit);
         }
+        // Counted before it looks: whoever makes a connection idle sees the count, or this sees the connection.
+        let _waiting = Waiting::new(&self.waiting);
         self.shed();
-        match timeout(limit, Arc::clone(&self.free).acquire_owned()).await {
+        match deadline.wait(Arc::clone(&self.free).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(UpstreamFault::QueueTimeout),
         }
@@ -80,5 +93,21 @@ impl Budget {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Pool>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of those who wait.
+struct Waiting<'b>(&'b AtomicUsize);
+
+impl<'b> Waiting<'b> {
+    fn new(count: &'b AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

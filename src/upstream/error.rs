@@ -21,6 +21,9 @@ pub enum UpstreamFault {
     /// What the server sent is not the protocol, or its state is in doubt.
     #[error("the server's state is in doubt: {0}")]
     Doubt(&'static str),
+    /// The answer to another statement stood where the proxy's own was due: the stream of answers is shifted.
+    #[error("an answer belongs to another statement")]
+    Shifted,
     /// The server refused what the client asked for at startup.
     #[error("{message}")]
     Parameters {
@@ -76,7 +79,9 @@ impl Fault for UpstreamFault {
         match self {
             Self::QueueTimeout => Kind::Limit,
             Self::Parameters { .. } | Self::Elsewhere => Kind::Client,
-            Self::Connect(_) | Self::Lost(_) | Self::Doubt(_) | Self::Context(_) => Kind::Upstream,
+            Self::Connect(_) | Self::Lost(_) | Self::Doubt(_) | Self::Shifted | Self::Context(_) => {
+                Kind::Upstream
+            }
         }
     }
 
@@ -90,7 +95,7 @@ impl Fault for UpstreamFault {
             Self::Connect(_) => {
                 Report::new(sqlstate::CANNOT_CONNECT, "cannot connect to the upstream server")
             }
-            Self::Lost(_) | Self::Doubt(_) => {
+            Self::Lost(_) | Self::Doubt(_) | Self::Shifted => {
                 Report::new(sqlstate::CONNECTION_FAILURE, "the connection to the upstream server was lost")
                     .hint(
                         "Nothing is known about the outcome of the running statement; the next one can work.",

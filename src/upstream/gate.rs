@@ -1,11 +1,10 @@
 //! The gate in front of all pools: shut, it holds back whoever wants a server; those who have one go on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
 
+use crate::upstream::deadline::Deadline;
 use crate::upstream::error::UpstreamFault;
 
 /// Open, unless an operator shut it.
@@ -36,14 +35,14 @@ impl Gate {
         self.is_shut.load(Ordering::Relaxed)
     }
 
-    /// Waits until it is open, but no longer than `limit`.
-    pub(super) async fn pass(&self, limit: Duration) -> Result<(), UpstreamFault> {
+    /// Waits until it is open.
+    pub(super) async fn pass(&self, deadline: Deadline) -> Result<(), UpstreamFault> {
         if !self.is_shut() {
             return Ok(());
         }
         let mut changes = self.changes.subscribe();
         let open = changes.wait_for(|is_shut| !is_shut);
-        match timeout(limit, open).await {
+        match deadline.wait(open).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(UpstreamFault::QueueTimeout),
         }

@@ -3,6 +3,7 @@
 
 mod budget;
 mod context;
+mod deadline;
 mod error;
 mod gate;
 mod own;
@@ -13,24 +14,29 @@ pub mod settings;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use crate::directory::Limits;
 use crate::names::{TenantId, UpstreamName};
 use crate::secret::Secret;
 use budget::Budget;
 pub use context::application::APPLICATION_NAME;
-pub use context::{Context, Contexts, Next, Part, Place, SessionParameters};
+pub use context::{Context, Contexts, Expect, HandOver, Nonce, SessionParameters, Span};
 use dashmap::DashMap;
+pub use deadline::Deadline;
 pub use error::{ConnectError, UpstreamFault};
 use gate::Gate;
 pub use pool::PoolView;
 pub(crate) use pool::login::Connector;
-pub use pool::server::{ClientKey, Server, StatementId, Wear, prepared_name};
+#[cfg(test)]
+pub(crate) use pool::senders::Sender;
+pub use pool::server::{
+    ClientKey, Identity, Server, ServerState, StatementId, Temporary, Wear, prepared_name,
+};
 use pool::{Asker, Lease, Pool};
 pub use question::{Answer, Question};
 pub use replication::ReplicationServer;
 use settings::UpstreamSettings;
+use tokio::time::Instant;
 
 /// Greetings remembered; beyond that they are asked for again.
 const MAX_GREETINGS: usize = 256;
@@ -92,14 +98,20 @@ pub struct Role {
 pub struct Share {
     /// Servers at one time.
     pub max_servers: usize,
-    /// The longest wait.
-    pub queue_timeout: Duration,
+    /// Until when it waits.
+    pub deadline: Deadline,
 }
 
 impl Share {
-    /// As a tenant's limits say.
-    pub const fn of(limits: &Limits) -> Self {
-        Self { max_servers: limits.max_servers, queue_timeout: limits.queue_timeout }
+    /// As a tenant's limits say, from now on.
+    pub fn of(limits: &Limits) -> Self {
+        Self::since(Instant::now(), limits)
+    }
+
+    /// The same for a request that has waited since then.
+    pub fn since(arrived: Instant, limits: &Limits) -> Self {
+        let deadline = Deadline::behind(arrived, limits.queue_timeout);
+        Self { max_servers: limits.max_servers, deadline }
     }
 }
 
@@ -107,6 +119,16 @@ impl Upstreams {
     /// The upstream of those who have no tenant: the only one, or the first by name.
     pub fn first(&self) -> Option<&UpstreamName> {
         self.settings.keys().min()
+    }
+
+    /// Whether an upstream has a database of that name configured.
+    pub fn has_database(&self, name: &str) -> bool {
+        self.settings.values().any(|settings| settings.database == name)
+    }
+
+    /// The database of an upstream.
+    pub fn database_of(&self, upstream: &UpstreamName) -> Option<&String> {
+        self.settings.get(upstream).map(|settings| &settings.database)
     }
 
     /// What is configured, by name.
@@ -230,6 +252,17 @@ impl Access {
         self.context.enters()
     }
 
+    /// Tells databases apart: where OIDs of types mean the same.
+    pub fn place(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
+    }
+
+    /// The context that its servers enter.
+    #[cfg(test)]
+    pub(crate) const fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// Whether somebody waits for a server of this pool.
     pub fn has_waiters(&self) -> bool {
         self.shared.pool.has_waiters()
@@ -244,7 +277,11 @@ impl Access {
     ) -> Result<TenantServer, UpstreamFault> {
         let lease = self.checkout(client, share).await?;
         let mut server = TenantServer { lease, context: self.context.clone() };
-        server.lease.server().sender.is(process_id_of(client));
+        let known = server.lease.server();
+        if known.state.temporary == Temporary::Maybe && !known.was_of(self.context.tenant_id()) {
+            Box::pin(server.lease.replace()).await?;
+        }
+        server.lease.server().state.sender.is(process_id_of(client));
         // Without a context there is nothing that would fail if the reset did, so its answer is waited for.
         if !self.context.enters() {
             Box::pin(server.reset_if_needed(client, parameters)).await?;
@@ -252,8 +289,8 @@ impl Access {
         Ok(server)
     }
 
-    /// Takes over a server in the middle of its transaction: from here on it is booked for this tenant, runs under
-    /// its context, and is reset before anybody else has it.
+    /// Takes over a server in the middle of its transaction: from here on it is booked for this tenant and runs under
+    /// its context, until its next hand-over.
     pub fn adopt(&self, server: &mut TenantServer, share: Share) -> Result<(), UpstreamFault> {
         if !Arc::ptr_eq(server.lease.pool(), &self.shared.pool) {
             return Err(UpstreamFault::Elsewhere);
@@ -262,17 +299,17 @@ impl Access {
             return Err(UpstreamFault::QueueTimeout);
         }
         server.context = self.context.clone();
-        server.lease.server().stamp = None;
+        server.lease.server().state.stamp = None;
         Ok(())
     }
 
     async fn checkout(&self, client: ClientKey, share: Share) -> Result<Lease, UpstreamFault> {
-        self.shared.gate.pass(share.queue_timeout).await?;
+        self.shared.gate.pass(share.deadline).await?;
         let asker = Asker {
             tenant: self.context.tenant_id(),
             client,
             max_servers: share.max_servers,
-            queue_timeout: share.queue_timeout,
+            deadline: share.deadline,
         };
         self.shared.pool.checkout(asker).await
     }
@@ -293,19 +330,17 @@ impl Access {
         }
         let lease = self.checkout(client, share).await?;
         let mut server = TenantServer { lease, context: self.context.clone() };
-        let outcome = server.reset_if_needed(client, parameters).await;
-        if let Err(UpstreamFault::Parameters { .. }) = &outcome {
-            // The server rolled the reset back as a whole: it is as it was, and must be reset before use.
-            server.lease.server().stamp = None;
-            server.lease.release();
-            return outcome.map(|()| Greeting::default());
+        let outcome = server.reset_for(parameters).await;
+        // Whoever has it next begins with a hand-over. If the server refused a parameter, it rolled the reset back as a
+        // whole and is as it was.
+        server.lease.server().state.stamp = None;
+        if let Err(fault) = outcome {
+            if matches!(fault, UpstreamFault::Parameters { .. }) {
+                server.lease.release();
+            }
+            return Err(fault);
         }
-        outcome?;
-        let greeting = Arc::new(server.lease.server().parameters.clone());
-        if self.context.name(parameters).is_some() {
-            // It has the client's own name, which was asked for.
-            server.lease.server().stamp = None;
-        }
+        let greeting = Arc::new(server.lease.server().state.parameters.clone());
         server.lease.release();
         let mut greetings = self.greetings();
         if greetings.len() >= MAX_GREETINGS {
@@ -344,39 +379,11 @@ impl TenantServer {
         self.context.enters()
     }
 
-    /// Prepared statements kept on it.
-    pub fn max_prepared(&self) -> usize {
-        self.lease.pool().connector().max_prepared()
-    }
-
-    /// Writes what has to come before a transaction of this client: a reset, if the server was another's.
-    pub fn reset(&mut self, client: ClientKey, parameters: &SessionParameters, next: Next) -> Part {
-        self.context.write_reset(self.lease.server(), (client, parameters), next)
-    }
-
-    /// Enters the context in front of a transaction, or in an open block of one; by so many statements.
-    pub fn enter(&mut self, place: Place) -> usize {
-        self.context.write_enter(self.lease.server(), place)
-    }
-
-    /// Puts a client's parameters back after it has reset all of them.
-    pub fn restore(&mut self, parameters: &SessionParameters) {
-        let name = parameters.get(APPLICATION_NAME).and_then(|_| self.context.name(parameters));
-        let server = self.lease.server();
-        server.unnamed = None;
-        context::statement::restore(server.channel.output.space(), parameters, name.as_deref());
-    }
-
     /// The server has these parameters, as it said itself.
     pub fn believes(&mut self, parameters: &SessionParameters) {
-        if let Some(stamp) = &mut self.lease.server().stamp {
+        if let Some(stamp) = &mut self.lease.server().state.stamp {
             stamp.parameters = parameters.fingerprint();
         }
-    }
-
-    /// What a client with these parameters is called there, if that is not what it calls itself.
-    pub fn name(&self, parameters: &SessionParameters) -> Option<String> {
-        self.context.name(parameters)
     }
 
     /// Whether it serves this tenant.
@@ -405,12 +412,13 @@ impl TenantServer {
         Canceller { pool: Arc::clone(self.lease.pool()), address, process_id, key }
     }
 
-    /// Rolls back a transaction whose client has left, and gives the server back if that worked.
-    pub async fn roll_back_and_release(mut self) {
-        match self.run_own(b"ROLLBACK").await {
-            Ok(_) => self.lease.release(),
+    /// Takes away what a client that has left still has on the server (its transaction, and whatever it left in the
+    /// session), and gives the server back. A server that fails to do so within `OWN_STATEMENT_TIMEOUT` is closed.
+    pub async fn clean_and_release(mut self) {
+        match self.clean().await {
+            Ok(()) => self.lease.release(),
             Err(error) => {
-                tracing::debug!(%error, "a server was closed: its transaction could not be rolled back");
+                tracing::debug!(%error, "a server was closed: what its client left could not be taken away");
             }
         }
     }
@@ -423,6 +431,49 @@ impl TenantServer {
             }
             outcome => outcome.map(drop),
         }
+    }
+}
+
+/// A server as the relay sees it: what is known of its session, and the buffer towards it. There is no socket in it.
+pub trait ServerSide {
+    /// What is known of its session.
+    fn state(&mut self) -> &mut ServerState;
+    /// The same with the buffer towards it and the context that it runs under.
+    fn parts(&mut self) -> (&mut ServerState, &mut Vec<u8>, &Context);
+    /// The context that it runs under.
+    fn context(&self) -> &Context;
+    /// Books it for another tenant in the middle of a transaction, and runs it under that tenant's context.
+    fn adopt(&mut self, access: &Access, share: Share) -> Result<(), UpstreamFault>;
+    /// Prepared statements kept on it.
+    fn max_prepared(&self) -> usize;
+    /// Whether the buffer towards it takes more.
+    fn has_room(&mut self) -> bool;
+}
+
+impl ServerSide for TenantServer {
+    fn state(&mut self) -> &mut ServerState {
+        &mut self.lease.server().state
+    }
+
+    fn parts(&mut self) -> (&mut ServerState, &mut Vec<u8>, &Context) {
+        let server = self.lease.server();
+        (&mut server.state, server.channel.output.space(), &self.context)
+    }
+
+    fn context(&self) -> &Context {
+        &self.context
+    }
+
+    fn adopt(&mut self, access: &Access, share: Share) -> Result<(), UpstreamFault> {
+        access.adopt(self, share)
+    }
+
+    fn max_prepared(&self) -> usize {
+        self.lease.pool().connector().max_prepared()
+    }
+
+    fn has_room(&mut self) -> bool {
+        !self.lease.server().channel.output.is_full()
     }
 }
 

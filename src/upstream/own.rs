@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::upstream::context::{self, Context};
+use crate::upstream::context;
 use crate::upstream::pool::login;
-use crate::upstream::pool::server::{Server, Stamp, Wear};
-use crate::upstream::{Answer, ClientKey, Question, SessionParameters, TenantServer, UpstreamFault};
+use crate::upstream::pool::server::{Server, Temporary, Wear};
+use crate::upstream::{
+    Answer, ClientKey, Nonce, Question, SessionParameters, Span, TenantServer, UpstreamFault,
+};
 use crate::wire::{backend, encode};
 
 /// Longest time that such a statement may take, for example the reset.
@@ -33,42 +35,68 @@ impl TenantServer {
     }
 
     async fn ask_once(&mut self, question: &Question) -> Result<Answer, UpstreamFault> {
-        let sql = question.sql(self.lease.pool().connector().user());
-        self.lease.server().unnamed = None;
+        let stamp = self.lease.server().state.stamp.as_ref();
+        if stamp.is_some_and(|stamp| stamp.tenant.as_ref() != self.context.tenant_id()) {
+            return Err(UpstreamFault::Doubt("a question about the session of another tenant"));
+        }
+        let nonce = Nonce::new();
+        let sql = question.sql(self.lease.pool().connector().user(), &nonce);
+        self.lease.server().state.unnamed = None;
         let row = self.run_own(sql.as_bytes()).await?;
-        row.map(|row| question.read(&row)).ok_or(UpstreamFault::Doubt("a question was not answered"))
+        let row = row.ok_or(UpstreamFault::Doubt("a question was not answered"))?;
+        question.read(&row, &nonce).ok_or(UpstreamFault::Shifted)
     }
 
-    /// Puts a client's parameters back behind a transaction that reset all of them among others.
+    /// Puts a client's application name back, with its tenant in it, behind a transaction that changed it.
     pub async fn put_back(&mut self, parameters: &SessionParameters) -> Result<(), UpstreamFault> {
-        self.lease.server().unnamed = None;
+        self.lease.server().state.unnamed = None;
         let name = self.context.name(parameters);
-        self.run_own(context::statement::apply(parameters, name.as_deref()).as_bytes()).await.map(drop)
+        self.run_own(context::statement::apply(parameters, name.as_deref(), Span::Session).as_bytes())
+            .await
+            .map(drop)
     }
 
+    /// Prepares the server for a maintenance user, whose transactions begin without a context: a reset that would fail
+    /// could not stop its statements, so the reset is waited for.
     pub(super) async fn reset_if_needed(
         &mut self,
         client: ClientKey,
         parameters: &SessionParameters,
     ) -> Result<(), UpstreamFault> {
-        let context = Context::none();
         let server = self.lease.server();
-        let needed = server.stamp.as_ref().map(|stamp| &stamp.tenant)
-            != Some(&self.context.tenant_id().cloned())
-            || context.needs_reset(server, client, parameters) == context::Reset::Needed;
-        if !needed || (server.wear == Wear::Unused && parameters.is_empty()) {
+        let is_unused = server.state.wear == Wear::Unused && parameters.is_empty();
+        if self.context.is_in_force(&server.state, client, parameters) {
             return Ok(());
         }
-        let sql = context::statement::reset(None, parameters, None);
+        if !is_unused {
+            self.reset_for(parameters).await?;
+        }
+        let context = self.context.clone();
+        context.take_over(&mut self.lease.server().state, client, parameters);
+        Ok(())
+    }
+
+    /// Resets the server and applies these parameters. Whose it is now is for the caller to say.
+    pub(super) async fn reset_for(&mut self, parameters: &SessionParameters) -> Result<(), UpstreamFault> {
+        let state = &mut self.lease.server().state;
+        state.stamp = None;
+        let sql = context::statement::reset(&Nonce::new(), parameters, None, state);
         self.run_own(sql.as_bytes()).await?;
-        let server = self.lease.server();
-        server.clear_prepared();
-        server.wear = Wear::Clean;
-        server.stamp = Some(Stamp {
-            tenant: self.context.tenant_id().cloned(),
-            client,
-            parameters: parameters.fingerprint(),
-        });
+        let state = &mut self.lease.server().state;
+        state.clear_prepared();
+        state.wear = Wear::Clean;
+        Ok(())
+    }
+
+    /// Rolls back what its client had begun. A session that may hold something of it is reset.
+    pub(super) async fn clean(&mut self) -> Result<(), UpstreamFault> {
+        if self.lease.server().state.temporary == Temporary::Maybe {
+            return Err(UpstreamFault::Doubt("its client made temporary objects"));
+        }
+        self.run_own(b"ROLLBACK").await?;
+        if self.lease.server().state.wear == Wear::Dirty {
+            self.reset_for(&SessionParameters::default()).await?;
+        }
         Ok(())
     }
 
@@ -90,13 +118,13 @@ async fn finish_own(server: &mut Server) -> Result<Option<Vec<u8>>, UpstreamFaul
         match tag {
             b'S' => {
                 if let Some((name, value)) = backend::parameter_status(&body) {
-                    server.parameters.insert(name.to_owned(), value.to_owned());
+                    server.state.parameters.insert(name.to_owned(), value.to_owned());
                 }
             }
-            b'A' if server.notifications.len() >= MAX_NOTIFICATIONS => {
+            b'A' if server.state.notifications.len() >= MAX_NOTIFICATIONS => {
                 return Err(UpstreamFault::Doubt("too many notifications"));
             }
-            b'A' => server.notifications.push(body),
+            b'A' => server.state.notifications.push(body),
             b'D' => row = Some(body),
             b'E' => {
                 let field = |code| backend::error_field(&body, code).unwrap_or_default().to_owned();

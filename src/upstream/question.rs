@@ -2,6 +2,7 @@
 //! which state is left there. PostgreSQL alone knows what a transaction's end, a savepoint or an error took back.
 
 use crate::guard::footprint::{State, States};
+use crate::upstream::Nonce;
 use crate::upstream::context::statement::value_expression;
 use crate::wire::backend;
 
@@ -34,9 +35,10 @@ impl Question {
         self.settings.is_empty() && self.states.is_empty()
     }
 
-    /// The statement. Values come as hexadecimal, whatever the client's encoding is.
-    pub(super) fn sql(&self, login: &str) -> String {
-        let mut columns = Vec::new();
+    /// The statement. Values come as hexadecimal, whatever the client's encoding is. The nonce comes back in the first
+    /// column, so that an answer of another statement is not taken for this one's.
+    pub(super) fn sql(&self, login: &str, nonce: &Nonce) -> String {
+        let mut columns = vec![format!("'{}'", nonce.as_str())];
         for name in &self.settings {
             let value = format!("pg_catalog.current_setting({},true)", value_expression(name));
             let hex = format!("pg_catalog.encode(pg_catalog.convert_to({value},'UTF8'),'hex')");
@@ -48,11 +50,14 @@ impl Question {
         format!("SELECT {}", columns.join(","))
     }
 
-    /// Reads the row that answers it.
-    pub(super) fn read(&self, row: &[u8]) -> Answer {
+    /// Reads the row that answers it; none if it answers something else.
+    pub(super) fn read(&self, row: &[u8], nonce: &Nonce) -> Option<Answer> {
+        if backend::column(row, 0) != Some(nonce.as_str()) {
+            return None;
+        }
         let mut too_long = Vec::new();
         let mut settings = Vec::with_capacity(self.settings.len());
-        for (place, name) in self.settings.iter().enumerate() {
+        for (place, name) in (1..).zip(&self.settings) {
             let value = backend::column(row, place);
             if value == Some("-") {
                 too_long.push(name.clone());
@@ -60,12 +65,12 @@ impl Question {
             settings.push(value.and_then(from_hexadecimal).and_then(|bytes| String::from_utf8(bytes).ok()));
         }
         let mut states = States::default();
-        for (place, state) in self.states.iter().enumerate() {
-            if backend::column(row, self.settings.len() + place) != Some("f") {
+        for (place, state) in (1 + self.settings.len()..).zip(self.states.iter()) {
+            if backend::column(row, place) != Some("f") {
                 states.add(state);
             }
         }
-        Answer { settings, too_long, states }
+        Some(Answer { settings, too_long, states })
     }
 
     /// The part of it that every role may ask.
@@ -97,9 +102,7 @@ fn condition(state: State, login: &str) -> String {
                  OR pg_catalog.current_setting('session_authorization') OPERATOR(pg_catalog.<>) {login})"
             );
         }
-        State::HeldCursor => {
-            "pg_catalog.pg_cursors WHERE is_holdable AND name OPERATOR(pg_catalog.!~) '^pgtenant_reset_'"
-        }
+        State::HeldCursor => "pg_catalog.pg_cursors WHERE is_holdable",
         State::AdvisoryLock => {
             "pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
              AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"

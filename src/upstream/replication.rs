@@ -25,15 +25,17 @@ pub struct ReplicationServer {
 }
 
 impl Upstreams {
-    /// Logs in at the first host that takes us, as this role and with these startup parameters.
+    /// Logs in at the first host that takes us, as this role and with these startup parameters; to the upstream's own
+    /// database unless another is named.
     pub async fn replication(
         &self,
         upstream: &UpstreamName,
-        role: Role,
+        (role, database): (Role, Option<&str>),
         parameters: &[(&str, &str)],
     ) -> Result<ReplicationServer, UpstreamFault> {
         let settings = self.settings.get(upstream).cloned();
         let settings = settings.ok_or(UpstreamFault::Doubt("the upstream is not configured"))?;
+        let settings = settings.in_database(database);
         let connector = Arc::new(Connector::with_role(settings, role.user, role.password)?);
         let (hosts, limit) = connector.hosts();
         let mut last = ConnectError::ReadOnly;

@@ -57,6 +57,24 @@ pub fn column(body: &[u8], place: usize) -> Option<&str> {
     None
 }
 
+/// What of a `RowDescription` body a client relies on: name, type and type modifier of each column, one after the other.
+/// None: malformed.
+pub fn column_shapes(body: &[u8]) -> Option<Vec<u8>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut shapes = Vec::with_capacity(body.len());
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (name, fields) = split_cstr(rest)?;
+        // Table and column number, type, length, modifier, format.
+        let (fields, after) = fields.split_first_chunk::<18>()?;
+        shapes.extend_from_slice(name);
+        shapes.push(0);
+        shapes.extend_from_slice(fields.get(6..10)?);
+        shapes.extend_from_slice(fields.get(12..16)?);
+        rest = after;
+    }
+    rest.is_empty().then_some(shapes)
+}
+
 /// Reads a `CommandComplete` body.
 pub fn command_tag(body: &[u8]) -> &[u8] {
     split_cstr(body).map_or(body, |(tag, _)| tag)

@@ -60,6 +60,27 @@ pub fn error_response(out: &mut Vec<u8>, severity: Severity, report: &Report) {
         if let Some(hint) = report.hint {
             field(out, b'H', hint);
         }
+        if let Some(routine) = report.routine {
+            field(out, b'R', routine);
+        }
+        out.push(0);
+    });
+}
+
+/// `ErrorResponse` or `NoticeResponse` with the body of another one, but for the position in the text (field `P`).
+pub fn with_position(out: &mut Vec<u8>, tag: u8, body: &[u8], position: impl Fn(usize) -> usize) {
+    frame(out, tag, |out| {
+        let mut rest = body;
+        while let Some((&code, text)) = rest.split_first().filter(|(code, _)| **code != 0) {
+            let Some((text, after)) = super::frame::split_cstr(text) else { break };
+            let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+            out.push(code);
+            match number.filter(|_| code == b'P') {
+                Some(sent) => cstr(out, position(sent).to_string().as_bytes()),
+                None => cstr(out, text),
+            }
+            rest = after;
+        }
         out.push(0);
     });
 }
@@ -143,9 +164,14 @@ pub fn bind_text(out: &mut Vec<u8>, parameters: &[&[u8]]) {
 
 /// The same of a named statement.
 pub fn bind_text_to(out: &mut Vec<u8>, statement: &str, parameters: &[&[u8]]) {
+    bind_portal(out, "", statement, parameters);
+}
+
+/// `Bind` of a statement to a portal, all parameters and results as text.
+pub fn bind_portal(out: &mut Vec<u8>, portal: &str, statement: &str, parameters: &[&[u8]]) {
     frame(out, b'B', |out| {
         // No parameter formats.
-        cstr(out, b"");
+        cstr(out, portal.as_bytes());
         cstr(out, statement.as_bytes());
         out.extend_from_slice(&[0, 0]);
         out.extend_from_slice(&u16::try_from(parameters.len()).unwrap_or(u16::MAX).to_be_bytes());
@@ -188,7 +214,25 @@ pub fn close(out: &mut Vec<u8>, kind: u8, name: &str) {
 
 /// `Execute` of the unnamed portal, all rows.
 pub fn execute_unnamed(out: &mut Vec<u8>) {
-    frame(out, b'E', |out| out.extend_from_slice(&[0, 0, 0, 0, 0]));
+    execute(out, "");
+}
+
+/// `Execute` of a portal, all rows.
+pub fn execute(out: &mut Vec<u8>, portal: &str) {
+    frame(out, b'E', |out| {
+        cstr(out, portal.as_bytes());
+        out.extend_from_slice(&[0; 4]);
+    });
+}
+
+/// `CopyFail` with a reason.
+pub fn copy_fail(out: &mut Vec<u8>, reason: &str) {
+    frame(out, b'f', |out| cstr(out, reason.as_bytes()));
+}
+
+/// `CopyData`.
+pub fn copy_data(out: &mut Vec<u8>, data: &[u8]) {
+    frame(out, b'd', |out| out.extend_from_slice(data));
 }
 
 /// `StartupMessage` of protocol 3.0.

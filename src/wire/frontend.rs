@@ -13,6 +13,11 @@ pub struct Parse<'a> {
     pub types: &'a [u8],
 }
 
+/// Whether a client may send a message of this kind in a session (`SocketBackend` in PostgreSQL's `postgres.c`).
+pub const fn is_known(tag: u8) -> bool {
+    matches!(tag, b'B' | b'C' | b'D' | b'E' | b'F' | b'H' | b'P' | b'Q' | b'S' | b'X' | b'c' | b'd' | b'f')
+}
+
 /// `Bind`: portal, statement and the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bind<'a> {
@@ -79,6 +84,12 @@ pub fn parameter_type(types: &[u8], number: u16) -> Option<u32> {
     types.get(place..)?.first_chunk::<4>().map(|oid| u32::from_be_bytes(*oid))
 }
 
+/// Reads an `Execute` body; the portal's name.
+pub fn execute(body: &[u8]) -> Option<&[u8]> {
+    let (portal, rows) = split_cstr(body)?;
+    (rows.len() == 4).then_some(portal)
+}
+
 /// Reads a `Describe` or `Close` body.
 pub fn target(body: &[u8]) -> Option<Target<'_>> {
     let (&kind, rest) = body.split_first()?;
@@ -113,6 +124,8 @@ mod tests {
         assert_eq!((parameter(two, 0), parameter(two, 3), parameter(&two[..8], 1)), (None, None, None));
         assert_eq!(parameter_type(b"\0\x01\0\0\0\x17", 1), Some(23));
         assert_eq!((parameter_type(b"\0\x01\0\0\0\x17", 2), parameter_type(b"\0\0", 0)), (None, None));
+        assert_eq!(execute(b"p\0\0\0\0\x01"), Some(&b"p"[..]));
+        assert_eq!((execute(b"p\0\0\0\0"), execute(b"p"), execute(b"p\0\0\0\0\x01x")), (None, None, None));
         assert_eq!(target(b"Ss\0"), Some(Target { kind: b'S', name: b"s" }));
         assert_eq!(target(b"Xs\0"), None);
         assert_eq!(target(b"Ss\0x"), None);

@@ -31,10 +31,10 @@ CREATE POLICY tenant ON orders
 CREATE POLICY tenant ON items
     USING (tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')))
     WITH CHECK (tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')));
-CREATE POLICY pin ON orders AS RESTRICTIVE
-    USING (tenant_id = ANY (ARRAY[(SELECT NULLIF(current_setting('app.tenant_id', true), ''))]));
-CREATE POLICY pin ON items AS RESTRICTIVE
-    USING (tenant_id = ANY (ARRAY[(SELECT NULLIF(current_setting('app.tenant_id', true), ''))]));
+CREATE POLICY pgtenant_pin ON orders AS RESTRICTIVE
+    USING (coalesce(tenant_id = ANY (ARRAY[(SELECT NULLIF(current_setting('app.tenant_id', true), ''))]), false));
+CREATE POLICY pgtenant_pin ON items AS RESTRICTIVE
+    USING (coalesce(tenant_id = ANY (ARRAY[(SELECT NULLIF(current_setting('app.tenant_id', true), ''))]), false));
 
 -- PostgreSQL has no COPY FROM into a table with row-level security; into a view with a trigger it has.
 CREATE VIEW items_in WITH (security_invoker = true) AS SELECT tenant_id, id, n, note FROM items;

@@ -298,8 +298,9 @@ async def copy(tenant):
 async def copy_fails(tenant):
     async with connect(tenant) as c:
         await c.execute("DELETE FROM items")
-        bad = io.BytesIO(b"1\tnot a number\n" * 20_000)
-        await refused(c.copy_to_table("items_in", source=bad, columns=["id", "n"]), "22P02")
+        for _ in range(50):
+            bad = io.BytesIO(b"1\tnot a number\n" * 80_000)
+            await refused(c.copy_to_table("items_in", source=bad, columns=["id", "n"]), "22P02")
         await refused(c.copy_records_to_table("items_in", records=[(other(tenant), 1)], columns=["tenant_id", "id"]), "42501")
 
         async def gives_up():

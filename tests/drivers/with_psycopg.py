@@ -417,6 +417,21 @@ def copy_fails(tenant):
         own(c, tenant)
 
 
+@suite.check("COPY that fails while rows are on their way, again and again")
+def copy_fails_often(tenant):
+    with connect(tenant) as c:
+        rows = "1\tnot a number\n" * 20_000
+        for _ in range(50):
+            try:
+                with c.cursor().copy("COPY items_in (id, n) FROM STDIN") as stream:
+                    for _ in range(4):
+                        stream.write(rows)
+                raise AssertionError("no error")
+            except errors.InvalidTextRepresentation:
+                pass
+            own(c, tenant)
+
+
 # === transactions ===
 
 

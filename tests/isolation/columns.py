@@ -36,6 +36,15 @@ CREATE ROLE app_owner LOGIN PASSWORD 'owner-secret';
 CREATE ROLE app LOGIN PASSWORD 'app-secret' NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
 ALTER ROLE postgres PASSWORD 'root-secret';
 CREATE DATABASE app OWNER app_owner;
+-- What docs/protect.md asks of an administrator.
+CREATE ROLE pgtenant_register NOLOGIN;
+DO $$ BEGIN
+    IF current_setting('server_version_num')::int >= 160000 THEN
+        EXECUTE 'GRANT pgtenant_register TO app_owner WITH ADMIN TRUE, INHERIT FALSE, SET FALSE';
+    ELSE
+        GRANT pgtenant_register TO app_owner WITH ADMIN OPTION;
+    END IF;
+END $$;
 \\connect app
 GRANT CREATE, USAGE ON SCHEMA public TO app_owner;
 """

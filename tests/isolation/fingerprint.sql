@@ -6,6 +6,7 @@ WITH row_of (part, tenant, line) AS (
     UNION ALL SELECT 'papers', tenant_id, t::text FROM public.papers t
     UNION ALL SELECT 'events', tenant_id, t::text FROM public.events t
     UNION ALL SELECT 'jobs', tenant_id, t::text FROM public.jobs t
+    UNION ALL SELECT 'loose', tenant_id, t::text FROM public.loose t
 ), own_role AS (
     SELECT oid FROM pg_roles WHERE rolname = '@own_role@'
 ), mine AS (
@@ -32,7 +33,7 @@ WITH row_of (part, tenant, line) AS (
     UNION ALL SELECT 'casts', castsource::text || '|' || casttarget FROM pg_cast c JOIN pg_type t ON t.oid = casttarget WHERE c.oid >= 16384 AND typnamespace IN (SELECT oid FROM mine)
     UNION ALL SELECT 'languages', lanname || coalesce(lanacl::text, '') FROM pg_language
     UNION ALL SELECT 'extensions', extname FROM pg_extension
-    UNION ALL SELECT 'comments', d::text FROM pg_description d WHERE classoid = 'pg_class'::regclass AND objoid >= 16384
+    UNION ALL SELECT 'comments', d::text FROM pg_description d JOIN pg_class c ON c.oid = objoid AND relpersistence <> 't' WHERE classoid = 'pg_class'::regclass AND objoid >= 16384
     UNION ALL SELECT 'labels', l::text FROM pg_seclabel l
     UNION ALL SELECT 'event triggers', evtname FROM pg_event_trigger
     UNION ALL SELECT 'publications', pubname FROM pg_publication

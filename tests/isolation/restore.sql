@@ -20,11 +20,12 @@ BEGIN
         DELETE FROM pg_default_acl;
     END LOOP;
 END $$;
-TRUNCATE public.orders, public.lines, public.papers, public.events, public.jobs RESTART IDENTITY;
+TRUNCATE public.orders, public.lines, public.papers, public.events, public.jobs, public.loose RESTART IDENTITY;
 INSERT INTO public.orders SELECT * FROM isolation_seed.orders;
 INSERT INTO public.lines SELECT * FROM isolation_seed.lines;
 INSERT INTO public.papers (tenant_id, id, words, data) SELECT tenant_id, id, words, data FROM isolation_seed.papers;
 INSERT INTO public.events SELECT * FROM isolation_seed.events;
+INSERT INTO public.loose SELECT * FROM isolation_seed.loose;
 -- === once
 SELECT lo_from_bytea(@large@, convert_to('@token@-large-object', 'UTF8'));
 ALTER LARGE OBJECT @large@ OWNER TO @role@;

@@ -13,7 +13,7 @@ from client import Client
 
 HERE = Path(__file__).resolve().parent
 LARGE_OBJECT = 777001
-TABLES = ("orders", "lines", "papers", "events", "jobs")
+TABLES = ("orders", "lines", "papers", "events", "jobs", "loose")
 ONCE = "-- === once\n"
 
 

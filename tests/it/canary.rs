@@ -26,7 +26,7 @@ async fn cluster() -> Cluster {
     let cluster = Cluster::start().await;
     let sql = "CREATE TABLE probes (tenant_id text PRIMARY KEY);
         ALTER TABLE probes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-        CREATE POLICY tenant ON probes USING (tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')));
+        CREATE POLICY tenant ON probes USING (tenant_id = ANY (ARRAY[(SELECT NULLIF(current_setting('app.tenant_id', true), ''))]));
         GRANT SELECT ON probes TO app;
         INSERT INTO probes VALUES ('probe_a'), ('probe_b')";
     cluster.execute(sql).await;

@@ -34,7 +34,9 @@ async fn operators_reach_the_console_and_nothing_else_and_others_do_not_reach_it
         let fault = proxy.login("ops", &[("database", database)]).await.err().unwrap();
         assert_eq!(fault.code, "28000", "{database}");
     }
-    let mut tenant = proxy.link_with("acme_app", &[("database", "pgtenant")]).await;
+    let fault = proxy.login("acme_app", &[("database", "pgtenant")]).await.err().unwrap();
+    assert_eq!(fault.code, "3D000", "for others there is no such database");
+    let mut tenant = proxy.link("acme_app").await;
     assert_eq!(tenant.query("SHOW POOLS").await.code().as_deref(), Some("42704"), "PostgreSQL's own answer");
     assert_eq!(ops.query("SELECT 1").await, "E(42601) Z(I)");
     assert_eq!(ops.query("").await, "I Z(I)");

@@ -21,10 +21,6 @@ use crate::support::{Cluster, Link, message};
 const SECRET: &str = "k7Qx0vZ3";
 /// Texts before a session is made fresh; what an earlier one left may help a later one.
 const CHAIN: usize = 8;
-/// A restrictive policy as `protect` makes it, so that only the context is in question.
-const PROTECTION: &str = "
-CREATE POLICY pin ON notes AS RESTRICTIVE
-    USING (tenant_id = ANY (ARRAY[(SELECT NULLIF(current_setting('app.tenant_id', true), ''))]));";
 const STATE: &str = "SELECT pg_catalog.concat_ws('|', pg_catalog.current_setting('app.tenant_id', true), \
     current_user, session_user, pg_catalog.current_setting('role'), \
     pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('client_encoding'))";
@@ -79,7 +75,6 @@ struct Hunt {
 impl Hunt {
     async fn start(shapes: &[&'static str]) -> Self {
         let cluster = Cluster::start().await;
-        cluster.execute(PROTECTION).await;
         cluster.execute(&format!("UPDATE notes SET body = '{SECRET}' WHERE tenant_id <> 'acme'")).await;
         let seed = from_environment("PGTENANT_FUZZ_SEED").unwrap_or_else(|| {
             u64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos())

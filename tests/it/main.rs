@@ -9,26 +9,36 @@
 
 mod support;
 
+mod before_login;
 mod canary;
 mod cancel;
 mod chaos;
 mod console;
 mod copy;
+mod database_names;
+mod copy_frames;
 mod departures;
 mod directory;
 mod doctor;
+mod guard;
 mod guard_fuzz;
 mod identity;
 mod isolation;
 mod moving;
 mod operations;
 mod placement;
+mod prepared;
 mod protect;
 mod protocol;
+mod register;
 mod replication;
 mod same_as_direct;
 mod serves;
 mod session_state;
+mod start;
 mod tenant;
 mod token;
+mod unknown_outcome;
 mod upstream;
+mod waiting;
+mod wire_fuzz;

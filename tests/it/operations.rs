@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::config::Config;
+use crate::support::metrics::Metrics;
 use crate::support::proxy::run;
 use crate::support::{Cluster, Link, Proxy, eventually, message};
 
@@ -89,6 +90,38 @@ async fn the_metrics_count_what_happened() {
     assert!(tenant("pgtenant_client_bytes_total", "acme") > 100.0);
     acme.leave().await;
     proxy.measures("pgtenant_clients", &[("tenant", "acme")], 0.0).await;
+}
+
+#[tokio::test]
+async fn what_alerts_look_at_is_there_at_zero_before_anything_happens() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    let is_zero = |metrics: &Metrics, name: &str, labels: &[(&str, &str)]| {
+        let found: Vec<f64> = metrics.series(name, labels).map(|(_, value)| value).collect();
+        assert_eq!(found, [0.0], "{name} {labels:?}");
+    };
+    let before = proxy.metrics().await;
+    for outcome in ["ok", "refused", "failed"] {
+        is_zero(&before, "pgtenant_logins_total", &[("outcome", outcome)]);
+    }
+    let mut link = proxy.link("acme_app").await;
+    let watched = |metrics: &Metrics, tenant: &str| {
+        for rule in ["connection-check", "context-change", "opaque-name", "own-objects", "role-change"] {
+            is_zero(metrics, "pgtenant_guard_refusals_total", &[("tenant", tenant), ("rule", rule)]);
+        }
+        for class in ["08", "53"] {
+            is_zero(metrics, "pgtenant_errors_total", &[("tenant", tenant), ("class", class)]);
+        }
+    };
+    let metrics = proxy.metrics().await;
+    for tenant in ["acme", "_none", "_other"] {
+        watched(&metrics, tenant);
+    }
+    for _ in 0..3 {
+        assert_eq!(link.query("SET ROLE app_owner").await.fault().code, "42501");
+    }
+    let labels = [("tenant", "acme"), ("rule", "role-change")];
+    assert_eq!(proxy.metrics().await.sum("pgtenant_guard_refusals_total", &labels), 3.0);
 }
 
 #[tokio::test]

@@ -4,17 +4,18 @@
 use std::fs;
 use std::process::Command;
 
-use pgtenant::directory::SealKey;
+use pgtenant::directory::{ContextMode, SealKey};
 use pgtenant::protect::{PIN, SelfTest, self_test, try_policies};
 use pgtenant::seal::proof;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::support::cluster::{APP_PASSWORD, OWNER_PASSWORD};
 use crate::support::config::Config;
+use crate::support::message::{sync, unnamed};
 use crate::support::proxy::run;
 use crate::support::{Cluster, Proxy};
 
-const KEY: [u8; 32] = [0x5a; 32];
+pub(crate) const KEY: [u8; 32] = [0x5a; 32];
 const NEW_KEY: [u8; 32] = [0xc3; 32];
 const WHO: &str = "SELECT string_agg(DISTINCT tenant_id, ',') FROM notes";
 
@@ -22,9 +23,14 @@ fn hex(key: [u8; 32]) -> String {
     key.map(|byte| format!("{byte:02x}")).concat()
 }
 
-fn sealed(config: &mut Config, key: [u8; 32]) {
+pub(crate) fn sealed(config: &mut Config, key: [u8; 32]) {
     config.set("tenancy.context", "sealed");
     config.set("tenancy.seal_key", hex(key));
+}
+
+fn plain(config: &mut Config) {
+    config.set("tenancy.context", "plain");
+    config.unset("tenancy.seal_key");
 }
 
 /// A sealed configuration of the cluster's proxy as a file.
@@ -50,7 +56,7 @@ fn protect(cluster: &Cluster, arguments: &[&str]) -> (i32, String) {
 }
 
 /// Applies, and looks that nothing is left to do.
-fn install(cluster: &Cluster) {
+pub(crate) fn install(cluster: &Cluster) {
     let (code, text) = protect(cluster, &["--apply"]);
     assert_eq!(code, 0, "{text}");
     let (code, text) = protect(cluster, &[]);
@@ -72,6 +78,50 @@ async fn proof_for(client: &Client, key: [u8; 32], tenant: &str, seconds: i64) -
     let row = client.query_one(sql, &[]).await.unwrap();
     let (pid, now): (i32, i64) = (row.get(0), row.get(1));
     proof(&SealKey::new(key), tenant, pid.unsigned_abs(), u64::try_from(now + seconds).unwrap())
+}
+
+/// Tables whose tenant columns have other types, one of them under a policy that is slow.
+const TYPES: &str = "
+SET ROLE app_owner;
+CREATE TYPE mood AS ENUM ('7', '8');
+CREATE DOMAIN tenant_key AS text CHECK (VALUE <> '');
+CREATE TABLE by_uuid (tenant_id uuid, n int);
+INSERT INTO by_uuid VALUES ('11111111-1111-4111-8111-111111111111', 1), (gen_random_uuid(), 2);
+ALTER TABLE by_uuid ENABLE ROW LEVEL SECURITY;
+CREATE POLICY \"my \"\"own\" ON by_uuid USING (tenant_id = current_setting('app.tenant_id')::uuid)
+    WITH CHECK (tenant_id = current_setting('app.tenant_id', true)::uuid);
+CREATE TABLE by_int (tenant_id int, n int);
+CREATE TABLE by_big (tenant_id bigint, n int) PARTITION BY LIST (n);
+CREATE TABLE by_big_1 PARTITION OF by_big DEFAULT;
+CREATE TABLE by_enum (tenant_id mood, n int);
+CREATE TABLE by_varchar (tenant_id varchar(40), n int);
+CREATE TABLE by_char (tenant_id char(1), n int);
+CREATE TABLE by_domain (tenant_id tenant_key, n int);
+CREATE DOMAIN number AS int;
+CREATE DOMAIN tenant_number AS number;
+CREATE TABLE by_nested (tenant_id tenant_number, n int);
+CREATE TABLE \"by Name\" (tenant_id name, n int);
+INSERT INTO by_int VALUES (7, 1), (8, 2);
+INSERT INTO by_big VALUES (7, 1), (8, 2);
+INSERT INTO by_enum VALUES ('7', 1), ('8', 2);
+INSERT INTO by_varchar VALUES ('7', 1), ('8', 2);
+INSERT INTO by_char VALUES ('7', 1), ('8', 2);
+INSERT INTO by_domain VALUES ('7', 1), ('8', 2);
+INSERT INTO by_nested VALUES (7, 1), (8, 2);
+INSERT INTO \"by Name\" VALUES ('7', 1), ('8', 2);
+GRANT ALL ON by_uuid, by_int, by_big, by_enum, by_varchar, by_char, by_domain, by_nested, \"by Name\" TO app";
+
+/// The names of those with a tenant 7 and a tenant 8.
+const TABLES_OF_SEVEN: [&str; 8] =
+    ["by_int", "by_big", "by_enum", "by_varchar", "by_char", "by_domain", "by_nested", "\"by Name\""];
+
+/// The rows of one statement under a plain context, or the SQLSTATE.
+async fn plainly(client: &Client, tenant: &str, sql: &str) -> Result<Vec<String>, String> {
+    client.batch_execute("BEGIN").await.unwrap();
+    client.execute("SELECT set_config('app.tenant_id', $1, true)", &[&tenant]).await.unwrap();
+    let outcome = first_column(client, sql).await;
+    client.batch_execute("ROLLBACK").await.unwrap();
+    outcome
 }
 
 /// The rows of one statement under an entered context, or the SQLSTATE.
@@ -158,10 +208,19 @@ async fn what_a_dry_run_shows_can_be_given_to_psql() {
     assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
 }
 
+/// Makes each change, and looks that protect names what it lacks since and puts it back.
+async fn mends(cluster: &Cluster, changes: &[(&str, &str)]) {
+    install(cluster);
+    for (change, wanted) in changes {
+        cluster.execute(change).await;
+        let (code, text) = protect(cluster, &["--apply"]);
+        assert!(code == 0 && text.contains(wanted), "{change}: {code}, {text}");
+    }
+    install(cluster);
+}
+
 #[tokio::test]
-async fn what_was_changed_since_is_found_and_mended() {
-    let cluster = Cluster::start().await;
-    install(&cluster);
+async fn what_was_changed_in_tables_since_is_found_and_mended() {
     let changes = [
         ("ALTER TABLE notes NO FORCE ROW LEVEL SECURITY", "FORCE ROW LEVEL SECURITY"),
         ("ALTER TABLE notes DISABLE ROW LEVEL SECURITY", "ENABLE ROW LEVEL SECURITY"),
@@ -171,25 +230,54 @@ async fn what_was_changed_since_is_found_and_mended() {
         ("DROP POLICY tenant ON notes", "CREATE POLICY pgtenant_tenant"),
         ("GRANT TRUNCATE ON notes TO app", "REVOKE TRUNCATE"),
         ("GRANT REFERENCES (id) ON notes TO PUBLIC", "FROM PUBLIC"),
+        ("GRANT CREATE ON DATABASE app TO PUBLIC", "REVOKE CREATE ON DATABASE app FROM PUBLIC"),
+        ("GRANT CREATE ON DATABASE app TO app", "REVOKE CREATE ON DATABASE app FROM app"),
+        ("GRANT CREATE ON SCHEMA public TO app", "REVOKE CREATE ON SCHEMA public FROM app"),
+    ];
+    mends(&Cluster::start().await, &changes).await;
+}
+
+#[tokio::test]
+async fn what_was_changed_in_the_schema_since_is_found_and_mended() {
+    let changes = [
         ("GRANT SELECT ON pgtenant.key TO app", "REVOKE ALL ON TABLE pgtenant.key FROM app"),
+        ("GRANT SELECT (kid, ipad) ON pgtenant.key TO app", "REVOKE ALL ON TABLE pgtenant.key FROM app"),
+        ("GRANT SELECT (opad) ON pgtenant.key TO PUBLIC", "REVOKE ALL ON TABLE pgtenant.key FROM PUBLIC"),
+        ("DELETE FROM pgtenant.key", "pgtenant.add_key"),
         ("GRANT CREATE ON SCHEMA pgtenant TO app", "REVOKE CREATE ON SCHEMA pgtenant FROM app"),
         ("GRANT EXECUTE ON FUNCTION pgtenant.add_key TO PUBLIC", "REVOKE ALL ON FUNCTION pgtenant.add_key"),
         ("REVOKE EXECUTE ON FUNCTION pgtenant.enter FROM app", "GRANT EXECUTE ON FUNCTION pgtenant.enter"),
         ("ALTER FUNCTION pgtenant.enter RESET search_path", "CREATE OR REPLACE FUNCTION pgtenant.enter"),
         ("ALTER FUNCTION pgtenant.current_tenant SECURITY INVOKER", "FUNCTION pgtenant.current_tenant"),
-        ("DELETE FROM pgtenant.key", "pgtenant.add_key"),
-        ("GRANT CREATE ON DATABASE app TO PUBLIC", "REVOKE CREATE ON DATABASE app FROM PUBLIC"),
-        ("GRANT CREATE ON DATABASE app TO app", "REVOKE CREATE ON DATABASE app FROM app"),
-        ("GRANT CREATE ON SCHEMA public TO app", "REVOKE CREATE ON SCHEMA public FROM app"),
-        ("GRANT SELECT (kid, ipad) ON pgtenant.key TO app", "REVOKE ALL ON TABLE pgtenant.key FROM app"),
-        ("GRANT SELECT (opad) ON pgtenant.key TO PUBLIC", "REVOKE ALL ON TABLE pgtenant.key FROM PUBLIC"),
+        (
+            "ALTER FUNCTION pgtenant.hand_over OWNER TO app_owner",
+            "hand_over(text, text) OWNER TO pgtenant_register",
+        ),
+        (
+            "REVOKE EXECUTE ON FUNCTION pgtenant.current_tenant FROM app_owner",
+            "current_tenant() TO app_owner",
+        ),
+        (
+            "REVOKE SELECT ON pgtenant.key FROM pgtenant_register",
+            "GRANT SELECT ON pgtenant.key TO pgtenant_register",
+        ),
+        (
+            "REVOKE ALL ON SCHEMA pgtenant FROM pgtenant_register",
+            "GRANT USAGE ON SCHEMA pgtenant TO pgtenant_register",
+        ),
+        (
+            "GRANT USAGE ON SEQUENCE pgtenant.register_1 TO app",
+            "REVOKE ALL ON SEQUENCE pgtenant.register_1 FROM app",
+        ),
+        (
+            "GRANT UPDATE ON SEQUENCE pgtenant.register_2 TO PUBLIC",
+            "SEQUENCE pgtenant.register_2 FROM PUBLIC",
+        ),
+        ("GRANT SELECT (last_value) ON pgtenant.register_1 TO app", "SEQUENCE pgtenant.register_1 FROM app"),
+        ("GRANT pgtenant_register TO app", "REVOKE pgtenant_register FROM app"),
+        ("DROP SEQUENCE pgtenant.register_1", "CREATE UNLOGGED SEQUENCE pgtenant.register_1"),
     ];
-    for (change, wanted) in changes {
-        cluster.execute(change).await;
-        let (code, text) = protect(&cluster, &[]);
-        assert!(code == 1 && text.contains(wanted), "{change}: {code}, {text}");
-        install(&cluster);
-    }
+    mends(&Cluster::start().await, &changes).await;
 }
 
 #[tokio::test]
@@ -217,11 +305,8 @@ async fn default_privileges_of_the_owner_open_neither_the_keys_nor_the_functions
 #[tokio::test]
 async fn what_cannot_protect_is_refused_with_a_hint() {
     let cluster = Cluster::start().await;
-    let (code, text) = protect_as(&cluster, &[], |config| {
-        config.set("tenancy.context", "plain");
-        config.unset("tenancy.seal_key");
-    });
-    assert!(code == 2 && text.contains("openssl rand -hex 32"), "{code}: {text}");
+    let (code, text) = protect_as(&cluster, &["--retire-keys"], plain);
+    assert!(code == 2 && text.contains("a plain context has no keys"), "{code}: {text}");
     let (code, text) = protect_as(&cluster, &[], |config| config.remove_user("migrate"));
     assert!(code == 2 && text.contains("maintenance"), "{code}: {text}");
     let (code, text) = protect(&cluster, &["--table", "no_such"]);
@@ -266,8 +351,7 @@ async fn a_superuser_hardens_and_the_proxy_still_serves() {
         let proxy = Proxy::start(&cluster, |config| {
             sealed(config, KEY);
             if context == "plain" {
-                config.set("tenancy.context", "plain");
-                config.unset("tenancy.seal_key");
+                plain(config);
                 // The pin asks for a proof.
                 config.set("tenancy.allow_unsafe", true);
             }
@@ -297,6 +381,13 @@ async fn the_doctor_is_content_with_what_protect_installs() {
         let (code, text) = protect_as(&cluster, &["--apply"], change);
         assert_eq!(code, 0, "{text}");
         let after = doctor();
+        assert!(
+            after.contains("0 critical, 1 warnings") && after.contains("serves instances of earlier"),
+            "{after}"
+        );
+        let (code, text) = protect_as(&cluster, &["--apply", "--retire-enter"], change);
+        assert_eq!(code, 0, "{text}");
+        let after = doctor();
         assert!(after.contains("0 critical, 0 warnings"), "{after}");
         for ours in ["D40", "- pgtenant.", "pgtenant_"] {
             assert!(!after.contains(ours), "{ours}: {after}");
@@ -310,47 +401,14 @@ async fn the_doctor_is_content_with_what_protect_installs() {
 async fn columns_of_other_types_and_slow_policies_are_served_and_each_tenant_sees_its_own() {
     let one = "11111111-1111-4111-8111-111111111111";
     for cluster in [Cluster::start().await, Cluster::postgres18().await] {
-        cluster
-            .execute(&format!(
-                "SET ROLE app_owner;
-                 CREATE TYPE mood AS ENUM ('7', '8');
-                 CREATE DOMAIN tenant_key AS text CHECK (VALUE <> '');
-                 CREATE TABLE by_uuid (tenant_id uuid, n int);
-                 INSERT INTO by_uuid VALUES ('{one}', 1), (gen_random_uuid(), 2);
-                 ALTER TABLE by_uuid ENABLE ROW LEVEL SECURITY;
-                 CREATE POLICY \"my \"\"own\" ON by_uuid USING (tenant_id = current_setting('app.tenant_id')::uuid)
-                     WITH CHECK (tenant_id = current_setting('app.tenant_id', true)::uuid);
-                 CREATE TABLE by_int (tenant_id int, n int);
-                 CREATE TABLE by_big (tenant_id bigint, n int) PARTITION BY LIST (n);
-                 CREATE TABLE by_big_1 PARTITION OF by_big DEFAULT;
-                 CREATE TABLE by_enum (tenant_id mood, n int);
-                 CREATE TABLE by_varchar (tenant_id varchar(40), n int);
-                 CREATE TABLE by_char (tenant_id char(1), n int);
-                 CREATE TABLE by_domain (tenant_id tenant_key, n int);
-                 CREATE DOMAIN number AS int;
-                 CREATE DOMAIN tenant_number AS number;
-                 CREATE TABLE by_nested (tenant_id tenant_number, n int);
-                 CREATE TABLE \"by Name\" (tenant_id name, n int);
-                 INSERT INTO by_int VALUES (7, 1), (8, 2);
-                 INSERT INTO by_big VALUES (7, 1), (8, 2);
-                 INSERT INTO by_enum VALUES ('7', 1), ('8', 2);
-                 INSERT INTO by_varchar VALUES ('7', 1), ('8', 2);
-                 INSERT INTO by_char VALUES ('7', 1), ('8', 2);
-                 INSERT INTO by_domain VALUES ('7', 1), ('8', 2);
-                 INSERT INTO by_nested VALUES (7, 1), (8, 2);
-                 INSERT INTO \"by Name\" VALUES ('7', 1), ('8', 2);
-                 GRANT ALL ON by_uuid, by_int, by_big, by_enum, by_varchar, by_char, by_domain, by_nested, \"by Name\" TO app"
-            ))
-            .await;
+        cluster.execute(TYPES).await;
         let (_, text) = protect(&cluster, &[]);
         assert!(text.contains("ALTER POLICY \"my \"\"own\" ON public.by_uuid"), "{text}");
         assert!(text.contains("CREATE INDEX CONCURRENTLY ON public.by_int (tenant_id)"), "{text}");
         install(&cluster);
         let client = login(&cluster).await;
         let seven = proof_for(&client, KEY, "7", 30).await;
-        for table in
-            ["by_int", "by_big", "by_enum", "by_varchar", "by_char", "by_domain", "by_nested", "\"by Name\""]
-        {
+        for table in TABLES_OF_SEVEN {
             let sql = format!("SELECT n FROM {table}");
             assert_eq!(under(&client, "7", &seven, &sql).await.unwrap(), ["1"], "{table}");
             let sql = format!("UPDATE {table} SET n = n + 1 WHERE tenant_id = '8' RETURNING n");
@@ -364,6 +422,88 @@ async fn columns_of_other_types_and_slow_policies_are_served_and_each_tenant_see
         assert_eq!(under(&client, one, &uuid, "SELECT n FROM by_uuid").await.unwrap(), ["1"]);
         let policy = "SELECT qual || with_check FROM pg_policies WHERE policyname = 'my \"own'";
         assert_eq!(cluster.value(policy).await.matches("SELECT").count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn without_a_seal_tables_are_pinned_to_the_setting() {
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        cluster.execute(&format!("REVOKE ALL ON imports FROM app; {TYPES}")).await;
+        let (code, text) = protect_as(&cluster, &["--table", "by_int"], plain);
+        let pin = "CREATE POLICY pgtenant_pin ON public.by_int AS RESTRICTIVE FOR ALL TO PUBLIC\n  \
+                   USING (coalesce(tenant_id = ANY (ARRAY[(SELECT NULLIF(current_setting('app.tenant_id', true), '')::integer)]), false))";
+        assert!(code == 1 && text.contains(pin) && !text.contains("public.by_big"), "{code}: {text}");
+        let (code, text) = protect_as(&cluster, &["--apply"], plain);
+        assert!(code == 0 && !text.contains("pgtenant."), "{code}: {text}");
+        let (code, text) = protect_as(&cluster, &[], plain);
+        assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
+        let client = login(&cluster).await;
+        for table in TABLES_OF_SEVEN {
+            let sql = format!("SELECT n FROM {table}");
+            assert_eq!(plainly(&client, "7", &sql).await.unwrap(), ["1"], "{table}");
+            assert!(plainly(&client, "", &sql).await.unwrap().is_empty(), "{table}");
+            let sql = format!("INSERT INTO {table} VALUES ('8', 3)");
+            assert_eq!(plainly(&client, "7", &sql).await, Err("42501".to_owned()), "{table}");
+        }
+        let (_directory, path) = file(&cluster, plain);
+        let (_, report) = run(&["doctor", "--config", &path]);
+        assert!(report.contains("0 critical"), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn a_seal_takes_the_place_of_a_plain_pin_and_never_the_other_way() {
+    let cluster = Cluster::start().await;
+    let pin = "SELECT qual FROM pg_policies WHERE tablename = 'notes' AND policyname = 'pgtenant_pin'";
+    assert!(cluster.value(pin).await.contains("current_setting"));
+    install(&cluster);
+    assert!(cluster.value(pin).await.contains("pgtenant.current_tenant()"));
+    let (code, text) = protect_as(&cluster, &["--apply"], plain);
+    let note = "note: public.notes asks for the sealed context, which stays";
+    assert!(code == 0 && text.contains("nothing to do") && text.contains(note), "{code}: {text}");
+    // As earlier releases made it.
+    cluster
+        .execute(
+            "ALTER POLICY pgtenant_pin ON notes USING (tenant_id = ANY (ARRAY[(SELECT pgtenant.current_tenant())]))
+                 WITH CHECK (tenant_id = ANY (ARRAY[(SELECT pgtenant.current_tenant())]))",
+        )
+        .await;
+    let (code, text) = protect_as(&cluster, &["--apply"], plain);
+    assert!(code == 0 && text.contains(note), "{code}: {text}");
+    install(&cluster);
+    assert!(cluster.value(pin).await.contains("COALESCE"));
+}
+
+/// Estimates decide between plans of milliseconds and plans of hours: one condition must not be counted twice.
+#[tokio::test]
+async fn beside_an_equality_the_pin_keeps_orders_and_estimates() {
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        cluster
+            .execute(
+                "SET ROLE app_owner;
+                 CREATE TABLE many (tenant_id text, id int, n int, PRIMARY KEY (tenant_id, id));
+                 INSERT INTO many SELECT 'tenant ' || i % 100, i, i FROM generate_series(1, 100000) AS i;
+                 GRANT SELECT ON many TO app;
+                 RESET ROLE;
+                 ANALYZE many",
+            )
+            .await;
+        let (code, text) = protect_as(&cluster, &["--apply"], plain);
+        assert_eq!(code, 0, "{text}");
+        let client = login(&cluster).await;
+        client.batch_execute("SET app.tenant_id = 'tenant 7'").await.unwrap();
+        let plan = |sql: &str| {
+            let (client, sql) = (&client, format!("EXPLAIN {sql}"));
+            async move { first_column(client, &sql).await.unwrap().join("\n") }
+        };
+        let ordered = plan("SELECT * FROM many ORDER BY id LIMIT 20").await;
+        assert!(ordered.contains("Index Scan using many_pkey") && !ordered.contains("Sort"), "{ordered}");
+        let whole = plan("SELECT * FROM many").await;
+        let estimate = whole.lines().find_map(|line| line.split("rows=").nth(1)?.split(' ').next());
+        let estimate: u32 = estimate.unwrap().parse().unwrap();
+        assert!((400..=1000).contains(&estimate), "of 1000 rows: {whole}");
+        let join = plan("SELECT count(*) FROM many a JOIN many b ON a.n = b.n").await;
+        assert!(!join.contains("Nested Loop"), "{join}");
     }
 }
 
@@ -524,10 +664,15 @@ async fn what_is_forged_replayed_expired_or_missing_is_refused() {
         let (client, other) = (login(&cluster).await, login(&cluster).await);
         let refused = Err("28000".to_owned());
         let rows = "SELECT tenant_id FROM notes LIMIT 1";
-        assert_eq!(first_column(&client, rows).await, refused, "no context");
+        for off in ["enable_seqscan", "enable_indexscan"] {
+            client.batch_execute(&format!("SET enable_bitmapscan = off; SET {off} = off")).await.unwrap();
+            assert_eq!(first_column(&client, rows).await, refused, "no context, {off} off");
+            client.batch_execute("RESET ALL").await.unwrap();
+        }
         let set = "BEGIN; SET LOCAL app.tenant_id = 'acme'";
         client.batch_execute(set).await.unwrap();
-        assert_eq!(first_column(&client, rows).await, refused, "the setting alone");
+        let alone = first_column(&client, rows).await;
+        assert_eq!(alone, Err("55000".to_owned()), "the setting alone, and an empty register");
         client.batch_execute("ROLLBACK").await.unwrap();
         let good = proof_for(&client, KEY, "acme", 30).await;
         assert_eq!(under(&client, "acme", &good, rows).await.unwrap(), ["acme"]);
@@ -555,7 +700,11 @@ async fn what_is_forged_replayed_expired_or_missing_is_refused() {
         client.batch_execute("BEGIN").await.unwrap();
         client.execute("SELECT pgtenant.enter('acme', $1)", &[&good]).await.unwrap();
         client.batch_execute("SET LOCAL app.tenant_id = 'globex'").await.unwrap();
-        assert!(first_column(&client, rows).await.unwrap().is_empty(), "the setting moved, the seal did not");
+        assert_eq!(
+            first_column(&client, rows).await.unwrap(),
+            ["acme"],
+            "the setting moved, the seal did not"
+        );
         client.batch_execute("ROLLBACK").await.unwrap();
     }
 }
@@ -623,25 +772,69 @@ async fn no_plan_shows_a_key() {
 }
 
 #[tokio::test]
-async fn the_self_test_holds_with_the_pin_and_leaks_without_it() {
+async fn the_self_test_holds_with_every_pin_and_leaks_without_one() {
     for cluster in [Cluster::start().await, Cluster::postgres18().await] {
-        let (client, key) = (login(&cluster).await, SealKey::new(KEY));
-        assert!(matches!(self_test(&client, &key).await.unwrap(), SelfTest::CannotRun(_)));
+        let client = login(&cluster).await;
+        let (sealed, setting) = (ContextMode::Sealed(SealKey::new(KEY)), "app.tenant_id");
+        assert!(matches!(self_test(&client, setting, &sealed).await.unwrap(), SelfTest::CannotRun(_)));
+        assert_eq!(self_test(&client, setting, &ContextMode::Plain).await.unwrap(), SelfTest::Holds);
         install(&cluster);
-        assert_eq!(self_test(&client, &key).await.unwrap(), SelfTest::Holds);
-        assert_eq!(try_policies(&client, &key, Some(PIN)).await.unwrap(), SelfTest::Holds);
         // Every try must be able to fail, or it proves nothing; the bare one needs no pin.
         let tries = ["text", "uuid", "bigint"]
             .map(|kind| ["read", "lock", "with", "delete", "update"].map(|name| format!("{name} {kind}")));
         let all = SelfTest::Leaks(tries.concat());
-        assert_eq!(try_policies(&client, &key, None).await.unwrap(), all);
-        let equal = "tenant_id = (SELECT pgtenant.current_tenant())";
-        assert_eq!(try_policies(&client, &key, Some(equal)).await.unwrap(), all);
-        cluster.execute("REVOKE TEMP ON DATABASE app FROM PUBLIC").await;
-        let no_temp = self_test(&client, &key).await.unwrap();
-        assert!(matches!(&no_temp, SelfTest::CannotRun(why) if why.contains("42501")), "{no_temp:?}");
-        cluster.execute("GRANT TEMP ON DATABASE app TO PUBLIC").await;
-        let wrong = self_test(&client, &SealKey::new(NEW_KEY)).await.unwrap();
+        for context in [&sealed, &ContextMode::Plain] {
+            assert_eq!(self_test(&client, setting, context).await.unwrap(), SelfTest::Holds);
+            let under = (setting, context);
+            assert_eq!(try_policies(&client, under, Some(PIN)).await.unwrap(), SelfTest::Holds);
+            assert_eq!(try_policies(&client, under, None).await.unwrap(), all);
+            let equal = Some("tenant_id = {tenant}");
+            assert_eq!(try_policies(&client, under, equal).await.unwrap(), all);
+            cluster.execute("REVOKE TEMP ON DATABASE app FROM PUBLIC").await;
+            let no_temp = self_test(&client, setting, context).await.unwrap();
+            assert!(matches!(&no_temp, SelfTest::CannotRun(why) if why.contains("42501")), "{no_temp:?}");
+            cluster.execute("GRANT TEMP ON DATABASE app TO PUBLIC").await;
+        }
+        let other_key = ContextMode::Sealed(SealKey::new(NEW_KEY));
+        let wrong = self_test(&client, setting, &other_key).await.unwrap();
         assert!(matches!(wrong, SelfTest::CannotRun(why) if why.contains("28000")));
     }
+}
+
+#[tokio::test]
+async fn a_gateway_client_goes_from_no_tenant_to_a_tenant_and_back_under_a_seal() {
+    let cluster = Cluster::start().await;
+    install(&cluster);
+    let chosen = [unnamed_choice(), sync()].concat();
+    for first in ["select 1", ""] {
+        let proxy = Proxy::start(&cluster, |config| {
+            sealed(config, KEY);
+            config.one_server();
+            config.set("tenancy.require_tenant", false);
+        })
+        .await;
+        let mut link = proxy.link("api").await;
+        if !first.is_empty() {
+            assert_eq!(link.query(first).await.value(), "1");
+        }
+        // The same server runs the entry statements of no tenant and of a tenant in turn.
+        for round in 0..3 {
+            assert_eq!(link.query("BEGIN").await, "C(BEGIN) Z(T)", "{first} {round}");
+            assert_eq!(
+                link.query("SET LOCAL app.tenant_id = 'acme'").await,
+                "C(SET) Z(T)",
+                "{first} {round}"
+            );
+            assert_eq!(link.query(WHO).await.value(), "acme", "{first} {round}");
+            assert_eq!(link.query("COMMIT").await, "C(COMMIT) Z(I)");
+            assert_eq!(link.query("select 1").await.value(), "1");
+        }
+        assert_eq!(link.ask(&chosen).await.value(), "globex", "{first}");
+        assert_eq!(link.query(WHO).await.value(), "globex", "{first}");
+    }
+}
+
+/// A choice whose tenant is bound, as the first that a client sends.
+fn unnamed_choice() -> Vec<u8> {
+    unnamed("SELECT set_config('app.tenant_id', $1, false)", &["globex"])
 }

@@ -660,7 +660,7 @@ async fn sql_deallocate_ends_a_statement_that_the_protocol_prepared() {
 }
 
 #[tokio::test]
-async fn plans_are_renewed_after_ddl_and_no_client_sees_an_error() {
+async fn columns_that_changed_are_an_error_for_those_who_prepared_before() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
     cluster
@@ -668,58 +668,33 @@ async fn plans_are_renewed_after_ddl_and_no_client_sees_an_error() {
         .await;
     let text = "SELECT * FROM things";
     let run = [bind("", "mine", &[]), describe_portal(""), execute("", 0), sync()].concat();
+    let blind = [rerun("mine", &[]), sync()].concat();
     let mut old = proxy.link("acme_app").await;
     let prepared = old.ask([parse("mine", text), describe_statement("mine"), sync()].concat()).await;
     assert_eq!(prepared, "1 t() T(a) Z(I)");
     assert_eq!(old.ask(&run).await, "2 T(a) D(1) C(SELECT 1) Z(I)");
-    for (column, columns, row) in
-        [("b", "a,b", "1,NULL"), ("c", "a,b,c", "1,NULL,NULL"), ("d", "a,b,c,d", "1,NULL,NULL,NULL")]
-    {
-        cluster.execute(&format!("ALTER TABLE things ADD COLUMN {column} int")).await;
-        // Who asks for the columns anew gets them, as with a plan that was made after the change.
-        let wanted = format!("2 T({columns}) D({row}) C(SELECT 1) Z(I)");
-        assert_eq!(old.ask(&run).await, wanted.as_str());
+    cluster.execute("ALTER TABLE things ADD COLUMN b int").await;
+    for _ in 0..2 {
+        assert_eq!(old.ask(&run).await, "E(0A000) Z(I)");
+        assert_eq!(old.ask(&blind).await, "E(0A000) Z(I)");
     }
     // Who prepares after the change does not suffer from what another client has prepared before.
-    cluster.execute("ALTER TABLE things ADD COLUMN e int").await;
     for flows in [
         vec![[parse("mine", text), describe_statement("mine"), sync()].concat(), run.clone()],
-        vec![
-            [parse("mine", text), sync()].concat(),
-            [bind("", "mine", &[]), execute("", 0), sync()].concat(),
-        ],
-        vec![[parse("mine", text), bind("", "mine", &[]), execute("", 0), sync()].concat()],
+        vec![[parse("mine", text), sync()].concat(), blind.clone()],
+        vec![[parse("mine", text), rerun("mine", &[]), sync()].concat(), run.clone()],
     ] {
         let mut fresh = proxy.link("acme_app").await;
         for flow in &flows {
             let answer = fresh.ask(flow).await;
             assert_eq!(answer.code(), None, "{answer}");
         }
-        cluster
-            .execute("ALTER TABLE things ADD COLUMN IF NOT EXISTS f int; ALTER TABLE things DROP COLUMN f")
-            .await;
-        cluster
-            .execute("ALTER TABLE things RENAME COLUMN e TO x; ALTER TABLE things RENAME COLUMN x TO e")
-            .await;
-        old.ask(&run).await;
-        cluster.execute("ALTER TABLE things DROP COLUMN e; ALTER TABLE things ADD COLUMN e int").await;
+        assert_eq!(old.ask(&run).await, "E(0A000) Z(I)", "the older one is not helped by that");
     }
-    // Who goes by the columns it knows is told, as PostgreSQL tells it, and prepares again.
-    let blind = [bind("", "mine", &[]), execute("", 0), sync()].concat();
-    let mut link = proxy.link("globex_app").await;
-    link.ask([parse("mine", text), describe_statement("mine"), sync()].concat()).await;
-    link.ask(&blind).await;
-    cluster.execute("ALTER TABLE things ADD COLUMN g int").await;
-    assert_eq!(link.ask(&blind).await, "E(0A000) Z(I)");
     let again = [close_statement("mine"), parse("mine", text), describe_statement("mine"), sync()].concat();
-    assert_eq!(link.ask(&again).await.code(), None);
-    assert_eq!(link.ask(&blind).await.code(), None);
-    // In a transaction the error is PostgreSQL's, because what came before cannot be done again.
-    cluster.execute("ALTER TABLE things DROP COLUMN g").await;
-    link.query("BEGIN").await;
-    assert_eq!(link.ask(&run).await, "E(0A000) Z(E)");
-    link.query("ROLLBACK").await;
-    assert_eq!(link.ask(&run).await.code(), None);
+    assert_eq!(old.ask(&again).await, "3 1 t() T(a,b) Z(I)");
+    assert_eq!(old.ask(&run).await, "2 T(a,b) D(1,NULL) C(SELECT 1) Z(I)");
+    assert_eq!(old.ask(&blind).await, "2 D(1,NULL) C(SELECT 1) Z(I)");
 }
 
 #[tokio::test]

@@ -56,13 +56,24 @@ async fn a_gateway_user_names_its_tenant_in_any_of_the_agreed_ways() {
 }
 
 #[tokio::test]
-async fn two_names_that_disagree_are_settled_for_the_packets_or_refused() {
+async fn a_user_name_and_startup_options_that_name_different_tenants_are_refused() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |_| {}).await;
-    match proxy.login("api.globex", &[("app.tenant_id", "acme")]).await {
-        Ok(mut link) => assert_eq!(link.query(WHO).await.value(), "acme"),
-        Err(fault) => assert_eq!(fault.code, "28000"),
+    // Each of the first two would be let in alone; that the others are not there or not granted is not said.
+    for tenant in ["acme", "globex", "initech", "no_such_tenant"] {
+        let other = if tenant == "acme" { "globex" } else { "acme" };
+        for (user, parameters) in [
+            (format!("api.{other}"), [("app.tenant_id", tenant.to_owned())]),
+            (format!("api.{other}"), [("options", format!("-c app.tenant_id={tenant}"))]),
+        ] {
+            let parameters = parameters.each_ref().map(|(name, value)| (*name, value.as_str()));
+            let fault = proxy.login(&user, &parameters).await.err().unwrap();
+            let told = (fault.code.as_str(), fault.message.as_str());
+            assert_eq!(told, ("28000", "user name and startup parameters name different tenants"), "{user}");
+        }
     }
+    let mut empty = proxy.link_with("api.acme", &[("app.tenant_id", "")]).await;
+    assert_eq!(empty.query(WHO).await.value(), "acme", "an empty one names none");
     let mut agreed = proxy.link_with("api.acme", &[("app.tenant_id", "acme")]).await;
     assert_eq!(agreed.query(WHO).await.value(), "acme");
 }

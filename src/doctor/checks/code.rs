@@ -10,18 +10,18 @@ pub(super) const CHECKS: &[Check] = &[
         "They run as their owner; if row-level security does not hold the owner, it does not hold their caller.",
         r"SELECT format('function %s', p.oid::regprocedure) AS object,
        CASE WHEN x.escapes THEN format('runs as %s, whom row-level security does not hold', p.proowner::regrole)
-            ELSE format('runs as %s without a search_path of its own', p.proowner::regrole) END AS message,
+            ELSE format('runs as %s without a search_path of its own that ends with pg_temp', p.proowner::regrole) END AS message,
        CASE WHEN x.escapes THEN format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC, %I;', p.oid::regprocedure, me.rolname)
-            ELSE format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp;', p.oid::regprocedure) END AS fix,
+            ELSE s.mend END AS fix,
        CASE WHEN x.escapes THEN 'critical' ELSE 'warning' END AS severity
-FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace CROSS JOIN me
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN search_path s ON s.oid = p.oid CROSS JOIN me
 CROSS JOIN LATERAL (SELECT p.proowner IN (SELECT roleid FROM free)
     OR EXISTS (SELECT FROM rel c WHERE c.relowner = p.proowner AND c.relrowsecurity AND NOT c.relforcerowsecurity) AS escapes) x
 WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND NOT me.rolsuper
   AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
   AND has_function_privilege(me.oid, p.oid, 'EXECUTE') AND has_schema_privilege(me.oid, n.oid, 'USAGE')
-  AND p.oid NOT IN (SELECT oid FROM own_function WHERE name IN ('current_tenant()', 'enter(text, text)'))
-  AND (x.escapes OR NOT coalesce(p.proconfig::text, '') ~ 'search_path=')",
+  AND p.oid NOT IN (SELECT oid FROM own_door)
+  AND (x.escapes OR NOT s.ends_with_temp)",
     ),
     Check::new(
         ("D13", Rank::Always(Critical)),
@@ -67,6 +67,17 @@ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgtenant') AND NOT 
         AND p.proname ~ '^(dblink|crosstab|connectby|xpath_table|pg_file_|pg_logdir|schedule|http|pg_background)')
     OR (e.extname IS NULL AND p.prolang IN (SELECT l.oid FROM pg_language l WHERE l.lanname NOT IN ('internal', 'c', 'sql'))
         AND p.prosrc ~* '\m(execute|set_config|dblink)\M'))"#,
+    ),
+    Check::new(
+        ("D50", Rank::Always(Warning)),
+        "PL/pgSQL functions that find temporary objects first",
+        "PL/pgSQL keeps what names meant when a server first called the function, for every tenant after.",
+        r"SELECT format('function %s', p.oid::regprocedure) AS object, 'has no search_path of its own that ends with pg_temp' AS message, s.mend AS fix
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang JOIN search_path s ON s.oid = p.oid CROSS JOIN me
+WHERE l.lanname = 'plpgsql' AND n.nspname <> 'pgtenant' AND NOT me.rolsuper AND NOT s.ends_with_temp
+  AND CASE WHEN p.prorettype = 'trigger'::regtype THEN EXISTS (SELECT FROM pg_trigger t JOIN reach ON reach.relid = t.tgrelid AND reach.writes WHERE t.tgfoid = p.oid)
+           -- D12 names the others.
+           ELSE NOT p.prosecdef AND has_function_privilege(me.oid, p.oid, 'EXECUTE') AND has_schema_privilege(me.oid, n.oid, 'USAGE') END",
     ),
     Check::new(
         ("D30", Rank::Always(Warning)),

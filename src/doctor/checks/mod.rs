@@ -4,6 +4,7 @@
 mod code;
 mod policies;
 mod privileges;
+mod register;
 mod role;
 mod server;
 mod tables;
@@ -12,7 +13,15 @@ use super::check::Check;
 
 /// All of them.
 pub(super) fn all() -> impl Iterator<Item = &'static Check> {
-    [role::CHECKS, tables::CHECKS, policies::CHECKS, code::CHECKS, privileges::CHECKS, server::CHECKS]
-        .into_iter()
-        .flatten()
+    [
+        role::CHECKS,
+        tables::CHECKS,
+        policies::CHECKS,
+        register::CHECKS,
+        code::CHECKS,
+        privileges::CHECKS,
+        server::CHECKS,
+    ]
+    .into_iter()
+    .flatten()
 }

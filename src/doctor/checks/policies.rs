@@ -2,6 +2,7 @@
 
 use super::super::Severity::{Advice, Critical};
 use super::super::check::{Check, Rank};
+use super::super::trial::Trial;
 
 pub(super) const CHECKS: &[Check] = &[
     Check::new(
@@ -55,27 +56,62 @@ WHERE c.relrowsecurity AND p.polpermissive AND p.applies AND lower(p.qual) <> 'f
   AND c.oid NOT IN (SELECT relid FROM guarded) AND c.oid NOT IN (SELECT relid FROM pinned)",
     ),
     Check::new(
-        ("D10", Rank::Sealed),
-        "no restrictive pin policy",
+        ("D10", Rank::Always(Critical)),
+        "no policy in a form that the planner keeps",
         "A policy written as a bare equality can be merged by the planner with a client's own condition, so the tenant check uses a form that is not merged.",
-        r"SELECT c.oid::regclass::text AS object, 'has no restrictive policy that pins its rows to pgtenant.current_tenant()' AS message,
-       format('pgtenant protect --table %s --apply', c.oid::regclass) AS fix
-FROM tenant_table c WHERE c.relrowsecurity AND c.oid NOT IN (SELECT relid FROM pinned)
+        r"SELECT c.oid::regclass::text AS object, CASE WHEN mode.sealed THEN 'has no restrictive policy that pins its rows to pgtenant.current_tenant()'
+           ELSE 'has no policy that pins its rows to the tenant in a form that the planner keeps' END AS message, m.pin AS fix,
+       -- Under a seal there is nothing to try: a policy that is kept still believes a setting.
+       CASE WHEN mode.sealed THEN '{}' WHEN k.is_text THEN ARRAY[x.explain || k.name || x.given]
+           ELSE ARRAY[x.explain || k.name || x.given || k.cast, x.explain || k.name || '::text' || x.given] END AS attempts,
+       CASE WHEN k.is_text THEN 'pgtenant probe' WHEN k.type = 'uuid'::regtype THEN '00000000-0000-4000-8000-000000000000' ELSE '1' END AS given,
+       k.name AS tenant_column
+FROM tenant_table c CROSS JOIN mode JOIN mend m ON m.relid = c.oid JOIN pin_column k ON k.relid = c.oid
+CROSS JOIN LATERAL (SELECT format('EXPLAIN (COSTS OFF, FORMAT JSON) SELECT FROM %s AS pgtenant_probe WHERE ', c.oid::regclass) AS explain,
+    ' = current_setting(''pgtenant_probe.given'')' AS given) x
+WHERE c.relrowsecurity AND c.oid NOT IN (SELECT relid FROM pinned)
+  AND (mode.sealed OR c.oid NOT IN (SELECT relid FROM held) AND EXISTS (SELECT FROM policy p WHERE p.relid = c.oid AND p.polpermissive AND p.qual <> ''))
   -- What a view reads needs no privilege of the login role.
   AND c.oid IN (SELECT relid FROM reach UNION ALL
       SELECT reads.relid FROM reads JOIN reach ON reach.relid = reads.viewid JOIN rel v ON v.oid = reads.viewid AND v.relkind = 'v')",
-    ),
+    )
+    .tried(Trial::Merging),
+    Check::new(
+        ("D48", Rank::Always(Critical)),
+        "policies that the empty string satisfies",
+        "A setting that was set before is the empty string. Where policies take that for a tenant, everybody without a tenant shares its rows.",
+        r"SELECT c.oid::regclass::text AS object, 'shows rows whose tenant is the empty string to whoever has no tenant' AS message, m.pin AS fix,
+       -- What the policies of SELECT, and the table's own constraints, say of such a row.
+       ARRAY[format('SELECT (%s)%s FROM (SELECT %s) AS %I', p.permissive, p.restrictive || coalesce(f.checks, ''), a.columns, x.relname)] AS attempts,
+       '' AS given, p.is_bare AS suspected, k.name AS tenant_column
+FROM tenant_table c JOIN reach ON reach.relid = c.oid AND reach.reads JOIN pin_column k ON k.relid = c.oid AND k.is_text
+JOIN mend m ON m.relid = c.oid JOIN pg_class x ON x.oid = c.oid CROSS JOIN source s
+CROSS JOIN LATERAL (SELECT string_agg('(' || p.qual || ')', ' OR ') FILTER (WHERE p.polpermissive) AS permissive,
+        coalesce(string_agg(' AND (' || p.qual || ')', '') FILTER (WHERE NOT p.polpermissive), '') AS restrictive,
+        coalesce(bool_or(p.qual ~* ('(?<!NULLIF\()' || s.pattern)) FILTER (WHERE p.polpermissive), false)
+            AND NOT coalesce(bool_or(p.qual ~* ('NULLIF\(' || s.pattern)) FILTER (WHERE NOT p.polpermissive), false) AS is_bare
+    FROM policy p WHERE p.relid = c.oid AND p.applies AND p.polcmd IN ('*', 'r') AND p.qual <> '') p
+CROSS JOIN LATERAL (SELECT string_agg(format('%s::%s AS %I', CASE WHEN a.attnum = k.attnum THEN '''''' ELSE 'NULL' END,
+        format_type(a.atttypid, a.atttypmod), a.attname), ', ' ORDER BY a.attnum) AS columns
+    FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) a
+CROSS JOIN LATERAL (SELECT string_agg(' AND (' || pg_get_expr(n.conbin, n.conrelid) || ') IS NOT FALSE', '') AS checks
+    FROM pg_constraint n WHERE n.conrelid = c.oid AND n.contype = 'c' AND n.convalidated) f
+WHERE c.relrowsecurity AND p.permissive IS NOT NULL
+  AND c.oid NOT IN (SELECT p.relid FROM policy p JOIN pin ON pin.oid = p.oid
+      WHERE NOT p.polpermissive AND p.polcmd = '*' AND p.applies AND p.qual ~ '(NULLIF\(|pgtenant\.current_tenant)')",
+    )
+    .tried(Trial::Empty),
     Check::new(
         ("D11", Rank::Sealed),
         "functions that policies rest on",
         "A policy is as good as the functions it calls: wrongly immutable ones are answered from an old plan, and a definer's without a search path can be given other functions to call.",
-        r"SELECT format('function %s', f.oid::regprocedure) AS object, format('is used by policies and is %s', x.fault) AS message, format('ALTER FUNCTION %s %s;', f.oid::regprocedure, x.mend) AS fix,
+        r"SELECT format('function %s', f.oid::regprocedure) AS object, format('is used by policies and is %s', x.fault) AS message, coalesce(x.mend, s.mend) AS fix,
        CASE WHEN x.fault = 'owned by the login role' THEN 'critical' END AS severity
 FROM (SELECT DISTINCT d.refobjid FROM pg_depend d JOIN pg_policy p ON p.oid = d.objid WHERE d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_proc'::regclass) used
-JOIN pg_proc f ON f.oid = used.refobjid
-CROSS JOIN LATERAL (VALUES (f.provolatile = 'i', 'marked IMMUTABLE', 'STABLE'),
-    (f.prosecdef AND NOT coalesce(f.proconfig::text, '') ~ 'search_path=', 'SECURITY DEFINER without a search_path', 'SET search_path = pg_catalog, pg_temp'),
-    (f.proowner IN (SELECT roleid FROM hat), 'owned by the login role', 'OWNER TO …')) x(holds, fault, mend)
+JOIN pg_proc f ON f.oid = used.refobjid LEFT JOIN search_path s ON s.oid = f.oid
+CROSS JOIN LATERAL (VALUES (f.provolatile = 'i', 'marked IMMUTABLE', format('ALTER FUNCTION %s STABLE;', f.oid::regprocedure)),
+    (f.prosecdef AND NOT s.ends_with_temp, 'SECURITY DEFINER without a search_path that ends with pg_temp', NULL),
+    (f.proowner IN (SELECT roleid FROM hat), 'owned by the login role', format('ALTER FUNCTION %s OWNER TO …;', f.oid::regprocedure))) x(holds, fault, mend)
 WHERE x.holds
 UNION ALL
 SELECT p.relid::regclass::text, format('policy %I calls pgtenant.current_tenant() for every row', p.polname),
@@ -116,10 +152,10 @@ WHERE c.relrowsecurity AND p.polpermissive AND p.applies AND p.qual || ' ; ' || 
         ("D44", Rank::Sealed),
         "the sealed context is not installed",
         "Without its functions no transaction can begin.",
-        r"SELECT f.name AS object, CASE WHEN to_regprocedure(f.name) IS NULL THEN 'does not exist' ELSE 'may not be called by the login role' END AS message,
+        r"SELECT 'pgtenant.' || f.name AS object, CASE WHEN o.oid IS NULL THEN 'does not exist' ELSE 'may not be called by the login role' END AS message,
        'pgtenant protect --apply' AS fix
-FROM (VALUES ('pgtenant.enter(text,text)'), ('pgtenant.current_tenant()')) f(name) CROSS JOIN me CROSS JOIN mode
-WHERE mode.sealed AND (to_regprocedure(f.name) IS NULL OR NOT has_function_privilege(me.oid, to_regprocedure(f.name)::oid, 'EXECUTE')
-    OR NOT has_schema_privilege(me.oid, 'pgtenant', 'USAGE'))",
+FROM (VALUES ('hand_over(text, text)'), ('current_tenant()')) f(name) CROSS JOIN me CROSS JOIN mode LEFT JOIN own_function o ON o.name = f.name
+WHERE mode.sealed AND (o.oid IS NULL OR NOT has_function_privilege(me.oid, o.oid, 'EXECUTE')
+    OR NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = 'pgtenant' AND has_schema_privilege(me.oid, n.oid, 'USAGE')))",
     ),
 ];

@@ -77,10 +77,11 @@ FROM pg_largeobject_metadata l WHERE l.lomowner IN (SELECT roleid FROM hat) HAVI
     Check::new(
         ("D33", Rank::BehindGuard),
         "views that show other sessions",
-        "Sessions of one role see each other's SQL texts, locks and prepared statements.",
+        "Sessions of one role see each other's SQL texts, locks, prepared statements and what ANALYZE found in temporary tables.",
         r"SELECT c.oid::regclass::text AS object, 'the login role can read it' AS message, format('REVOKE SELECT ON %s FROM PUBLIC, %I; -- as a superuser', c.oid::regclass, me.rolname) AS fix
 FROM pg_class c CROSS JOIN me
-WHERE c.relkind = 'v' AND c.relname IN ('pg_stat_activity', 'pg_prepared_statements', 'pg_cursors', 'pg_locks', 'pg_stat_statements', 'pg_prepared_xacts')
+WHERE c.relkind = 'v' AND c.relname IN ('pg_stat_activity', 'pg_prepared_statements', 'pg_cursors', 'pg_locks', 'pg_stat_statements', 'pg_prepared_xacts',
+    'pg_stats', 'pg_stats_ext', 'pg_stats_ext_exprs')
   AND NOT me.rolsuper AND has_table_privilege(me.oid, c.oid, 'SELECT') AND has_schema_privilege(me.oid, c.relnamespace, 'USAGE')",
     ),
     Check::new(
@@ -90,7 +91,7 @@ WHERE c.relkind = 'v' AND c.relname IN ('pg_stat_activity', 'pg_prepared_stateme
         r"SELECT format('role %I', r.rolname) AS object, 'can read pgtenant.key' AS message, format('REVOKE ALL ON pgtenant.key FROM %I, PUBLIC;', r.rolname) AS fix,
        CASE WHEN r.oid IN (SELECT roleid FROM hat) THEN NULL ELSE 'advice' END AS severity
 FROM pg_roles r JOIN pg_class k ON k.oid = (SELECT oid FROM own_table WHERE name = 'key')
-WHERE NOT r.rolsuper AND r.oid <> k.relowner AND r.rolname !~ '^pg_' AND has_any_column_privilege(r.oid, k.oid, 'SELECT')",
+WHERE NOT r.rolsuper AND r.oid <> k.relowner AND r.rolname <> 'pgtenant_register' AND r.rolname !~ '^pg_' AND has_any_column_privilege(r.oid, k.oid, 'SELECT')",
     ),
     Check::new(
         ("D46", Rank::Always(Critical)),

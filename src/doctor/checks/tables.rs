@@ -8,13 +8,8 @@ pub(super) const CHECKS: &[Check] = &[
         ("D04", Rank::Always(Critical)),
         "a tenant table without row-level security",
         "Every tenant sees and changes every row of it.",
-        r"SELECT c.oid::regclass::text AS object, 'has a tenant column, can be reached, and row-level security is off' AS message,
-       format('ALTER TABLE %1$s ENABLE ROW LEVEL SECURITY;'||chr(10)||'ALTER TABLE %1$s FORCE ROW LEVEL SECURITY;'||chr(10)||
-           'CREATE POLICY tenant ON %1$s USING (%2$I = (SELECT NULLIF(current_setting(%3$L, true), '''')%4$s));', c.oid::regclass, t.attname, $2,
-           CASE WHEN t.kind IN ('text', 'character varying') THEN '' ELSE '::' || t.kind END) AS fix
-FROM tenant_table c JOIN reach ON reach.relid = c.oid
-CROSS JOIN LATERAL (SELECT t.attname, format_type(a.atttypid, NULL) AS kind FROM tenant_column t
-    JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = t.attnum WHERE t.relid = c.oid ORDER BY t.attnum LIMIT 1) t
+        r"SELECT c.oid::regclass::text AS object, 'has a tenant column, can be reached, and row-level security is off' AS message, m.whole AS fix
+FROM tenant_table c JOIN reach ON reach.relid = c.oid JOIN mend m ON m.relid = c.oid
 WHERE NOT c.relrowsecurity
   AND NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent WHERE i.inhrelid = c.oid AND p.relrowsecurity)",
     ),
@@ -74,6 +69,24 @@ WHERE k.contype = 'f' AND k.conparentid = 0
 FROM pg_index i JOIN tenant_table c ON c.oid = i.indrelid JOIN reach ON reach.relid = c.oid
 WHERE (i.indisunique OR i.indisexclusion)
   AND NOT EXISTS (SELECT FROM tenant_column t WHERE t.relid = c.oid AND t.attnum = ANY (i.indkey::int2[]))",
+    ),
+    Check::new(
+        ("D49", Rank::Always(Warning)),
+        "a sequence through which tenants can stop each other",
+        "All tenants draw from one sequence. A short one can be exhausted; where its values alone are a key, an insert of the next ones makes others wait.",
+        r"SELECT s.oid::regclass::text AS object, format('makes %I of %s: %s', a.attname, c.oid::regclass, concat_ws('; ', CASE WHEN y.is_short THEN 'can be exhausted' END,
+           CASE WHEN y.blocks THEN 'its next values can be taken, since they alone are a key' END)) AS message,
+       concat_ws(chr(10), CASE WHEN y.is_short THEN format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint; ALTER SEQUENCE %s AS bigint; -- rewrites the table', c.oid::regclass, a.attname, s.oid::regclass) END,
+           CASE WHEN y.blocks THEN format('CREATE UNIQUE INDEX ON %s (%s, %I); -- then drop the key without the tenant', c.oid::regclass, k.name, a.attname) END) AS fix
+FROM pg_depend d JOIN rel s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_sequence q ON q.seqrelid = s.oid
+JOIN tenant_table c ON c.oid = d.refobjid JOIN pin_column k ON k.relid = c.oid JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+LEFT JOIN reach ON reach.relid = c.oid CROSS JOIN me
+CROSS JOIN LATERAL (SELECT has_sequence_privilege(me.oid, s.oid, 'USAGE,UPDATE') AND has_schema_privilege(me.oid, s.relnamespace, 'USAGE') AS draws,
+    coalesce(reach.writes, false) AND has_any_column_privilege(me.oid, c.oid, 'INSERT') AS inserts) x
+CROSS JOIN LATERAL (SELECT (x.draws OR x.inserts) AND (a.atttypid IN ('int2'::regtype, 'int4'::regtype) OR q.seqmax <= 2147483647) AS is_short,
+    has_column_privilege(me.oid, c.oid, a.attnum, 'INSERT,UPDATE') AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND a.attnum = ANY (i.indkey::int2[])
+        AND NOT EXISTS (SELECT FROM tenant_column t WHERE t.relid = c.oid AND t.attnum = ANY (i.indkey::int2[]))) AS blocks) y
+WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND NOT me.rolsuper AND (y.is_short OR y.blocks)",
     ),
     Check::new(
         ("D21", Rank::Always(Advice)),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::directory::GuardLevel;
-use crate::guard::rule::{ADVISORY_LOCK, SEQUENCE, SERVER_CONTROL, SQL_IN_STRING};
+use crate::guard::rule::{ADVISORY_LOCK, PLANNER, SEQUENCE, SERVER_CONTROL, SQL_IN_STRING};
 use crate::guard::{FIXED, GRANTABLE, Rules, Verdict, inspect};
 use crate::sql::survey;
 use proptest::prelude::*;
@@ -70,7 +70,7 @@ fn code_is_refused() {
             "CREATE CAST (text AS int) WITH FUNCTION f(text)",
             "CREATE AGGREGATE a (int) (SFUNC = f, STYPE = int)",
             "CREATE TYPE pg_temp.t AS (a int)",
-            "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (f(VALUE))",
+            "CREATE DOMAIN pg_temp.d AS pg_catalog.text CHECK (f(VALUE))",
             "CREATE EXTENSION hstore",
             "CREATE LANGUAGE plperl",
             "CREATE TRUSTED LANGUAGE plperl",
@@ -190,7 +190,7 @@ fn every_other_kind_is_refused() {
             "CREATE TABLE IF NOT EXISTS temp (a int)",
             "CREATE UNLOGGED TABLE t ()",
             "CREATE TABLE \"temp\".t ()",
-            "CREATE TABLE pg_temp (a int)",
+            "CREATE TABLE pgtemp (a int)",
             "CREATE VIEW v AS SELECT 1",
             "CREATE OR REPLACE RECURSIVE VIEW v (a) AS SELECT 1",
             "CREATE SEQUENCE s",
@@ -235,6 +235,168 @@ fn a_slip_of_the_pen_is_told_from_an_attempt() {
     };
     assert!(refusal("SELEC 1") && refusal("SELECT 'a"));
     assert!(!refusal("VACUUM") && !refusal("SET ROLE b"));
+}
+
+#[test]
+fn no_object_comes_before_a_built_in_type() {
+    refused(
+        TEMPORARY_TYPE_NAME,
+        &[
+            "CREATE TEMP TABLE \"text\" (x int)",
+            "create local temporary table if not exists Text as select 1",
+            "CREATE TEMP TABLE/**/int4/**/()",
+            "CREATE TEMP TABLE _text ()",
+            "CREATE TABLE pg_temp.\"uuid\" ()",
+            "CREATE TABLE pg_temp . jsonb ()",
+            "CREATE TEMP TABLE app.pg_temp.date ()",
+            "CREATE OR REPLACE TEMP RECURSIVE VIEW record (a) AS SELECT 1",
+            "CREATE TEMP VIEW \"int\" AS SELECT 1",
+            "CREATE TEMP VIEW pg_class AS SELECT 1",
+            "CREATE TEMP SEQUENCE timestamptz",
+            "SELECT 1 INTO TEMP text",
+            "SELECT 1 INTO LOCAL TEMPORARY TABLE \"name\" FROM t",
+            "SELECT 1 INTO pg_temp.varchar",
+            "WITH x AS (SELECT 1) SELECT * INTO TABLE pg_temp.\"bool\" FROM x",
+            "ALTER TABLE t RENAME TO text",
+            "ALTER TABLE IF EXISTS ONLY t rename to \"numeric\"",
+            "ALTER VIEW v RENAME TO json",
+            "ALTER SEQUENCE s RENAME TO money",
+        ],
+    );
+    served(&[
+        "CREATE TEMP TABLE texts (text text, name name)",
+        "CREATE TEMP TABLE \"Text\" ()",
+        "CREATE TEMP TABLE \"text\".t ()",
+        "CREATE TEMP TABLE t AS SELECT 'x'::text",
+        "SELECT x INTO TEMP t FROM text",
+        "INSERT INTO text VALUES (1)",
+        "SELECT 1 AS into FROM text",
+        "ALTER TABLE t RENAME a TO text",
+        "ALTER TABLE t RENAME COLUMN a TO text",
+        "ALTER TABLE text RENAME TO t",
+        "CREATE INDEX text ON t (a)",
+        "DROP TABLE IF EXISTS text",
+        "SELECT rename, text FROM t",
+    ]);
+    let granted = strict(&[OPAQUE_CODE, STATEMENT_KIND, EXPLAIN]);
+    for text in [
+        "CREATE TYPE pg_temp.text AS (a int)",
+        "CREATE DOMAIN text AS int",
+        "CREATE TABLE text ()",
+        "SELECT 1 INTO text",
+        "EXPLAIN ANALYZE CREATE TEMP TABLE text AS SELECT 1",
+        "ALTER TYPE t RENAME TO text",
+    ] {
+        assert_eq!(judge_by(text.as_bytes(), &granted), TEMPORARY_TYPE_NAME, "{text}");
+    }
+}
+
+// === by setting ===
+
+#[test]
+fn settings_that_print_plans_are_refused() {
+    refused(
+        EXPLAIN,
+        &[
+            "SET debug_print_plan = on",
+            "SET LOCAL Debug_Print_Parse TO true",
+            "SET SESSION \"debug_print_rewritten\" = on",
+            "SET debug_print_raw_parse = on",
+            "SET debug_pretty_print TO on",
+            "SET auto_explain.log_min_duration = 0",
+            "SET \"auto_explain\".log_analyze = on",
+            "SET log_planner_stats = on",
+            "SET log_executor_stats = on",
+            "SET log_statement_stats = on",
+            "SET trace_sort = on",
+            "SELECT set_config('debug_print_plan', 'on', true)",
+            "SELECT set_config('auto_explain.log_min_duration', $1, false)",
+            "SELECT pg_catalog.\"set_config\"('Trace_Sort', $1, false)",
+        ],
+    );
+    let all_but =
+        |rule: &'static str| GRANTABLE.iter().copied().filter(|other| *other != rule).collect::<Vec<_>>();
+    for text in [
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET debug_print_plan = on AS 'SELECT 1'",
+        "ALTER FUNCTION f() SET auto_explain.log_analyze TO on",
+        "ALTER ROLE app SET debug_print_plan = on",
+        "ALTER DATABASE d SET debug_print_plan = on",
+        "ALTER SYSTEM SET debug_print_plan = on",
+        "DO $$ BEGIN SET LOCAL debug_print_plan = on; END $$",
+        "DO $$ BEGIN PERFORM set_config('debug_print_plan', 'on', true); END $$",
+    ] {
+        assert_eq!(judge_by(text.as_bytes(), &strict(&all_but(EXPLAIN))), EXPLAIN, "{text}");
+        assert_eq!(judge_by(text.as_bytes(), &strict(GRANTABLE)), "pass", "{text}");
+    }
+    served(&[
+        "RESET debug_print_plan",
+        "SHOW debug_print_plan",
+        "SET client_min_messages = log",
+        "SELECT current_setting('debug_print_plan')",
+        "SET app.debug_print_plan = on",
+    ]);
+}
+
+#[test]
+fn settings_of_the_planner_are_refused() {
+    refused(
+        PLANNER,
+        &[
+            "SET enable_seqscan = off",
+            "SET LOCAL Enable_Nestloop TO off",
+            "SET random_page_cost = 1e9",
+            "SET cpu_tuple_cost = 0",
+            "SET SESSION plan_cache_mode = force_generic_plan",
+            "SET from_collapse_limit = 1",
+            "SET join_collapse_limit = 100",
+            "SET geqo = off",
+            "SET geqo_threshold = 2",
+            "SET jit_above_cost = 0",
+            "SET jit_expressions = off",
+            "SET cursor_tuple_fraction = 1",
+            "SET constraint_exclusion = off",
+            "SET force_parallel_mode = on",
+            "SET debug_parallel_query = on",
+            "SET min_parallel_table_scan_size = 0",
+            "SET effective_cache_size = 1",
+            "SELECT set_config('enable_indexscan', 'off', false)",
+            "SELECT set_config('plan_cache_mode', $1, true)",
+        ],
+    );
+    served(&[
+        "RESET enable_seqscan",
+        "RESET ALL",
+        "SHOW random_page_cost",
+        "SET work_mem = '64MB'",
+        "SET LOCAL statement_timeout = 0",
+        "SET max_parallel_workers_per_gather = 0",
+        "SET vacuum_cost_delay = 1",
+        "SET app.unit_cost = 1",
+        "SET app.enable_x = on",
+        // What asyncpg sends around its questions about types.
+        "SET jit = off",
+        "SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new",
+        "SELECT set_config('jit', $1, false)",
+    ]);
+}
+
+#[test]
+fn startup_parameters_follow_the_same_rules() {
+    let rule = |name: &str, rules: &Rules| rules.check_parameter(name).err().map(|refusal| refusal.rule);
+    for (name, expected) in [
+        ("debug_print_plan", Some(EXPLAIN)),
+        ("auto_explain.log_analyze", Some(EXPLAIN)),
+        ("Enable_SeqScan", Some(PLANNER)),
+        ("jit", None),
+        ("work_mem", None),
+        ("app.tenant_id", None),
+    ] {
+        assert_eq!(rule(name, &strict(&[])), expected, "{name}");
+        assert_eq!(rule(name, &strict(&[EXPLAIN, PLANNER])), None, "{name}");
+        for level in [GuardLevel::Off, GuardLevel::Context] {
+            assert_eq!(rule(name, &Rules::new("app.tenant_id", level, &[])), None, "{name}");
+        }
+    }
 }
 
 // === by name ===
@@ -365,6 +527,8 @@ fn the_proxys_own_objects_are_refused_in_both_levels() {
         "SET search_path = pgtenant, public",
         "SET search_path = 'pgtenant'",
         "SET LOCAL search_path TO public, 'PGTENANT'",
+        "SET SCHEMA 'pgtenant'",
+        "SET search_path = 'a', 'b', E'c', 'pgtenant'",
         "SELECT set_config('search_path', 'public,pgtenant', true)",
         "SELECT pgtenant.current_tenant_of(1)",
         "SELECT pgtenant.\"CURRENT_tenantx\"()",

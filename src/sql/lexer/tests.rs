@@ -107,6 +107,42 @@ fn numbers_and_operators_end_where_postgresql_ends_them() {
 }
 
 #[test]
+fn a_run_of_operator_characters_is_split_where_postgresql_splits_it() {
+    check("+-+1", &[(Operator, "+"), (Operator, "-"), (Operator, "+"), (Number, "1")]);
+    check("<=+-1", &[(Operator, "<="), (Operator, "+"), (Operator, "-"), (Number, "1")]);
+    check(
+        "+=-+/**/-1",
+        &[(Operator, "+="), (Operator, "-"), (Operator, "+"), (Operator, "-"), (Number, "1")],
+    );
+    check("+@-/**/+-", &[(Operator, "+@-"), (Operator, "+"), (Operator, "-")]);
+    check("-+--+\n@+", &[(Operator, "-"), (Operator, "+"), (Operator, "@+")]);
+    check("+-*-+", &[(Operator, "+-*"), (Operator, "-"), (Operator, "+")]);
+}
+
+#[test]
+fn what_postgresql_reads_again_is_counted() {
+    for (text, bytes) in [
+        ("SELECT a <= b || c -- +++", 0),
+        ("SELECT 1 /* ---- +++ **** */", 0),
+        ("SELECT 1 /*==== x ====*/", 4),
+        ("SELECT '+-+-/*/*' $$+-+-/*$$ \"+-+-\"", 0),
+        ("a=-1", 1),
+        // 4 + 3 + 2 + 1, without the last one's own.
+        ("+-+-+1", 10),
+        // The first opening takes four bytes, two of them for nothing; the second one its own two.
+        ("/*/* a */*/", 2),
+        ("/* /**/ */", 2),
+        ("/**//**/", 6 + 2),
+        ("1+/**/1", 4 + 2),
+        ("/*/*", 2),
+    ] {
+        let mut lexer = Lexer::new(text.as_bytes());
+        while lexer.next().is_some() {}
+        assert_eq!(lexer.reread_bytes(), bytes, "{text}");
+    }
+}
+
+#[test]
 fn the_content_of_a_quote_is_what_it_says() {
     let says = |text: &str| content(&Lexer::new(text.as_bytes()).next().unwrap());
     assert_eq!(says("'a''b'"), b"a'b");

@@ -6,7 +6,12 @@ use super::StatementKind as Kind;
 use super::*;
 
 fn check(text: &str, statements: Count, first: StatementKind, session_state: SessionState) {
-    assert_eq!(survey(text.as_bytes()), Survey { statements, first, session_state }, "{text}");
+    let found = survey(text.as_bytes());
+    assert_eq!(
+        (found.statements, found.first, found.session_state),
+        (statements, first, session_state),
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,17 +1,16 @@
-//! The tenant's context: what goes to a server in front of a transaction's first message.
+//! The tenant's context. A server belongs to one tenant from one hand-over to the next; a hand-over goes to it in front
+//! of the tenant's first message, in the same write.
 //!
 //! ```text
-//!   [ Query: reset ]              only if the server served another client or tenant
-//!   [ Parse Bind Execute: check ] fails unless the reset succeeded
-//!   Parse Bind Execute: enter     no Sync of its own, so the client's messages join its transaction
-//!   … the client's messages …     skipped by the server if one of those failed
+//!   Query: reset, nonce            a transaction of its own: takes away what the last tenant left
+//!   Parse Bind Execute: enter      fails unless the nonce is there; sets the tenant for the session, returns the nonce
+//!   Parse Bind Execute: COMMIT     the entry lasts, whatever becomes of the client's statement
+//!   … the client's messages …      skipped by the server if the entry failed
 //! ```
 //!
-//! What is set is local to the transaction: an idle server carries no context. When it is entered in a
-//! transaction that the client opens with BEGIN: `relay::entry`.
-//!
-//! A *sealed* context carries a proof besides the tenant, made for this server and this moment; PostgreSQL
-//! verifies it ([`seal`]). It replaces one statement and changes nothing else.
+//! Until the next hand-over a sealed context needs nothing in front of a transaction: a register inside PostgreSQL,
+//! which no SQL can write, holds it ([`seal`]). A plain context is a setting, which code of the database can change, so
+//! it is asserted again in front of each transaction.
 
 pub(super) mod application;
 pub(super) mod parameters;
@@ -22,46 +21,38 @@ use std::sync::Arc;
 
 use crate::directory::{ContextMode, Tenancy};
 use crate::names::TenantId;
-use crate::upstream::pool::server::{ClientKey, Server, Stamp, Wear};
+use crate::upstream::pool::server::{ClientKey, ServerState, Stamp, Wear};
 use crate::wire::encode;
 use application::NameForm;
 pub use parameters::SessionParameters;
 use seal::Seal;
+pub use statement::{Nonce, Span};
 
 /// What a client's transactions run under.
 #[derive(Debug, Clone)]
 pub struct Context {
     tenant: Option<TenantId>,
-    enter: Option<Enter>,
+    entry: Option<Entry>,
     /// What its clients are called on servers.
     name: Option<Arc<NameForm>>,
 }
 
 #[derive(Debug, Clone)]
-enum Enter {
-    /// The same frames every time.
-    Plain {
-        /// In front of a transaction.
-        entry: Arc<statement::Entry>,
-        /// In an open transaction block.
-        in_block: Arc<[u8]>,
-    },
-    /// With a proof for the server at hand.
-    Sealed(Arc<Seal>, TenantId),
+struct Entry {
+    setting: Arc<str>,
+    mode: EntryMode,
 }
 
-impl Enter {
-    fn plain(setting: &str, value: &str) -> Self {
-        let mut in_block = Vec::new();
-        statement::enter_in_block(&mut in_block, setting, value);
-        Self::Plain { entry: Arc::new(statement::enter(setting, value)), in_block: in_block.into() }
-    }
+#[derive(Debug, Clone)]
+enum EntryMode {
+    Plain(Arc<statement::Assertion>),
+    Sealed(Arc<Seal>),
 }
 
 /// Makes contexts, all of one kind.
 #[derive(Debug, Clone)]
 pub struct Contexts {
-    setting: String,
+    setting: Arc<str>,
     name_form: String,
     seal: Option<Arc<Seal>>,
 }
@@ -73,10 +64,11 @@ impl Contexts {
             ContextMode::Plain => None,
             ContextMode::Sealed(key) => Some(Arc::new(Seal::new(key.clone()))),
         };
-        Self { setting: tenancy.setting.clone(), name_form: tenancy.application_name.clone(), seal }
+        let setting = tenancy.setting.as_str().into();
+        Self { setting, name_form: tenancy.application_name.clone(), seal }
     }
 
-    /// A new key after a reload; proofs are made with it from the next transaction on.
+    /// A new key after a reload; proofs are made with it from the next hand-over on.
     pub fn replace_key(&self, mode: &ContextMode) {
         if let (Some(seal), ContextMode::Sealed(key)) = (&self.seal, mode) {
             seal.replace(key.clone());
@@ -85,169 +77,210 @@ impl Contexts {
 
     /// The context of a tenant.
     pub fn tenant(&self, tenant: &TenantId) -> Context {
-        let enter = match &self.seal {
-            None => Enter::plain(&self.setting, tenant.as_str()),
-            Some(seal) => Enter::Sealed(Arc::clone(seal), tenant.clone()),
+        let mode = match &self.seal {
+            None => self.plain(tenant.as_str()),
+            Some(seal) => EntryMode::Sealed(Arc::clone(seal)),
         };
-        let name = NameForm::new(&self.name_form, tenant.as_str()).map(Arc::new);
-        Context { tenant: Some(tenant.clone()), enter: Some(enter), name }
+        self.context(Some(tenant), mode)
     }
 
-    /// The context of a tenant that shares no tables: the setting alone, since what keeps it apart is its role or its
-    /// database, and needs no proof.
+    /// The context of a tenant that shares no tables: the setting alone, because its role or its database keeps it
+    /// apart, and needs no proof.
     pub fn tenant_of_its_own(&self, tenant: &TenantId) -> Context {
-        let name = NameForm::new(&self.name_form, tenant.as_str()).map(Arc::new);
-        let enter = Some(Enter::plain(&self.setting, tenant.as_str()));
-        Context { tenant: Some(tenant.clone()), enter, name }
+        self.context(Some(tenant), self.plain(tenant.as_str()))
     }
 
-    /// The context of nobody: the setting is the empty string, which policies take for no tenant. Under a seal
-    /// there is no proof either, and the policies refuse.
+    /// The context of a client without a tenant: the setting is the empty string, which policies take for no tenant.
+    /// Under a seal the register is empty, and the policies refuse.
     pub fn nobody(&self) -> Context {
-        Context { tenant: None, enter: Some(Enter::plain(&self.setting, "")), name: None }
+        self.context(None, self.plain(""))
     }
-}
 
-/// Where a context is entered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// In front of a transaction.
-    InFront,
-    /// In an open transaction block.
-    InBlock,
-    /// In front of a text that opens a block and may choose its isolation level: no snapshot may be taken.
-    InText,
-}
+    fn plain(&self, value: &str) -> EntryMode {
+        EntryMode::Plain(Arc::new(statement::Assertion::new(&self.setting, value)))
+    }
 
-/// What follows a reset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// The context.
-    Context,
-    /// The client's statement.
-    Client,
-}
-
-/// What was written in front of a context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// A reset and its check.
-    Sent,
-    /// The application's name, on a server that nobody has used.
-    Named,
-    /// Nothing: it was not needed.
-    Left,
+    fn context(&self, tenant: Option<&TenantId>, mode: EntryMode) -> Context {
+        let name = tenant.and_then(|tenant| NameForm::new(&self.name_form, tenant.as_str())).map(Arc::new);
+        let entry = Some(Entry { setting: Arc::clone(&self.setting), mode });
+        Context { tenant: tenant.cloned(), entry, name }
+    }
 }
 
 impl Context {
     /// No context: a maintenance user.
     pub const fn none() -> Self {
-        Self { tenant: None, enter: None, name: None }
+        Self { tenant: None, entry: None, name: None }
     }
 
-    /// Whose it is.
+    /// The tenant; none for maintenance and for a client that has none yet.
     pub const fn tenant_id(&self) -> Option<&TenantId> {
         self.tenant.as_ref()
     }
 
     /// Whether a context is entered at all.
     pub const fn enters(&self) -> bool {
-        self.enter.is_some()
+        self.entry.is_some()
     }
 
     /// What a client with these parameters is called on servers, if that is not what it calls itself.
-    pub(super) fn name(&self, parameters: &SessionParameters) -> Option<String> {
+    pub(crate) fn name(&self, parameters: &SessionParameters) -> Option<String> {
         self.name.as_ref().map(|form| form.of(parameters))
     }
 
-    /// Whether the server has to be reset before this client may use it.
-    pub fn needs_reset(&self, server: &Server, client: ClientKey, parameters: &SessionParameters) -> Reset {
-        match &server.stamp {
-            Some(stamp) if stamp.tenant == self.tenant && stamp.parameters == parameters.fingerprint() => {
-                if stamp.client == client || server.wear != Wear::Dirty {
-                    Reset::Unneeded
-                } else {
-                    Reset::Needed
-                }
-            }
-            None if server.wear == Wear::Unused && parameters.is_empty() => Reset::Unneeded,
-            _ => Reset::Needed,
-        }
-    }
-
-    /// Writes the frames that enter the context in front of a transaction, or in an open block of one. How many
-    /// statements they are.
-    pub(crate) fn write_enter(&self, server: &mut Server, place: Place) -> usize {
-        let marker = if place == Place::InText { None } else { server.marker.take() };
-        if let Some(nonce) = &marker {
-            server.unnamed = None;
-            statement::end_reset(server.channel.output.space(), nonce);
-        }
-        match (&self.enter, place) {
-            (None, _) => {}
-            (Some(Enter::Plain { entry, .. }), Place::InFront) => entry.write(server),
-            (Some(Enter::Plain { in_block, .. }), Place::InBlock | Place::InText) => {
-                server.channel.output.space().extend_from_slice(in_block);
-                server.unnamed = None;
-            }
-            (Some(Enter::Sealed(seal, tenant)), _) => seal.write_enter(server, tenant),
-        }
-        if marker.is_some() { 2 } else { 1 }
-    }
-
-    /// Writes a reset and its check, if the server needs one, and stamps the server. The check takes no snapshot if
-    /// the context does not follow at once.
-    pub(crate) fn write_reset(
+    /// Whether the server is in this context, and has this client's parameters and nothing that another client left.
+    pub fn is_in_force(
         &self,
-        server: &mut Server,
+        state: &ServerState,
+        client: ClientKey,
+        parameters: &SessionParameters,
+    ) -> bool {
+        state.stamp.as_ref().is_some_and(|stamp| {
+            stamp.tenant == self.tenant
+                && stamp.parameters == parameters.fingerprint()
+                && (stamp.client == client || state.wear != Wear::Dirty)
+        })
+    }
+
+    /// Writes a hand-over: the reset, and the entry into this context. From its first byte on, the server belongs to
+    /// this tenant or to nobody. The nonce is what the entry's row must hold.
+    pub(crate) fn write_hand_over(
+        &self,
+        state: &mut ServerState,
+        out: &mut Vec<u8>,
         (client, parameters): (ClientKey, &SessionParameters),
-        next: Next,
-    ) -> Part {
-        let part = match self.needs_reset(server, client, parameters) {
-            Reset::Unneeded if server.wear != Wear::Unused => Part::Left,
-            Reset::Unneeded => match self.name(parameters) {
-                Some(name) => {
-                    // Not in the client's transaction, whose end might take it back.
-                    let sql = statement::apply(parameters, Some(&name));
-                    encode::query(server.channel.output.space(), sql.as_bytes());
-                    Part::Named
-                }
-                None => Part::Left,
-            },
-            Reset::Needed => {
-                let nonce = statement::nonce();
-                let out = server.channel.output.space();
-                let name = self.name(parameters);
-                encode::query(out, statement::reset(Some(&nonce), parameters, name.as_deref()).as_bytes());
-                server.marker = match next {
-                    Next::Context => {
-                        statement::end_reset(out, &nonce);
-                        None
-                    }
-                    Next::Client => {
-                        statement::check_reset(out, &nonce);
-                        Some(nonce)
-                    }
-                };
-                server.clear_prepared();
-                server.wear = Wear::Clean;
-                Part::Sent
+    ) -> HandOver {
+        let nonce = Nonce::new();
+        let name = self.name(parameters);
+        let reset = statement::reset(&nonce, parameters, name.as_deref(), state);
+        encode::query(out, reset.as_bytes());
+        let mut begins = 0;
+        match &self.entry {
+            None => {}
+            Some(Entry { setting, mode: EntryMode::Plain(_) }) => {
+                let tenant = self.tenant.as_ref().map_or("", TenantId::as_str);
+                statement::enter_plain(out, &nonce, setting, tenant);
             }
-        };
-        if server.wear == Wear::Unused {
-            server.wear = Wear::Clean;
+            Some(Entry { mode: EntryMode::Sealed(seal), .. }) => {
+                if let Some(tenant) = &self.tenant {
+                    if starts_restricted(state, parameters) {
+                        statement::read_write(out);
+                        begins = 1;
+                    }
+                    seal.write_entry(state, out, tenant, &nonce);
+                }
+            }
         }
-        server.stamp =
+        statement::commit(out);
+        state.clear_prepared();
+        state.wear = Wear::Clean;
+        self.stamp(state, client, parameters);
+        HandOver { nonce, begins }
+    }
+
+    /// The server is in this context from here on.
+    fn stamp(&self, state: &mut ServerState, client: ClientKey, parameters: &SessionParameters) {
+        state.stamp =
             Some(Stamp { tenant: self.tenant.clone(), client, parameters: parameters.fingerprint() });
-        part
+    }
+
+    /// Takes over a server that is in force for another client of the tenant.
+    pub(crate) fn take_over(
+        &self,
+        state: &mut ServerState,
+        client: ClientKey,
+        parameters: &SessionParameters,
+    ) {
+        self.stamp(state, client, parameters);
+    }
+
+    /// What asserts the context in front of a transaction; none: nothing has to.
+    pub(crate) fn assertion(&self) -> Option<&statement::Assertion> {
+        match &self.entry {
+            Some(Entry { mode: EntryMode::Plain(assertion), .. }) => Some(assertion),
+            Some(Entry { mode: EntryMode::Sealed(_), .. }) | None => None,
+        }
+    }
+
+    /// The statement that sets the tenant again where something of the client has reset it; none without a context. The
+    /// register of a sealed context still holds.
+    pub(crate) fn set_again(&self) -> Option<String> {
+        let entry = self.entry.as_ref()?;
+        let tenant = self.tenant.as_ref().map_or("", TenantId::as_str);
+        Some(statement::set_tenant(&entry.setting, tenant, Span::Session))
+    }
+
+    /// Whether the database verifies it.
+    pub(crate) fn is_sealed(&self) -> bool {
+        matches!(&self.entry, Some(Entry { mode: EntryMode::Sealed(_), .. }))
+    }
+
+    /// The statement that sets these parameters again, for the session or for the transaction; on servers the client has
+    /// the name that its tenant's clients have.
+    pub(crate) fn applied(&self, parameters: &SessionParameters, span: Span) -> String {
+        statement::apply(parameters, self.name(parameters).as_deref(), span)
+    }
+
+    /// Writes a statement of the proxy inside a client's segment: Parse, Bind, Execute, Close of a portal of its own.
+    pub(crate) fn write_beside(out: &mut Vec<u8>, sql: &str) {
+        statement::run_beside(out, sql, &[]);
+    }
+
+    /// Writes the entry into this context inside a client's transaction, for as long as the client's own choice lasts.
+    /// The server needs a hand-over afterwards. `before` is the context of the session, which returns when a choice for
+    /// the transaction ends.
+    pub(crate) fn write_choice(
+        &self,
+        (state, out): (&mut ServerState, &mut Vec<u8>),
+        span: Span,
+        before: &Self,
+    ) -> Vec<Expect> {
+        state.unnamed = None;
+        state.stamp = None;
+        let Some(Entry { setting, mode }) = &self.entry else { return Vec::new() };
+        let tenant = self.tenant.as_ref().map_or("", TenantId::as_str);
+        let mut expected = Vec::new();
+        let mut session = span;
+        if let (EntryMode::Sealed(seal), Some(id)) = (mode, &self.tenant) {
+            let nonce = Nonce::new();
+            seal.write_entry_beside(state, out, id, &nonce);
+            expected.extend([Expect::Nothing, Expect::Nonce(nonce)]);
+            if span == Span::Session {
+                return expected;
+            }
+            // The entry is for the session. What comes behind this transaction finds the register of another tenant
+            // than the setting names, and is refused.
+            let own = before.tenant.as_ref().map_or("", TenantId::as_str);
+            statement::run_beside(out, &statement::set_tenant(setting, own, Span::Session), &[]);
+            expected.push(Expect::Nothing);
+            session = Span::Transaction;
+        }
+        statement::run_beside(out, &statement::set_tenant(setting, tenant, session), &[]);
+        expected.push(Expect::Nothing);
+        expected
     }
 }
 
-/// What a server needs before a client may use it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reset {
-    /// It is this client's, or carries nothing.
-    Unneeded,
-    /// It was another's.
-    Needed,
+/// What was written of a hand-over.
+#[derive(Debug)]
+pub struct HandOver {
+    /// The row of its entry holds this.
+    pub nonce: Nonce,
+    /// Statements between the reset and the entry.
+    pub begins: usize,
+}
+
+/// What a statement of the proxy answers besides its completion.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing that is looked at.
+    Nothing,
+    /// A row that holds the nonce.
+    Nonce(Nonce),
+}
+
+/// Whether a transaction on the server may begin read only: then the register cannot be written.
+fn starts_restricted(state: &ServerState, parameters: &SessionParameters) -> bool {
+    state.parameters.get("default_transaction_read_only").is_some_and(|value| value == "on")
+        || parameters.iter().any(|(name, _)| name.starts_with("default_transaction_"))
 }

@@ -1,6 +1,6 @@
-//! The sealed context: a proof, made for one server process and a few seconds, that the function
-//! `pgtenant.enter` verifies inside PostgreSQL before any policy believes the tenant.
-//! A proof is kept with its server and used again while it is young, so that most transactions cost no hash.
+//! The sealed context: a proof, made for one hand-over of one server process, that a function of the database verifies
+//! before it enters a tenant's context. What the function leaves in its register no SQL of the login role can write, so
+//! the context holds until the next hand-over and no statement needs a proof of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,30 +10,17 @@ use tokio::time::Instant;
 
 use crate::directory::SealKey;
 use crate::names::TenantId;
-use crate::seal::proof;
-use crate::upstream::context::statement;
-use crate::upstream::pool::server::Server;
+use crate::seal::hand_over_proof;
+use crate::upstream::context::statement::{self, Nonce};
+use crate::upstream::pool::server::ServerState;
 
-/// How long a proof holds, by the server's clock. It must outlive the way to the server and the wait behind what
-/// runs there in front of it, and nothing else.
+/// How long a proof holds, by the server's clock. It must outlive the way to the server and the wait for what runs there
+/// in front of it, and nothing else.
 const LIFETIME: Duration = Duration::from_secs(30);
-/// How long one is used before another is made.
-const FRESH: Duration = Duration::from_secs(10);
 
 /// The key that proofs are made with.
 #[derive(Debug)]
 pub(crate) struct Seal(ArcSwap<SealKey>);
-
-/// The frames that enter a context, with a proof in them.
-#[derive(Debug)]
-pub struct SealedFrames {
-    tenant: TenantId,
-    key: Arc<SealKey>,
-    fresh_until: Instant,
-    entry: statement::Entry,
-}
-
-// === impl Seal ===
 
 impl Seal {
     pub(super) fn new(key: SealKey) -> Self {
@@ -46,31 +33,31 @@ impl Seal {
         }
     }
 
-    /// Writes the frames that enter the tenant's context on this server.
-    pub(super) fn write_enter(&self, server: &mut Server, tenant: &TenantId) {
-        let key = self.0.load();
-        let now = Instant::now();
-        let made = match server.sealed.take() {
-            Some(made)
-                if made.tenant == *tenant && made.fresh_until > now && Arc::ptr_eq(&made.key, &key) =>
-            {
-                made
-            }
-            _ => SealedFrames::new(server, tenant, Arc::clone(&key), now),
-        };
-        made.entry.write(server);
-        server.sealed = Some(made);
+    /// Writes the entry of a hand-over.
+    pub(super) fn write_entry(
+        &self,
+        state: &ServerState,
+        out: &mut Vec<u8>,
+        tenant: &TenantId,
+        nonce: &Nonce,
+    ) {
+        statement::enter_sealed(out, tenant.as_str(), &self.proof(state, tenant, nonce));
     }
-}
 
-// === impl SealedFrames ===
+    /// Writes an entry inside a client's transaction.
+    pub(super) fn write_entry_beside(
+        &self,
+        state: &ServerState,
+        out: &mut Vec<u8>,
+        tenant: &TenantId,
+        nonce: &Nonce,
+    ) {
+        statement::enter_sealed_beside(out, nonce, tenant.as_str(), &self.proof(state, tenant, nonce));
+    }
 
-impl SealedFrames {
-    fn new(server: &Server, tenant: &TenantId, key: Arc<SealKey>, now: Instant) -> Self {
-        let identity = server.identity();
-        let expiry = identity.epoch_seconds(now).saturating_add(LIFETIME.as_secs());
-        let proof = proof(&key, tenant.as_str(), identity.backend_pid, expiry);
-        let entry = statement::enter_sealed(tenant.as_str(), &proof);
-        Self { tenant: tenant.clone(), key, fresh_until: now + FRESH, entry }
+    fn proof(&self, state: &ServerState, tenant: &TenantId, nonce: &Nonce) -> String {
+        let identity = state.identity();
+        let expiry = identity.epoch_seconds(Instant::now()).saturating_add(LIFETIME.as_secs());
+        hand_over_proof(&self.0.load(), tenant.as_str(), identity.backend_pid, expiry, nonce.as_str())
     }
 }

@@ -1,6 +1,7 @@
-//! The SQL of the context: enter, and the reset between clients and tenants.
-//! Every name is qualified and every text is plain ASCII, because these statements are read under
-//! whatever the previous user of the server has set, until the reset has happened.
+//! The SQL of the context: the reset at a hand-over, the entry into the next tenant's context, and the assertion of a
+//! plain context in front of a transaction.
+//! Every name is qualified and every text is plain ASCII, because these statements are read under whatever the
+//! previous user of the server has set, until the reset has happened.
 
 use std::fmt::Write as _;
 
@@ -8,15 +9,38 @@ use rand::Rng as _;
 
 use crate::upstream::context::SessionParameters;
 use crate::upstream::context::application::APPLICATION_NAME;
-use crate::upstream::pool::server::Server;
+use crate::upstream::pool::server::ServerState;
 use crate::wire::encode;
 
 /// No parameter types given: PostgreSQL infers them.
 const NO_TYPES: &[u8] = &[0, 0];
 
-/// 128 random bits, so that nobody can leave a nonce behind in advance.
-pub(crate) fn nonce() -> String {
-    format!("{:032x}", rand::rng().random::<u128>())
+/// The custom setting that carries the nonce of a hand-over from its reset to its entry.
+const NONCE: &str = "\"pgtenant\".\"nonce\"";
+/// The portal of statements that run inside a client's segment, whose unnamed portal they must not replace.
+const PORTAL: &str = "pgtenant";
+
+/// What one hand-over is told by: 128 random bits that its reset leaves in a setting and its entry returns in a row.
+/// An answer of another statement cannot hold it, so a shifted stream of answers is noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nonce(String);
+
+impl Nonce {
+    /// A fresh one.
+    pub fn new() -> Self {
+        Self(format!("{:032x}", rand::rng().random::<u128>()))
+    }
+
+    /// 32 hexadecimal digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Nonce {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// A value for `set_config`: as it stands if it is plain ASCII, else from hexadecimal, so that neither
@@ -42,136 +66,167 @@ fn hexadecimal(text: &str) -> String {
 }
 
 /// Setting names come from a startup packet that was checked, or from the server itself.
-fn set_config(name: &str, value: &str) -> String {
-    format!("pg_catalog.set_config('{name}',{},false)", value_expression(value))
+fn set_config(name: &str, value: &str, span: Span) -> String {
+    format!("pg_catalog.set_config('{name}',{},{})", value_expression(value), span == Span::Transaction)
 }
 
-/// One message that takes away what the last user left and applies this client's parameters.
-/// `DISCARD ALL` would also throw the plans away and cannot stand in one message with others.
-/// Without a nonce its success is waited for, and needs no proof.
-pub(crate) fn reset(nonce: Option<&str>, parameters: &SessionParameters, name: Option<&str>) -> String {
+/// The reset: one Query that takes away what the last user left, and applies this client's parameters. It is a
+/// transaction of its own, and its first statement gives it characteristics under which nothing that was left behind
+/// (serializable, read only, deferrable defaults) makes it wait or fail. It ends with the nonce, so that the nonce is
+/// there only if everything in front of it succeeded.
+/// `DISCARD ALL` would also throw plans away and cannot stand in one Query with others. `DISCARD SEQUENCES` empties the
+/// register of a sealed context.
+pub(crate) fn reset(
+    nonce: &Nonce,
+    parameters: &SessionParameters,
+    name: Option<&str>,
+    state: &ServerState,
+) -> String {
     let seed: f64 = rand::rng().random_range(-1.0..1.0);
+    // A standby refuses READ WRITE, and every transaction there is read only.
+    let access = if state.is_standby() { "READ ONLY" } else { "READ WRITE" };
     let mut sql = format!(
-        "SET SESSION AUTHORIZATION DEFAULT;RESET ALL;CLOSE ALL;DEALLOCATE ALL;UNLISTEN *;\
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}, NOT DEFERRABLE;\
+         SET SESSION AUTHORIZATION DEFAULT;RESET ALL;CLOSE ALL;DEALLOCATE ALL;UNLISTEN *;\
          SELECT pg_catalog.pg_advisory_unlock_all(),pg_catalog.setseed({seed:.17});\
          DISCARD TEMP;DISCARD SEQUENCES;"
     );
     if !parameters.is_empty() || name.is_some() {
-        sql.push_str(&apply(parameters, name));
+        sql.push_str(&apply(parameters, name, Span::Session));
         sql.push(';');
     }
-    if let Some(nonce) = nonce {
-        // Last, so that it is there only if all that stands before it succeeded.
-        write!(sql, "DECLARE pgtenant_reset_{nonce} CURSOR WITH HOLD FOR VALUES (1)")
-            .expect("writing to a String cannot fail");
-    }
+    write!(sql, "SET {NONCE} TO '{}'", nonce.0).expect("writing to a String cannot fail");
     sql
 }
 
-/// Sets parameters for the session, and the application's name, if that is another here.
-pub(in crate::upstream) fn apply(parameters: &SessionParameters, name: Option<&str>) -> String {
+/// Sets parameters for the session or the transaction, and the application's name, if that is another on servers.
+pub(in crate::upstream) fn apply(parameters: &SessionParameters, name: Option<&str>, span: Span) -> String {
     let own = parameters.iter().filter(|(parameter, _)| name.is_none() || *parameter != APPLICATION_NAME);
     let all = own.chain(name.map(|name| (APPLICATION_NAME, name)));
-    let calls: Vec<String> = all.map(|(name, value)| set_config(name, value)).collect();
+    let calls: Vec<String> = all.map(|(name, value)| set_config(name, value, span)).collect();
     format!("SELECT {}", calls.join(","))
 }
 
-/// The frames of a statement without parameters, none of whose answers the client sees.
-fn run(out: &mut Vec<u8>, sql: &str) {
+/// A statement of the proxy in the extended protocol, without Sync: Parse, Bind, Execute on the unnamed statement and
+/// portal. Its answers are ParseComplete, BindComplete, rows, CommandComplete.
+fn run(out: &mut Vec<u8>, sql: &str, values: &[&[u8]]) {
     encode::parse(out, "", sql.as_bytes(), NO_TYPES);
-    encode::bind_text(out, &[]);
+    encode::bind_text(out, values);
     encode::execute_unnamed(out);
 }
 
-/// The frames that fail unless the reset with this nonce succeeded, and take its marker away.
-pub(crate) fn end_reset(out: &mut Vec<u8>, nonce: &str) {
-    run(out, &format!("CLOSE pgtenant_reset_{nonce}"));
+/// The same inside a client's segment: on a portal of its own, which it closes again.
+pub(crate) fn run_beside(out: &mut Vec<u8>, sql: &str, values: &[&[u8]]) {
+    encode::parse(out, "", sql.as_bytes(), NO_TYPES);
+    encode::bind_portal(out, PORTAL, "", values);
+    encode::execute(out, PORTAL);
+    encode::close(out, b'P', PORTAL);
 }
 
-/// The same, but the marker stays. MOVE is one of the few statements that fail on what is missing and take no
-/// snapshot, so a BEGIN that follows can still choose its isolation level (`PlannedStmtRequiresSnapshot` in
-/// PostgreSQL's `pquery.c`).
-pub(crate) fn check_reset(out: &mut Vec<u8>, nonce: &str) {
-    run(out, &format!("MOVE 0 IN pgtenant_reset_{nonce}"));
+/// Ends the implicit transaction of the entry, so that it lasts whatever becomes of the client's statement.
+/// PostgreSQL answers with a warning (25P01) besides.
+pub(crate) fn commit(out: &mut Vec<u8>) {
+    run(out, "COMMIT", &[]);
 }
 
-/// The frames that put a client's parameters back, after it has reset all of them.
-pub(crate) fn restore(out: &mut Vec<u8>, parameters: &SessionParameters, name: Option<&str>) {
-    run(out, &apply(parameters, name));
+/// Lets the transaction of an entry write, which the defaults of role, database or client may not.
+pub(crate) fn read_write(out: &mut Vec<u8>) {
+    run(out, "SET TRANSACTION READ WRITE", &[]);
 }
 
-/// The frames that enter a tenant's context in an open transaction block. They need no snapshot either.
-pub(crate) fn enter_in_block(out: &mut Vec<u8>, setting: &str, tenant: &str) {
-    if !tenant.bytes().all(is_plain) {
-        let (value, parameter) = tenant_value(tenant);
-        encode::parse(
-            out,
-            "",
-            format!("SELECT pg_catalog.set_config('{setting}',{value},true)").as_bytes(),
-            NO_TYPES,
-        );
-        encode::bind_text(out, &[parameter.as_bytes()]);
-        encode::execute_unnamed(out);
-        return;
+/// Enters a plain context for the session. It fails unless the reset with this nonce succeeded, and returns the nonce.
+/// `substr` of a negative length is the error.
+pub(crate) fn enter_plain(out: &mut Vec<u8>, nonce: &Nonce, setting: &str, tenant: &str) {
+    let (value, parameter) = tenant_value(tenant);
+    let is_reset = "CASE WHEN pg_catalog.current_setting('pgtenant.nonce',true) OPERATOR(pg_catalog.=) $2::pg_catalog.text";
+    let sql = format!(
+        "SELECT pg_catalog.current_setting('pgtenant.nonce',true),\
+         pg_catalog.set_config('{setting}',pg_catalog.substr({value}::pg_catalog.text,1,{is_reset} THEN 1000 ELSE -1 END),false)"
+    );
+    run(out, &sql, &[parameter.as_bytes(), nonce.0.as_bytes()]);
+}
+
+/// Enters a sealed context for the session. The function checks proof and nonce, and returns the nonce. The proof is
+/// only ever sent as a parameter, because texts can be read by others who log in as the same role.
+pub(crate) fn enter_sealed(out: &mut Vec<u8>, tenant: &str, proof: &str) {
+    let (sql, parameter) = sealed_entry(tenant);
+    run(out, &sql, &[parameter.as_bytes(), proof.as_bytes()]);
+}
+
+/// The same inside a client's transaction.
+pub(crate) fn enter_sealed_beside(out: &mut Vec<u8>, nonce: &Nonce, tenant: &str, proof: &str) {
+    run_beside(out, &format!("SET {NONCE} TO '{}'", nonce.0), &[]);
+    let (sql, parameter) = sealed_entry(tenant);
+    run_beside(out, &sql, &[parameter.as_bytes(), proof.as_bytes()]);
+}
+
+fn sealed_entry(tenant: &str) -> (String, String) {
+    let (value, parameter) = tenant_value(tenant);
+    (format!("SELECT pgtenant.hand_over({value}::pg_catalog.text,$2::pg_catalog.text)"), parameter)
+}
+
+/// How long a setting holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// Until it is set again; a rollback takes it back.
+    Session,
+    /// Until the transaction ends.
+    Transaction,
+}
+
+/// The text that sets the tenant setting. It takes no snapshot where the tenant's id is plain ASCII, so it may stand in
+/// front of `SET TRANSACTION`.
+pub(crate) fn set_tenant(setting: &str, tenant: &str, span: Span) -> String {
+    if tenant.bytes().all(is_plain) {
+        let setting = setting.replace('.', "\".\"");
+        let local = if span == Span::Transaction { "LOCAL " } else { "" };
+        return format!("SET {local}\"{setting}\" TO '{tenant}'");
     }
-    let setting = setting.replace('.', "\".\"");
-    run(out, &format!("SET LOCAL \"{setting}\" TO '{tenant}'"));
+    format!("SELECT {}", set_config(setting, tenant, span))
 }
 
-/// The frames that enter a tenant's context in front of a transaction.
-pub(crate) fn enter(setting: &str, tenant: &str) -> Entry {
-    let (value, parameter) = tenant_value(tenant);
-    let sql = format!("SELECT pg_catalog.set_config('{setting}',{value},true)");
-    Entry::new(tenant, &sql, &[parameter.as_bytes()])
-}
-
-/// The frames that enter a tenant's context with its proof, which is only ever sent as a parameter: texts can be
-/// read by others who log in as the same role.
-pub(crate) fn enter_sealed(tenant: &str, proof: &str) -> Entry {
-    let (value, parameter) = tenant_value(tenant);
-    let sql = format!("SELECT pgtenant.enter({value}::pg_catalog.text,$2::pg_catalog.text)");
-    Entry::new(tenant, &sql, &[parameter.as_bytes(), proof.as_bytes()])
-}
-
-/// The statement that enters a context, prepared once on each server between two resets: that saves PostgreSQL the
-/// parsing and planning. Its name is one that the guard keeps clients from; and whoever got past that could only
-/// put another statement in its place for its own tenant, because a reset takes it away.
+/// The statement that asserts a plain context in front of a transaction: code of the database may have changed the
+/// setting for the session. It is prepared once on each server between two resets, which saves PostgreSQL parsing and
+/// planning; its text is the same for all tenants, and carries no secret.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct Assertion {
     parse: Box<[u8]>,
     run: Box<[u8]>,
-    name: &'static str,
+    /// In front of the text of a Query, with the semicolon.
+    pub(crate) text: Box<[u8]>,
 }
 
-impl Entry {
-    fn new(tenant: &str, sql: &str, parameters: &[&[u8]]) -> Self {
-        // The texts differ for ids beyond ASCII, which are rare: those are not kept.
-        let name = if tenant.is_ascii() { "pgtenant_enter" } else { "" };
+/// The guard keeps clients from this name, and a reset takes it away.
+const ASSERTION: &str = "pgtenant_tenant";
+
+impl Assertion {
+    pub(crate) fn new(setting: &str, tenant: &str) -> Self {
         let (mut parse, mut run) = (Vec::new(), Vec::new());
-        // Whatever has the name goes first: ours, if it is not known whether it came to be, or a client's own.
-        encode::close(&mut parse, b'S', name);
-        encode::parse(&mut parse, name, sql.as_bytes(), NO_TYPES);
-        encode::bind_text_to(&mut run, name, parameters);
+        // Whatever has the name goes first: this statement, if it is not known whether it came to be.
+        encode::close(&mut parse, b'S', ASSERTION);
+        let sql = format!(
+            "SELECT pg_catalog.set_config('{setting}',pg_catalog.convert_from(pg_catalog.decode($1,'hex'),'UTF8'),false)"
+        );
+        encode::parse(&mut parse, ASSERTION, sql.as_bytes(), NO_TYPES);
+        encode::bind_text_to(&mut run, ASSERTION, &[hexadecimal(tenant).as_bytes()]);
         encode::execute_unnamed(&mut run);
-        Self { parse: parse.into(), run: run.into(), name }
+        let text = format!("{};", set_tenant(setting, tenant, Span::Session));
+        Self { parse: parse.into(), run: run.into(), text: text.into_bytes().into() }
     }
 
-    /// Writes what this server needs of it.
-    pub(crate) fn write(&self, server: &mut Server) {
-        if self.name.is_empty() {
-            server.unnamed = None;
-        }
-        let parses = self.name.is_empty() || !std::mem::replace(&mut server.has_entry, true);
-        let out = server.channel.output.space();
+    /// Writes what this server needs of it. Whether it is prepared with it, which CloseComplete answers first.
+    pub(crate) fn write(&self, state: &mut ServerState, out: &mut Vec<u8>) -> bool {
+        let parses = !std::mem::replace(&mut state.has_assertion, true);
         if parses {
             out.extend_from_slice(&self.parse);
         }
         out.extend_from_slice(&self.run);
+        parses
     }
 }
 
-/// The expression over `$1` and the parameter for it. An id beyond ASCII travels as hexadecimal, because
-/// parameters are read in the client's encoding.
+/// How a tenant's id is bound as the first parameter. Beyond ASCII it goes as hexadecimal, because parameters are read in
+/// the client's encoding.
 fn tenant_value(tenant: &str) -> (&'static str, String) {
     if tenant.is_ascii() {
         return ("$1", tenant.to_owned());
@@ -186,7 +241,7 @@ mod tests {
     #[test]
     fn a_value_cannot_leave_its_quotes() {
         assert_eq!(
-            set_config("timezone", "Europe/Paris"),
+            set_config("timezone", "Europe/Paris", Span::Session),
             "pg_catalog.set_config('timezone','Europe/Paris',false)"
         );
         for hostile in ["a'b", "a\\", "ü", "a\"b", "\u{95}\\", "a;b", "$$"] {
@@ -198,6 +253,7 @@ mod tests {
 
     #[test]
     fn nonces_differ() {
-        assert_ne!(nonce(), nonce());
+        assert_ne!(Nonce::new(), Nonce::new());
+        assert_eq!(Nonce::new().as_str().len(), 32);
     }
 }

@@ -13,11 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::names::TenantId;
 use crate::observability::metrics::ServerGauges;
 use crate::upstream::budget::Budget;
+use crate::upstream::deadline::Deadline;
 use crate::upstream::error::UpstreamFault;
 use login::Connector;
 use server::Server;
@@ -74,8 +75,8 @@ pub struct Asker<'a> {
     pub client: server::ClientKey,
     /// The tenant's servers in this pool, at most.
     pub max_servers: usize,
-    /// The longest wait.
-    pub queue_timeout: Duration,
+    /// Until when it waits.
+    pub deadline: Deadline,
 }
 
 impl Pool {
@@ -139,9 +140,10 @@ impl Pool {
         drop(idle);
     }
 
-    async fn connect(&self) -> Result<Box<Server>, UpstreamFault> {
+    /// Opens a server. The deadline is for the right to one more connection; reaching PostgreSQL has a time of its own.
+    async fn connect(&self, deadline: Deadline) -> Result<Box<Server>, UpstreamFault> {
         let generation = self.generation.load(Ordering::Relaxed);
-        let permit = self.budget.take(self.connector.hosts().1).await?;
+        let permit = self.budget.take(deadline).await?;
         let mut server = Box::new(self.connector.connect().await?);
         server.generation = generation;
         server.permit = Some(permit);
@@ -164,7 +166,7 @@ impl Pool {
         let mut lease = match self.take_or_wait(asker) {
             Ok(lease) => lease,
             Err((place, receiver)) => {
-                let granted = timeout(asker.queue_timeout, receiver).await;
+                let granted = asker.deadline.wait(receiver).await;
                 drop(place);
                 granted.map_err(|_| UpstreamFault::QueueTimeout)?.map_err(|_| UpstreamFault::QueueTimeout)?
             }
@@ -177,7 +179,7 @@ impl Pool {
         }
         if lease.server.is_none() {
             // Boxed, because this rare path must not make every waiting client's task large.
-            lease.server = Some(Box::pin(self.connect()).await?);
+            lease.server = Some(Box::pin(self.connect(asker.deadline)).await?);
         }
         Ok(lease)
     }
@@ -297,13 +299,13 @@ impl Lease {
         let current = self.pool.generation.load(Ordering::Relaxed);
         let mut server = server.filter(|server| server.generation == current);
         if let Some(server) = &mut server {
-            server.sender.rests();
+            server.state.sender.rests();
             server.idle_since = Instant::now();
         }
-        self.pool.settle(|slots| match server {
-            Some(server) => slots.give_back(&self.tenant, server),
-            None => slots.close(&self.tenant),
-        });
+        match server {
+            Some(server) => self.put_back(server),
+            None => self.pool.settle(|slots| slots.close(&self.tenant)),
+        }
     }
 
     /// Counts the slot as another tenant's; false if that tenant may have no more.
@@ -321,8 +323,17 @@ impl Lease {
     /// Closes the server but keeps the slot for a new one.
     pub(super) async fn replace(&mut self) -> Result<(), UpstreamFault> {
         self.server = None;
-        self.server = Some(self.pool.connect().await?);
+        let limit = self.pool.connector.hosts().1;
+        self.server = Some(self.pool.connect(Deadline::of(limit)).await?);
         Ok(())
+    }
+
+    /// For whoever waits here; if nobody does, and another pool needs a connection, an idle one is closed for it.
+    fn put_back(&self, server: Box<Server>) {
+        self.pool.settle(|slots| slots.give_back(&self.tenant, server));
+        if self.pool.budget.is_wanted() {
+            self.pool.shed();
+        }
     }
 
     fn disarm(&mut self) -> Option<Box<Server>> {
@@ -338,7 +349,7 @@ impl Drop for Lease {
         match (state, server) {
             (LeaseState::Over, _) => {}
             (LeaseState::Untouched, Some(server)) => {
-                self.pool.settle(|slots| slots.give_back(&self.tenant, server));
+                self.put_back(server);
             }
             (LeaseState::Untouched | LeaseState::InUse, server) => {
                 drop(server);

@@ -44,6 +44,12 @@ impl Senders {
 }
 
 impl Sender {
+    /// One of a pool of its own.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Arc::<Senders>::default().enter(1)
+    }
+
     /// A client has the server from here on.
     pub fn is(&self, client: u32) {
         self.holder.client.store(client, Ordering::Relaxed);

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use crate::names::TenantId;
 use crate::net::Channel;
 use crate::upstream::budget::Permit;
-use crate::upstream::context::seal::SealedFrames;
 use crate::upstream::pool::Asker;
 use crate::upstream::pool::senders::Sender;
 use crate::upstream::settings::ServerAddress;
@@ -43,41 +42,70 @@ pub enum Wear {
     Dirty,
 }
 
+/// A prepared statement on a server.
+#[derive(Debug)]
+struct PreparedCopy {
+    /// Its name there.
+    name: StatementId,
+    /// When it was parsed there.
+    parsed: u64,
+    /// The tick of its last use.
+    used: u64,
+}
+
+/// Whether a client may have made temporary objects on a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Temporary {
+    /// None has.
+    #[default]
+    Never,
+    /// One may have.
+    Maybe,
+}
+
 /// A server connection.
 #[derive(Debug)]
 pub struct Server {
     /// Its stream and buffers.
     pub channel: Channel,
+    /// What is known of its session.
+    pub state: ServerState,
     address: ServerAddress,
     process_id: u32,
     key: Vec<u8>,
-    /// What it reported last, by name.
+    /// The generation of its pool that it belongs to.
+    pub generation: u64,
+    /// When it became idle.
+    pub idle_since: Instant,
+    /// Its part of the bounds on connections.
+    pub permit: Option<Permit>,
+}
+
+/// What is known of a server's session, without its socket.
+#[derive(Debug)]
+pub struct ServerState {
+    /// The values that it reported last (ParameterStatus), by name.
     pub parameters: BTreeMap<String, String>,
-    /// Who had it last; none: nobody yet, or a reset did not succeed.
+    /// Who had it last. None: nobody yet, or its session is in doubt: it needs a hand-over before any use.
     pub stamp: Option<Stamp>,
     /// What its use has left on it.
     pub wear: Wear,
-    /// Prepared statements on it by id, with the tick of their last use.
-    prepared: HashMap<StatementId, u64>,
+    /// Whether a client may have made temporary objects on it. Functions remember for the life of a server process what
+    /// type names meant, and no reset undoes that; so no other tenant ever gets it.
+    pub temporary: Temporary,
+    /// Copies of prepared statements on it.
+    prepared: HashMap<StatementId, PreparedCopy>,
+    /// Names of copies that a newer one has replaced, to be closed.
+    unneeded: Vec<StatementId>,
     tick: u64,
-    /// What its unnamed statement is, as far as that is a client's.
+    /// The statement that its unnamed prepared statement is, as far as that is a client's.
     pub unnamed: Option<StatementId>,
-    /// Whether the statement that enters a context is prepared on it.
-    pub has_entry: bool,
+    /// Whether the statement that asserts a plain context is prepared on it.
+    pub has_assertion: bool,
     identity: Identity,
-    /// Who has it, for those who hear of it.
+    /// The client that has it, for those who receive its notifications.
     pub sender: Sender,
-    /// The sealed context that was entered last.
-    pub sealed: Option<SealedFrames>,
-    /// The marker of the last reset, if it is still there.
-    pub marker: Option<String>,
-    /// Of which generation of its pool it is.
-    pub generation: u64,
-    /// Since when it is idle.
-    pub idle_since: Instant,
-    /// Its part of the bounds.
-    pub permit: Option<Permit>,
-    /// Notifications that came while a statement of our own ran.
+    /// Notifications that arrived while a statement of the proxy ran.
     pub notifications: Vec<Vec<u8>>,
 }
 
@@ -91,6 +119,12 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// A process whose clock begins now.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self { backend_pid: 1, clock: (0, Instant::now()) }
+    }
+
     /// What the server's clock shows now.
     pub fn epoch_seconds(&self, now: Instant) -> u64 {
         let (then, asked) = self.clock;
@@ -108,42 +142,26 @@ impl Server {
     ) -> Self {
         Self {
             channel,
+            state: ServerState::new(identity, sender),
             address,
             process_id,
             key,
-            parameters: BTreeMap::new(),
-            stamp: None,
-            wear: Wear::Unused,
-            prepared: HashMap::new(),
-            tick: 0,
-            unnamed: None,
-            has_entry: false,
-            identity,
-            sender,
-            sealed: None,
-            marker: None,
             generation: 0,
             idle_since: Instant::now(),
             permit: None,
-            notifications: Vec::new(),
         }
     }
 
     /// With what it reported at login.
     #[must_use]
     pub fn with_parameters(mut self, parameters: BTreeMap<String, String>) -> Self {
-        self.parameters = parameters;
+        self.state.parameters = parameters;
         self
     }
 
     /// Where to send a cancel request, for which process, with which key.
     pub fn cancel_target(&self) -> (ServerAddress, u32, Vec<u8>) {
         (self.address.clone(), self.process_id, self.key.clone())
-    }
-
-    /// Which server process it is.
-    pub const fn identity(&self) -> Identity {
-        self.identity
     }
 
     /// PostgreSQL's process id, for logs.
@@ -153,22 +171,22 @@ impl Server {
 
     /// As it reported (PostgreSQL 14 and later report both).
     pub fn accepts_writes(&self) -> bool {
-        let is_on = |name: &str| self.parameters.get(name).is_some_and(|value| value == "on");
+        let is_on = |name: &str| self.state.parameters.get(name).is_some_and(|value| value == "on");
         !is_on("in_hot_standby") && !is_on("default_transaction_read_only")
     }
 
     /// Whether this tenant had it last.
     pub(crate) fn was_of(&self, tenant: Option<&TenantId>) -> bool {
-        self.stamp.as_ref().is_some_and(|stamp| stamp.tenant.as_ref() == tenant)
+        self.state.stamp.as_ref().is_some_and(|stamp| stamp.tenant.as_ref() == tenant)
     }
 
-    /// How well it fits: this client's own, its tenant's or untouched, a stranger's.
+    /// How well it fits: this client's own, its tenant's, nobody's, a stranger's.
     pub fn rank(&self, asker: Asker<'_>) -> u8 {
-        match &self.stamp {
+        match &self.state.stamp {
             Some(stamp) if stamp.client == asker.client => 3,
             Some(stamp) if stamp.tenant.as_ref() == asker.tenant => 2,
-            _ if self.wear == Wear::Unused => 1,
-            _ => 0,
+            None => 1,
+            Some(_) => 0,
         }
     }
 
@@ -202,7 +220,7 @@ impl Server {
                     let Some((name, value)) = backend::parameter_status(frame::body(message)) else {
                         return false;
                     };
-                    self.parameters.insert(name.to_owned(), value.to_owned());
+                    self.state.parameters.insert(name.to_owned(), value.to_owned());
                 }
                 b'N' => {}
                 _ => return false,
@@ -211,44 +229,85 @@ impl Server {
         }
         true
     }
+}
 
-    // === prepared statements ===
+// === impl ServerState ===
 
-    /// Whether it has the statement; counts as a use.
-    pub fn has_prepared(&mut self, id: StatementId) -> bool {
-        self.tick += 1;
-        match self.prepared.get_mut(&id) {
-            Some(used) => {
-                *used = self.tick;
-                true
-            }
-            None => false,
+impl ServerState {
+    /// The session of a server that nobody has used.
+    pub fn new(identity: Identity, sender: Sender) -> Self {
+        Self {
+            parameters: BTreeMap::new(),
+            stamp: None,
+            wear: Wear::Unused,
+            temporary: Temporary::Never,
+            prepared: HashMap::new(),
+            unneeded: Vec::new(),
+            tick: 0,
+            unnamed: None,
+            has_assertion: false,
+            identity,
+            sender,
+            notifications: Vec::new(),
         }
     }
 
-    /// It has the statement from now on. Returns the one to be closed if that makes more than `limit`.
-    pub fn add_prepared(&mut self, id: StatementId, limit: usize) -> Option<StatementId> {
-        self.tick += 1;
-        self.prepared.insert(id, self.tick);
-        if self.prepared.len() <= limit {
-            return None;
-        }
-        let (&oldest, _) =
-            self.prepared.iter().filter(|(other, _)| **other != id).min_by_key(|(_, used)| **used)?;
-        self.prepared.remove(&oldest);
-        Some(oldest)
+    /// Whether it is a standby, where nothing can be written.
+    pub fn is_standby(&self) -> bool {
+        self.parameters.get("in_hot_standby").is_some_and(|value| value == "on")
     }
 
-    /// It does not have the statement after all.
-    pub fn remove_prepared(&mut self, id: StatementId) {
-        self.prepared.remove(&id);
+    /// The server process and its clock.
+    pub const fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The name of its copy of the statement, if that was parsed no earlier than this; counts as a use.
+    pub fn prepared(&mut self, id: StatementId, since: u64) -> Option<StatementId> {
+        self.tick += 1;
+        let copy = self.prepared.get_mut(&id).filter(|copy| copy.parsed >= since)?;
+        copy.used = self.tick;
+        Some(copy.name)
+    }
+
+    /// It has a copy of the statement under the statement's own name from now on. The names that have to be closed first:
+    /// older copies, and the one used longest ago if that makes more than `limit`.
+    pub fn add_prepared(&mut self, id: StatementId, (parsed, limit): (u64, usize)) -> Vec<StatementId> {
+        self.tick += 1;
+        let mut closed = std::mem::take(&mut self.unneeded);
+        let copy = PreparedCopy { name: id, parsed, used: self.tick };
+        closed.extend(self.prepared.insert(id, copy).map(|old| old.name));
+        if self.prepared.len() > limit
+            && let Some((&oldest, _)) =
+                self.prepared.iter().filter(|(other, _)| **other != id).min_by_key(|(_, copy)| copy.used)
+        {
+            closed.extend(self.prepared.remove(&oldest).map(|copy| copy.name));
+        }
+        closed
+    }
+
+    /// The copy of one statement is one of another that has the same text and description.
+    pub fn adopt_prepared(&mut self, id: StatementId, own: StatementId) {
+        let Some(copy) = self.prepared.remove(&own) else { return };
+        self.unneeded.extend(self.prepared.insert(id, copy).map(|old| old.name));
+    }
+
+    /// A Close of this name was skipped.
+    pub fn keep_unneeded(&mut self, name: StatementId) {
+        self.unneeded.push(name);
+    }
+
+    /// It does not have the statement after all. The name of the copy.
+    pub fn remove_prepared(&mut self, id: StatementId) -> Option<StatementId> {
+        self.prepared.remove(&id).map(|copy| copy.name)
     }
 
     /// All prepared statements are gone.
     pub fn clear_prepared(&mut self) {
         self.prepared.clear();
+        self.unneeded.clear();
         self.unnamed = None;
-        self.has_entry = false;
+        self.has_assertion = false;
     }
 }
 

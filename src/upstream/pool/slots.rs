@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a tenant's first waiter is passed over in favour of a tenant whose server was just given back.
-/// A change of tenants costs a reset, so under load this saves most of them; it is the most that fairness
-/// costs anybody.
+/// As long as no tenant's first waiter has waited for so long, a server goes to the tenant that had it last, out of turn.
+/// A change of tenants costs a reset, so under load this saves most of them. Behind that, every other tenant is served
+/// at most once before the one that waits: this is the most that the preference delays anybody.
 const PATIENCE: Duration = Duration::from_millis(10);
 
 /// What a caller gets at once.
@@ -179,11 +179,7 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
             return None;
         }
         let next = self.turns.iter().position(|tenant| self.is_eligible(tenant))?;
-        let patient =
-            self.first_in_line(self.turns.get(next)?).is_some_and(|first| now < first.since + PATIENCE);
-        let favoured = self.idle.last().filter(|_| patient).and_then(|server| {
-            self.turns.iter().position(|tenant| owns(server, tenant) && self.is_eligible(tenant))
-        });
+        let favoured = self.favoured(now, owns).filter(|at| *at != next);
         let at = favoured.unwrap_or(next);
         let tenant = self.turns.remove(at)?;
         let line = self.line.get_mut(&tenant)?;
@@ -199,6 +195,18 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
         self.use_slot(&tenant);
         let grant = self.idle.pop().map_or(Grant::Open, Grant::Server);
         Some((tenant, first.waiter, grant))
+    }
+
+    /// The place in `turns` of the tenant whose server comes next, if it can be served and no other one is overdue.
+    fn favoured(&self, now: Instant, owns: impl Fn(&S, &T) -> bool) -> Option<usize> {
+        let server = self.idle.last()?;
+        let at = self.turns.iter().position(|tenant| owns(server, tenant) && self.is_eligible(tenant))?;
+        let is_overdue = |tenant: &T| {
+            self.is_eligible(tenant)
+                && self.first_in_line(tenant).is_some_and(|first| now >= first.since + PATIENCE)
+        };
+        let mut others = self.turns.iter().enumerate().filter(|(place, _)| *place != at);
+        (!others.any(|(_, tenant)| is_overdue(tenant))).then_some(at)
     }
 
     fn first_in_line(&self, tenant: &T) -> Option<&Waiting<W>> {

@@ -11,16 +11,21 @@ CREATE SCHEMA faults;
 GRANT USAGE ON SCHEMA faults TO app;
 SET search_path = faults;
 
+-- Row-level security, forced, and the pin as protect makes it under a plain context.
+CREATE FUNCTION pin(tab text, col text DEFAULT 'tenant_id', kind text DEFAULT 'text') RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', tab);
+    EXECUTE format('CREATE POLICY pgtenant_pin ON %I AS RESTRICTIVE USING (coalesce(%I = ANY (ARRAY[(SELECT NULLIF(current_setting(''app.tenant_id'', true), '''')::%s)]), false))', tab, col, kind);
+END $$;
 CREATE FUNCTION shield(VARIADIC tables text[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE t text;
 BEGIN
     FOREACH t IN ARRAY tables LOOP
-        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
-        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
         EXECUTE format('CREATE POLICY tenant ON %I USING (tenant_id = (SELECT NULLIF(current_setting(''app.tenant_id'', true), '''')))', t);
+        PERFORM pin(t);
     END LOOP;
 END $$;
-REVOKE EXECUTE ON FUNCTION shield(text[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pin(text, text, text), shield(text[]) FROM PUBLIC;
 -- Each fault has a table of its own, good but for that fault.
 CREATE FUNCTION make(VARIADIC tables text[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE t text;
@@ -43,18 +48,22 @@ REVOKE ALL ON unreachable FROM app;
 CREATE TABLE good_uuid (org uuid NOT NULL DEFAULT NULLIF(current_setting('app.tenant_id', true), '')::uuid, id int NOT NULL, PRIMARY KEY (org, id));
 ALTER TABLE good_uuid ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON good_uuid USING (id > 0 AND (SELECT NULLIF(current_setting('app.tenant_id', true), ''))::uuid = org);
+SELECT pin('good_uuid', 'org', 'uuid');
 CREATE TABLE good_tenants (id text PRIMARY KEY DEFAULT NULLIF(current_setting('app.tenant_id', true), ''), name text);
 ALTER TABLE good_tenants ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON good_tenants USING (id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')));
+SELECT pin('good_tenants', 'id');
 SELECT make('good_guarded');
 ALTER TABLE good_guarded ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY everything ON good_guarded USING (true);
 CREATE POLICY tenant ON good_guarded AS RESTRICTIVE USING (tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')));
+SELECT pin('good_guarded');
 GRANT SELECT, INSERT, UPDATE, DELETE ON good_uuid, good_tenants TO app;
 -- Names that nobody should choose.
 CREATE TABLE "good_ odd"" (*[na%me" ("te(n*an.t" text NOT NULL DEFAULT NULLIF(current_setting('app.tenant_id', true), ''), id int NOT NULL, PRIMARY KEY ("te(n*an.t", id));
 ALTER TABLE "good_ odd"" (*[na%me" ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY "te""n(%s" ON "good_ odd"" (*[na%me" USING ("te(n*an.t" = (SELECT NULLIF(current_setting('app.tenant_id', true), '')));
+SELECT pin('good_ odd" (*[na%me', 'te(n*an.t');
 GRANT SELECT, INSERT ON "good_ odd"" (*[na%me" TO app;
 -- Known by the name of its column alone, which another table's policy told.
 CREATE TABLE d04_by_name (org uuid NOT NULL, note text);
@@ -62,11 +71,14 @@ GRANT SELECT ON d04_by_name TO app;
 
 ALTER TABLE d05_unforced NO FORCE ROW LEVEL SECURITY;
 ALTER TABLE d06_silent ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+DROP POLICY pgtenant_pin ON d09_open;
+DROP POLICY pgtenant_pin ON d09_write;
 CREATE POLICY everybody ON d09_open FOR SELECT USING (body IS NOT NULL);
 CREATE POLICY anything ON d09_write FOR INSERT WITH CHECK (true);
 GRANT TRUNCATE, TRIGGER ON d17_truncate TO app;
 ALTER TABLE d24_setting ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON d24_setting USING (tenant_id = (SELECT current_setting('app.tenant_id')));
+SELECT pin('d24_setting');
 ALTER TABLE d41_other ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON d41_other USING (tenant_id = (SELECT current_setting('app.org', true)));
 ALTER TABLE d08_role ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
@@ -85,6 +97,8 @@ CREATE FUNCTION good_definer() RETURNS int LANGUAGE sql SECURITY DEFINER SET sea
 ALTER FUNCTION good_definer() OWNER TO helper;
 CREATE FUNCTION d12_pathless() RETURNS int LANGUAGE sql SECURITY DEFINER AS $$ SELECT 1 $$;
 ALTER FUNCTION d12_pathless() OWNER TO helper;
+CREATE FUNCTION d12_temp_first() RETURNS int LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, faults AS $$ SELECT 1 $$;
+ALTER FUNCTION d12_temp_first() OWNER TO helper;
 
 CREATE VIEW d13_superuser AS SELECT * FROM good_table;
 CREATE VIEW d13_through AS SELECT * FROM d13_superuser;
@@ -124,13 +138,21 @@ CREATE SEQUENCE d23_sequence;
 CREATE SEQUENCE good_sequence;
 GRANT UPDATE, SELECT ON SEQUENCE d23_sequence TO app;
 GRANT USAGE ON SEQUENCE good_sequence TO app;
-CREATE FUNCTION d26_dynamic(name text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'SELECT ' || name; END $$;
+CREATE FUNCTION d26_dynamic(name text) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN EXECUTE 'SELECT ' || name; END $$;
 CREATE FUNCTION d26_obeys(sql text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE sql; END $$;
 CREATE FUNCTION d26_obeys_quoted("Any Command" text) RETURNS SETOF text LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY EXECUTE ("Any Command") USING 1; END $$;
 CREATE PROCEDURE d26_obeys_number(text) LANGUAGE plpgsql AS $$ BEGIN EXECUTE $1; END $$;
-CREATE FUNCTION good_static() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$;
+CREATE FUNCTION good_static() RETURNS int LANGUAGE plpgsql SET search_path = pg_catalog, faults, pg_temp AS $$ BEGIN RETURN 1; END $$;
 CREATE FUNCTION d30_stamp() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$ BEGIN RETURN NEW; END $$;
 CREATE TRIGGER stamp BEFORE INSERT ON d30_trigger FOR EACH ROW EXECUTE FUNCTION d30_stamp();
+CREATE FUNCTION d50_pathless() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$;
+CREATE PROCEDURE d50_empty(n int) LANGUAGE plpgsql SET search_path = '' AS $$ BEGIN END $$;
+CREATE FUNCTION d50_first() RETURNS int LANGUAGE plpgsql SET search_path = pg_temp, pg_catalog AS $$ BEGIN RETURN 1; END $$;
+CREATE FUNCTION d50_trigger() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$ BEGIN RETURN NEW; END $$;
+REVOKE EXECUTE ON FUNCTION d50_trigger() FROM PUBLIC;
+CREATE TRIGGER d50 BEFORE INSERT ON d30_trigger FOR EACH ROW EXECUTE FUNCTION d50_trigger();
+CREATE FUNCTION good_unseen() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$;
+REVOKE EXECUTE ON FUNCTION good_unseen() FROM PUBLIC;
 CREATE RULE nothing AS ON DELETE TO d16_written DO INSTEAD NOTHING;
 CREATE FUNCTION d36_leakproof(int) RETURNS int LANGUAGE sql LEAKPROOF AS $$ SELECT $1 $$;
 CREATE PUBLICATION d37_publication FOR TABLE good_table;
@@ -146,7 +168,7 @@ CREATE USER MAPPING FOR PUBLIC SERVER nowhere;
 CREATE SCHEMA pgtenant AUTHORIZATION app_owner;
 GRANT USAGE ON SCHEMA pgtenant TO app;
 CREATE FUNCTION pgtenant.current_tenant() RETURNS text LANGUAGE sql STABLE AS $$ SELECT NULLIF(pg_catalog.current_setting('app.tenant_id', true), '') $$;
-CREATE FUNCTION pgtenant.enter(text, text) RETURNS void LANGUAGE sql AS $$ SELECT $$;
+CREATE FUNCTION pgtenant.hand_over(text, text) RETURNS text LANGUAGE sql AS $$ SELECT $1 $$;
 CREATE TABLE pgtenant.key (kid text);
 GRANT SELECT ON pgtenant.key TO helper;
 SELECT make('good_pinned', 'good_pinned_true', 'd11_per_row');
@@ -170,6 +192,56 @@ CREATE POLICY pgtenant_pin ON good_pinned_uuid AS RESTRICTIVE USING (tenant_id =
 CREATE POLICY pgtenant_pin ON good_pinned_varchar AS RESTRICTIVE USING (tenant_id = ANY (ARRAY[(SELECT pgtenant.current_tenant())]));
 CREATE POLICY pgtenant_pin ON good_pinned_int AS RESTRICTIVE USING (tenant_id = ANY (ARRAY[(SELECT pgtenant.current_tenant())::int]));
 CREATE POLICY pgtenant_pin ON d11_per_row AS RESTRICTIVE USING (tenant_id = pgtenant.current_tenant());
+-- What the planner merges, and what it does not; under a plain context each policy believes the setting.
+SELECT make('d10_bare', 'd10_restrictive', 'd10_more', 'good_any', 'good_any_more', 'good_true', 'good_equal', 'good_public', 'good_range');
+DO $$
+DECLARE tenant text := '(SELECT NULLIF(current_setting(''app.tenant_id'', true), ''''))'; t text; qual text;
+BEGIN
+    FOR t, qual IN VALUES ('d10_bare', 'tenant_id = current_setting(''app.tenant_id'', true)'), ('d10_restrictive', 'true'),
+        ('d10_more', 'id > 0 AND tenant_id = ' || tenant), ('good_any', 'tenant_id = ANY (ARRAY[' || tenant || '])'),
+        ('good_any_more', 'tenant_id = ANY (ARRAY[' || tenant || ']) AND (body IS NULL OR id > 0)'),
+        ('good_true', '(tenant_id = ' || tenant || ') IS TRUE'), ('good_equal', 'coalesce(tenant_id = ' || tenant || ', false)'),
+        ('good_public', 'tenant_id = ' || tenant || ' OR body = ''public'''), ('good_range', 'tenant_id >= ' || tenant || ' AND tenant_id <= ' || tenant)
+    LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', t);
+        EXECUTE format('CREATE POLICY own ON %I USING (%s)', t, qual);
+    END LOOP;
+    EXECUTE 'CREATE POLICY tied ON d10_restrictive AS RESTRICTIVE USING (tenant_id = ' || tenant || ')';
+END $$;
+-- A cast that is not leakproof cannot be merged.
+CREATE TABLE good_uuid_as_text (tenant_id uuid NOT NULL DEFAULT NULLIF(current_setting('app.tenant_id', true), '')::uuid, id int, PRIMARY KEY (tenant_id, id));
+ALTER TABLE good_uuid_as_text ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON good_uuid_as_text USING (tenant_id::text = (SELECT NULLIF(current_setting('app.tenant_id', true), '')));
+GRANT SELECT ON good_uuid_as_text TO app;
+
+-- The empty string as a tenant.
+SELECT make('d48_any', 'd48_function', 'd48_pinned', 'good_checked', 'good_not_empty');
+CREATE FUNCTION own_tenant() RETURNS text LANGUAGE sql STABLE AS $$ SELECT current_setting('app.tenant_id', true) $$;
+DO $$
+DECLARE bare text := '(SELECT current_setting(''app.tenant_id'', true))'; t text; qual text;
+BEGIN
+    FOR t, qual IN VALUES ('d48_any', 'tenant_id = ANY (ARRAY[' || bare || '])'), ('d48_function', 'coalesce(tenant_id = own_tenant(), false) AND id IS NULL'),
+        ('d48_pinned', 'id > 0 AND tenant_id = ' || bare), ('good_checked', 'tenant_id = ANY (ARRAY[' || bare || '])'),
+        ('good_not_empty', 'tenant_id = ANY (ARRAY[' || bare || ']) AND tenant_id <> ''''')
+    LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', t);
+        EXECUTE format('CREATE POLICY own ON %I USING (%s)', t, qual);
+    END LOOP;
+    EXECUTE 'CREATE POLICY pin ON d48_pinned AS RESTRICTIVE USING (tenant_id = ANY (ARRAY[' || bare || ']))';
+END $$;
+ALTER TABLE good_checked ADD CHECK (tenant_id <> '');
+
+-- Sequences of all tenants.
+CREATE TABLE d49_short (tenant_id text NOT NULL DEFAULT NULLIF(current_setting('app.tenant_id', true), ''), id serial, PRIMARY KEY (tenant_id, id));
+CREATE TABLE d49_key (tenant_id text NOT NULL DEFAULT NULLIF(current_setting('app.tenant_id', true), ''), id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+CREATE INDEX ON d49_key (tenant_id, id);
+CREATE TABLE good_identity (tenant_id text NOT NULL DEFAULT NULLIF(current_setting('app.tenant_id', true), ''), id bigint GENERATED BY DEFAULT AS IDENTITY, PRIMARY KEY (tenant_id, id));
+CREATE TABLE good_unwritten (tenant_id text NOT NULL DEFAULT NULLIF(current_setting('app.tenant_id', true), ''), id serial, PRIMARY KEY (tenant_id, id));
+SELECT shield('d49_short', 'd49_key', 'good_identity', 'good_unwritten');
+GRANT SELECT, INSERT ON d49_short, d49_key, good_identity TO app;
+GRANT USAGE ON SEQUENCE good_identity_id_seq TO app;
+GRANT SELECT ON good_unwritten TO app;
+
 SELECT make('d10_equality');
 ALTER TABLE d10_equality ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON d10_equality USING (tenant_id = (SELECT pgtenant.current_tenant()));

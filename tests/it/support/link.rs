@@ -219,6 +219,15 @@ impl Link {
         self.until(b'Z').await
     }
 
+    /// Reads so many answers.
+    pub(crate) async fn answers(&mut self, count: usize) -> Vec<String> {
+        let mut answers = Vec::new();
+        for _ in 0..count {
+            answers.push(self.answer().await.to_string());
+        }
+        answers
+    }
+
     /// Reads to the next frame with this tag; an error that ends the session ends the reading too.
     pub(crate) async fn until(&mut self, tag: u8) -> Answer {
         let mut frames = Vec::new();

@@ -58,6 +58,13 @@ pub(crate) fn bind(portal: &str, statement: &str, values: &[&str]) -> Vec<u8> {
     raw(b'B', &body)
 }
 
+/// Bind with one value and all results in binary.
+pub(crate) fn bind_binary(portal: &str, statement: &str, value: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(value.len()).unwrap().to_be_bytes();
+    let values = [&[0, 1, 0, 1, 0, 1][..], &length, value, &[0, 1, 0, 1]].concat();
+    raw(b'B', &[text(portal), text(statement), values].concat())
+}
+
 pub(crate) fn describe_statement(name: &str) -> Vec<u8> {
     raw(b'D', &[b"S".to_vec(), text(name)].concat())
 }

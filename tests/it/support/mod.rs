@@ -9,7 +9,9 @@ pub(crate) mod message;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod recorder;
 pub(crate) mod sql;
+pub(crate) mod tap;
 
 use std::future::Future;
 use std::time::Duration;

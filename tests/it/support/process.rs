@@ -79,3 +79,10 @@ pub(crate) fn resident_kib(process_id: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
+
+/// The most files that a process may open.
+pub(crate) fn max_descriptors(process_id: u32) -> u64 {
+    let limits = std::fs::read_to_string(format!("/proc/{process_id}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}

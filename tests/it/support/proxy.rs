@@ -27,6 +27,82 @@ pub(crate) struct Proxy {
     config: Config,
 }
 
+/// A process that may not be ready yet; killed on drop.
+pub(crate) struct Starting(Proxy);
+
+/// How a process gets its configuration.
+#[derive(Clone, Copy)]
+pub(crate) enum Written {
+    /// It is there.
+    ToFile,
+    /// The test writes it into a pipe.
+    ToPipe,
+}
+
+// === impl Starting ===
+
+impl Starting {
+    /// Starts the process.
+    pub(crate) fn new(cluster: &Cluster, written: Written, change: impl Fn(&mut Config)) -> Self {
+        let mut config = Config::new(cluster);
+        let (port, metrics_port) = (process::free_port(), process::free_port());
+        config.set("listen.address", format!("127.0.0.1:{port}"));
+        config.set("metrics.address", format!("127.0.0.1:{metrics_port}"));
+        change(&mut config);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE);
+        match written {
+            Written::ToFile => drop(write(&directory, &config)),
+            Written::ToPipe => drop(process::pipe(&file)),
+        }
+        let child = serve(&[], &file, &directory.path().join("log"));
+        Self(Proxy { child, directory, port, metrics_port, config })
+    }
+
+    /// Its configuration's path.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.0.directory.path().join(FILE)
+    }
+
+    /// Its configuration.
+    pub(crate) fn text(&self) -> String {
+        self.0.config.text()
+    }
+
+    /// Another configuration.
+    pub(crate) fn text_with(&self, change: impl FnOnce(&mut Config)) -> String {
+        let mut config = self.0.config.clone();
+        change(&mut config);
+        config.text()
+    }
+
+    /// Sends a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        process::signal(self.0.child.id(), name);
+    }
+
+    /// Waits until it accepts clients.
+    pub(crate) async fn comes_up(mut self) -> Proxy {
+        assert!(self.0.came_up().await, "pgtenant does not start: {}", self.0.log());
+        self.0
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) async fn exits(&mut self) -> ExitStatus {
+        self.0.exits().await
+    }
+
+    /// Everything it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.0.log()
+    }
+
+    /// Status and body of a path on the metrics address; 0 if nobody listens.
+    pub(crate) async fn http(&self, path: &str) -> (u16, String) {
+        self.0.http(path).await
+    }
+}
+
 // === impl Proxy: its life ===
 
 impl Proxy {
@@ -41,8 +117,33 @@ impl Proxy {
         Self::start_logging_to(cluster, change, process::pipe).await
     }
 
+    /// The same in a process that may open so many files: the soft limit and the hard one.
+    pub(crate) async fn start_with_descriptors(
+        cluster: &Cluster,
+        (soft, hard): (u32, u32),
+        change: impl Fn(&mut Config),
+    ) -> Self {
+        let limited = ["prlimit".to_owned(), format!("--nofile={soft}:{hard}")];
+        Self::start_wrapped(cluster, &limited, change, |_| ()).await.0
+    }
+
+    /// The most files that the process may open: its soft limit.
+    pub(crate) fn max_descriptors(&self) -> u64 {
+        process::max_descriptors(self.child.id())
+    }
+
     async fn start_logging_to<T>(
         cluster: &Cluster,
+        change: impl Fn(&mut Config),
+        prepare: impl Fn(&Path) -> T,
+    ) -> (Self, T) {
+        Self::start_wrapped(cluster, &[], change, prepare).await
+    }
+
+    /// Behind the words of a command that runs the rest of its own.
+    async fn start_wrapped<T>(
+        cluster: &Cluster,
+        wrapper: &[String],
         change: impl Fn(&mut Config),
         prepare: impl Fn(&Path) -> T,
     ) -> (Self, T) {
@@ -54,10 +155,9 @@ impl Proxy {
             change(&mut config);
             let directory = tempfile::tempdir().unwrap();
             let file = write(&directory, &config);
-            let arguments = ["serve".to_owned(), "--config".to_owned(), file.display().to_string()];
             let log = directory.path().join("log");
             let prepared = prepare(&log);
-            let child = process::spawn(&binary(), &arguments, None, "KILL", &log);
+            let child = serve(wrapper, &file, &log);
             let mut proxy = Self { child, directory, port, metrics_port, config };
             if proxy.came_up().await {
                 return (proxy, prepared);
@@ -98,7 +198,7 @@ impl Proxy {
     /// Has any text read as the configuration; returns what was logged about it.
     pub(crate) async fn reload_text(&mut self, text: &str) -> String {
         let before = self.log().len();
-        fs::write(self.directory.path().join("pgtenant.toml"), text).unwrap();
+        fs::write(self.directory.path().join(FILE), text).unwrap();
         process::signal(self.child.id(), "HUP");
         eventually("a log line about the reload", || async {
             let log = self.log().split_off(before);
@@ -233,6 +333,11 @@ impl Proxy {
         Metrics::parse(&body)
     }
 
+    /// The port of the metrics address.
+    pub(crate) const fn metrics_port(&self) -> u16 {
+        self.metrics_port
+    }
+
     /// Status and body of a path on the metrics address; 0 if nobody listens.
     pub(crate) async fn http(&self, path: &str) -> (u16, String) {
         metrics::get(self.metrics_port, path).await.unwrap_or_default()
@@ -292,8 +397,17 @@ pub(crate) fn run(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
 }
 
+/// The configuration's name in its directory.
+const FILE: &str = "pgtenant.toml";
+
+fn serve(wrapper: &[String], file: &Path, log: &Path) -> Child {
+    let own = [binary().display().to_string(), "serve".to_owned(), "--config".to_owned()];
+    let words = [wrapper, &own, &[file.display().to_string()]].concat();
+    process::spawn(Path::new(&words[0]), &words[1..], None, "KILL", log)
+}
+
 fn write(directory: &TempDir, config: &Config) -> PathBuf {
-    let file = directory.path().join("pgtenant.toml");
+    let file = directory.path().join(FILE);
     fs::write(&file, config.text()).unwrap();
     file
 }

@@ -191,3 +191,185 @@ fn no_slot_is_lost_or_served_twice_in_any_order_of_events() {
         assert!(model.waiting.is_empty() && slots.used() == 0, "seed {seed}");
     }
 }
+
+// === what the preference may cost ===
+
+/// A pool under load, by a clock that only the test moves. It knows nothing of how waiters are chosen.
+struct Load {
+    slots: Slots<Held, u8, u32>,
+    now: Instant,
+    rng: StdRng,
+    size: usize,
+    limit: usize,
+    tenants: u8,
+    /// Who has a server, and until when.
+    held: Vec<(u8, Held, Instant)>,
+    /// Who is in line: tenant, since when.
+    line: Vec<(u32, u8, Instant)>,
+    /// For each tenant whose first waiter has waited for `PATIENCE` and may have a server: what others got since.
+    overdue: HashMap<u8, HashMap<u8, usize>>,
+    next: u32,
+    switches: usize,
+    grants: usize,
+}
+
+/// A server, by the tenant that had it last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held(u8);
+
+/// The longest that a server is kept.
+const LONGEST_USE: Duration = Duration::from_millis(3);
+
+impl Load {
+    fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (size, tenants) = (rng.random_range(1..6), rng.random_range(2..6));
+        // At its limit, a tenant waits for itself and not for others.
+        let limit = if rng.random_bool(0.5) { size } else { rng.random_range(1..=size) };
+        Self {
+            slots: Slots::new(size),
+            now: start(),
+            rng,
+            size,
+            limit,
+            tenants,
+            held: Vec::new(),
+            line: Vec::new(),
+            overdue: HashMap::new(),
+            next: 0,
+            switches: 0,
+            grants: 0,
+        }
+    }
+
+    fn holds(&self, tenant: u8) -> usize {
+        self.held.iter().filter(|(holder, ..)| *holder == tenant).count()
+    }
+
+    fn first_of(&self, tenant: u8) -> Option<(u32, Instant)> {
+        let first = self.line.iter().find(|(_, waiting, _)| *waiting == tenant);
+        first.map(|(waiter, _, since)| (*waiter, *since))
+    }
+
+    /// One client comes and takes what is there, or gets in line.
+    fn arrive(&mut self, tenant: u8) {
+        match self.slots.take(&tenant, self.limit, |server| u8::from(server.0 == tenant)) {
+            Taken::Server(server) => self.use_server(tenant, Some(server)),
+            Taken::Open => self.use_server(tenant, None),
+            Taken::Wait => {
+                self.slots.wait(&tenant, self.limit, self.now, self.next);
+                self.line.push((self.next, tenant, self.now));
+                self.next += 1;
+            }
+        }
+    }
+
+    fn use_server(&mut self, tenant: u8, server: Option<Held>) {
+        self.grants += 1;
+        self.switches += usize::from(server.is_some_and(|server| server.0 != tenant));
+        let kept = Duration::from_micros(self.rng.random_range(100..=3000)).min(LONGEST_USE);
+        self.held.push((tenant, Held(tenant), self.now + kept));
+    }
+
+    /// Those whose time is over give back, and whoever can be served is.
+    fn settle(&mut self) {
+        while let Some(at) = self.held.iter().position(|(.., until)| *until <= self.now) {
+            let (tenant, server, _) = self.held.swap_remove(at);
+            self.slots.give_back(&tenant, server);
+            self.serve();
+        }
+    }
+
+    fn serve(&mut self) {
+        self.note_overdue();
+        while let Some((tenant, waiter, grant)) =
+            self.slots.serve(self.now, |server, tenant| server.0 == *tenant)
+        {
+            let (first, since) = self.first_of(tenant).expect("only who waits is served");
+            assert_eq!(first, waiter, "a tenant's clients are served in the order in which they came");
+            self.line.retain(|(other, ..)| *other != waiter);
+            self.overdue.remove(&tenant);
+            for (late, served) in &mut self.overdue {
+                let count = served.entry(tenant).or_default();
+                *count += 1;
+                assert!(
+                    *count <= 1,
+                    "tenant {late} is overdue, and tenant {tenant} is served twice before it"
+                );
+            }
+            if self.limit == self.size {
+                // Nothing but other tenants has kept it waiting: the preference, then one turn of each of the others and its
+                // own clients in front of it.
+                self.check_wait(tenant, since);
+            }
+            match grant {
+                Grant::Server(server) => self.use_server(tenant, Some(server)),
+                Grant::Open => self.use_server(tenant, None),
+            }
+            self.note_overdue();
+        }
+        let has_slot = self.slots.idle() + self.held.len() < self.size || self.slots.idle() > 0;
+        for (_, tenant, _) in self.line.iter().filter(|_| has_slot) {
+            assert_eq!(self.holds(*tenant), self.limit, "nobody waits who could be served");
+        }
+    }
+
+    /// A client that was alone in its tenant's line.
+    fn check_wait(&self, tenant: u8, since: Instant) {
+        // Tenant 0 has one client at a time.
+        let longest = PATIENCE + LONGEST_USE * u32::from(self.tenants);
+        let waited = self.now - since;
+        assert!(
+            tenant != 0 || waited <= longest,
+            "a quiet tenant has waited {waited:?}, {longest:?} at most"
+        );
+    }
+
+    fn note_overdue(&mut self) {
+        for tenant in 0..self.tenants {
+            let is_late = self.first_of(tenant).is_some_and(|(_, since)| self.now >= since + PATIENCE);
+            if is_late && self.holds(tenant) < self.limit {
+                self.overdue.entry(tenant).or_default();
+            } else {
+                self.overdue.remove(&tenant);
+            }
+        }
+    }
+
+    /// Tenant 0 has one client that comes now and then, the others as many as are wanted, at once after each answer.
+    fn run(&mut self, clients: usize) {
+        let end = self.now + Duration::from_secs(2);
+        while self.now < end {
+            self.settle();
+            for tenant in 1..self.tenants {
+                let there = self.line.iter().filter(|(_, waiting, _)| *waiting == tenant).count();
+                for _ in there + self.holds(tenant)..clients {
+                    self.arrive(tenant);
+                }
+            }
+            if self.first_of(0).is_none() && self.holds(0) == 0 && self.rng.random_bool(0.05) {
+                self.arrive(0);
+            }
+            self.now += Duration::from_micros(100);
+        }
+    }
+}
+
+#[test]
+fn a_preferred_tenant_delays_no_other_for_longer_than_the_patience() {
+    for seed in 0..20 {
+        println!("seed {seed}");
+        let mut load = Load::new(seed);
+        let clients = load.rng.random_range(1..30);
+        load.run(clients);
+        assert!(load.grants > 500, "seed {seed}: {} grants", load.grants);
+    }
+}
+
+#[test]
+fn the_preference_saves_changes_of_tenants_while_nobody_is_overdue() {
+    let mut load = Load { size: 4, limit: 4, tenants: 3, slots: Slots::new(4), ..Load::new(1) };
+    // Lines so short that nobody waits for as long as the patience is.
+    load.run(6);
+    assert!(load.switches * 3 < load.grants, "{} changes in {} grants", load.switches, load.grants);
+}

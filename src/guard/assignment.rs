@@ -1,0 +1,102 @@
+//! Which settings SET, RESET, `set_config` and the startup packet may name, and to what they may set them.
+
+use super::setting::{Group, Setting, Value, plain_literal};
+use super::{Refusal, Rules, rule};
+use crate::sql::keyword::Keyword;
+use crate::sql::lexer::{Lexer, TokenKind};
+use rule::refusal;
+
+/// What a reading goes on to do behind an assignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    Nothing,
+    /// The values up to the end of the command are schemas for `search_path`.
+    Schemas,
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// What is wrong with a setting that a client asks for at startup.
+    pub fn check_parameter(&self, name: &str) -> Result<(), Refusal> {
+        self.check_group("the startup parameter", &Setting::named(name.as_bytes()))
+    }
+
+    /// SET or RESET. The lexer is behind the verb.
+    pub(super) fn check_set(&self, verb: Keyword, mut lexer: Lexer<'_>) -> Result<Watch, Refusal> {
+        let Some(setting) = Setting::read(&mut lexer) else { return Ok(Watch::Nothing) };
+        let is_reset = verb == Keyword::Reset;
+        if is_reset && setting.is_of_role() {
+            // Drivers send it; it leads back to the role that nothing else could have changed.
+            return Ok(Watch::Nothing);
+        }
+        self.check_name(if is_reset { "RESET" } else { "SET" }, &setting)?;
+        if is_reset {
+            return Ok(Watch::Nothing);
+        }
+        self.check_group("SET", &setting)?;
+        if setting.is_read_by_guard() {
+            let value =
+                if setting.is("names") { Value::read(&mut lexer) } else { Value::read_assigned(&mut lexer) };
+            check_value(&setting, &value)?;
+        }
+        Ok(watch(&setting))
+    }
+
+    /// The function. The lexer is behind its name.
+    pub(super) fn check_set_config(&self, mut lexer: Lexer<'_>) -> Result<Watch, Refusal> {
+        let open = lexer.next().is_some_and(|token| token.kind == TokenKind::Open);
+        let literal = lexer.next().and_then(|token| plain_literal(&token));
+        let ends = lexer.next().is_some_and(|token| token.kind == TokenKind::Comma);
+        let (true, Some(name), true) = (open, literal, ends) else {
+            return Err(refusal(rule::OPAQUE_NAME, "set_config with a name that is not a plain literal"));
+        };
+        let setting = Setting::named(&name);
+        self.check_name("set_config of", &setting)?;
+        self.check_group("set_config of", &setting)?;
+        if setting.is_read_by_guard() {
+            let value = lexer.next().and_then(|token| plain_literal(&token));
+            let ends = lexer.next().is_some_and(|token| token.kind == TokenKind::Comma);
+            let value = value.filter(|_| ends).map_or(Value::Opaque, Value::Given);
+            check_value(&setting, &value)?;
+        }
+        Ok(watch(&setting))
+    }
+
+    fn check_name(&self, verb: &str, setting: &Setting) -> Result<(), Refusal> {
+        let rule = if setting.is_of_role() {
+            rule::ROLE_CHANGE
+        } else if self.is_of_context(setting) {
+            rule::CONTEXT_CHANGE
+        } else if setting.is("client_connection_check_interval") {
+            rule::CONNECTION_CHECK
+        } else {
+            return Ok(());
+        };
+        Err(refusal(rule, &format!("{verb} {}", setting.echo())))
+    }
+
+    /// Settings that the strict level keeps from users who are not granted the rule.
+    fn check_group(&self, verb: &str, setting: &Setting) -> Result<(), Refusal> {
+        let rule = match setting.group() {
+            Group::Plans => rule::EXPLAIN,
+            Group::Planner => rule::PLANNER,
+            Group::Other => return Ok(()),
+        };
+        if self.is_strict() { self.object((rule, format!("{verb} {}", setting.echo()))) } else { Ok(()) }
+    }
+}
+
+/// `SET SCHEMA` is another spelling of `SET search_path`.
+fn watch(setting: &Setting) -> Watch {
+    if setting.is("search_path") || setting.is("schema") { Watch::Schemas } else { Watch::Nothing }
+}
+
+fn check_value(setting: &Setting, value: &Value) -> Result<(), Refusal> {
+    if setting.is("standard_conforming_strings") {
+        let refused = || refusal(rule::STRING_SYNTAX, "standard_conforming_strings other than on");
+        return value.is_on().then_some(()).ok_or_else(refused);
+    }
+    let refused = || refusal(rule::CLIENT_ENCODING, "this client_encoding");
+    value.is_safe_encoding().then_some(()).ok_or_else(refused)
+}

@@ -1,0 +1,113 @@
+//! What PostgreSQL sends by itself: parameters that changed, and notifications.
+
+use crate::net::buffer::WriteBuffer;
+use crate::relay::answers::Disposition;
+use crate::relay::core::replies::Reply;
+use crate::relay::core::session_state::PutBack;
+use crate::relay::requests::ClientSide;
+use crate::relay::{Conversation, RelayFault};
+use crate::upstream::{APPLICATION_NAME, ServerSide};
+use crate::wire::{backend, encode};
+
+/// What PostgreSQL reports and a client may change; carried from server to server.
+const REPORTED: &[&str] = &[
+    "client_encoding",
+    "DateStyle",
+    "TimeZone",
+    "IntervalStyle",
+    "application_name",
+    "default_transaction_read_only",
+];
+
+/// Whether PostgreSQL reports each change of this setting, so that it need not be asked for it.
+pub(in crate::relay) fn is_reported(name: &str) -> bool {
+    REPORTED.iter().any(|reported| reported.eq_ignore_ascii_case(name))
+}
+
+impl Conversation {
+    /// Passes on what came while a statement of the proxy ran.
+    pub fn notify(&self, output: &mut WriteBuffer, server: &mut dyn ServerSide) {
+        for body in std::mem::take(&mut server.state().notifications) {
+            if self.notification(&body, output, server) == Disposition::Forward {
+                encode::frame(output.space(), b'A', |out| out.extend_from_slice(&body));
+            }
+        }
+    }
+
+    /// A notification names the process of its sender; a client of this pool is named as clients know it.
+    pub(super) fn notification(
+        &self,
+        body: &[u8],
+        output: &mut WriteBuffer,
+        server: &mut dyn ServerSide,
+    ) -> Disposition {
+        if !self.listens() || matches!(self.replies.front(), Some(Reply::OwnQuery)) {
+            // It was meant for the client that had the server before.
+            return Disposition::Swallow;
+        }
+        let Some((sender, rest)) = body.split_first_chunk::<4>() else { return Disposition::Forward };
+        match server.state().sender.behind(u32::from_be_bytes(*sender)) {
+            Some(sender) => {
+                encode::notification(output.space(), sender, rest);
+                Disposition::Swallow
+            }
+            None => Disposition::Forward,
+        }
+    }
+
+    pub(super) fn parameter(
+        &mut self,
+        body: &[u8],
+        client: &mut ClientSide<'_>,
+        server: &mut dyn ServerSide,
+    ) -> Result<Disposition, RelayFault> {
+        let (name, value) =
+            backend::parameter_status(body).ok_or(RelayFault::Doubt("a malformed ParameterStatus"))?;
+        let state = server.state();
+        if state.parameters.get(name).is_none_or(|known| known != value) {
+            state.parameters.insert(name.to_owned(), value.to_owned());
+        }
+        if self.replies.is_own() {
+            return Ok(Disposition::Swallow);
+        }
+        if name == APPLICATION_NAME && server.context().name(&self.parameters).is_some() {
+            return Ok(self.application_name(value, client, server));
+        }
+        if is_reported(name) {
+            self.session.save(&self.parameters);
+            self.parameters.set(name, value);
+            self.note_reported(server);
+        }
+        Ok(Disposition::Forward)
+    }
+
+    /// The server has these parameters, as it said itself.
+    fn note_reported(&self, server: &mut dyn ServerSide) {
+        if let Some(stamp) = &mut server.state().stamp {
+            stamp.parameters = self.parameters.fingerprint();
+        }
+    }
+
+    /// On servers the tenant is part of the name. The client reads its own, also when a rollback brings that back.
+    fn application_name(
+        &mut self,
+        value: &str,
+        client: &mut ClientSide<'_>,
+        server: &mut dyn ServerSide,
+    ) -> Disposition {
+        let before = self.session.before(&self.parameters).clone();
+        let is_back = server.context().name(&before).as_deref() == Some(value);
+        let own = if is_back { before.get(APPLICATION_NAME).unwrap_or_default() } else { value };
+        if is_back && self.parameters.get(APPLICATION_NAME).unwrap_or_default() == own {
+            // The proxy's own doing, reported late.
+            return Disposition::Swallow;
+        }
+        client.input.forget();
+        encode::parameter_status(client.output.space(), APPLICATION_NAME, own);
+        self.session.save(&before);
+        self.parameters.set(APPLICATION_NAME, own);
+        self.note_reported(server);
+        self.session.put_back_later(if is_back { PutBack::Nothing } else { PutBack::Name });
+        Disposition::Swallow
+    }
+}

@@ -1,0 +1,486 @@
+//! From the server to the client: what becomes of each frame.
+
+mod async_messages;
+mod descriptions;
+
+use crate::fault::Report;
+use crate::fault::sqlstate::PROTOCOL_VIOLATION;
+use crate::net::buffer::ReadBuffer;
+use crate::observability::metrics::context_error;
+use crate::relay::core::copy::CopyIn;
+use crate::relay::core::framing::FromServer;
+use crate::relay::core::replies::{Reply, Shown, Then};
+use crate::relay::core::segment::{Hold, Outcome, Progress, Segment, Skip};
+use crate::relay::requests::ClientSide;
+use crate::relay::{Conversation, RelayFault};
+use crate::upstream::{Expect, ServerSide};
+use crate::wire::backend::{self, Status};
+use crate::wire::encode::{self, Severity};
+use crate::wire::frame;
+
+pub(in crate::relay) use async_messages::is_reported;
+
+/// Largest server message that is looked into as a whole, in bytes: errors, notices, tags, parameters.
+const MAX_WHOLE_BYTES: usize = 16 * 1024 * 1024;
+
+/// What `absorb` came upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absorbed {
+    /// Everything that could be passed on was; the server's next frame is whole with so many bytes.
+    All {
+        /// Zero: unknown.
+        wanted: usize,
+    },
+    /// A segment was answered, and nothing is owed. This is the transaction's status.
+    Ready(Status),
+}
+
+/// What becomes of a frame from the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disposition {
+    /// It goes on to the client.
+    Forward,
+    /// It does not, or something else went in its place.
+    Swallow,
+}
+
+impl Conversation {
+    /// Passes on what the server has sent.
+    pub fn absorb(
+        &mut self,
+        client: &mut ClientSide<'_>,
+        input: &mut ReadBuffer,
+        server: &mut dyn ServerSide,
+    ) -> Result<Absorbed, RelayFault> {
+        let mut passed = 0;
+        let absorbed = self.absorb_frames(client, (input, &mut passed), server);
+        // Once for many frames: a counter is shared by all clients of a tenant.
+        if passed > 0 {
+            self.metrics.bytes_out(passed);
+        }
+        absorbed
+    }
+
+    fn absorb_frames(
+        &mut self,
+        client: &mut ClientSide<'_>,
+        (input, passed): (&mut ReadBuffer, &mut usize),
+        server: &mut dyn ServerSide,
+    ) -> Result<Absorbed, RelayFault> {
+        loop {
+            if !self.replies.waits_for_server() {
+                self.answer_locally(client);
+            }
+            if client.output.is_full() {
+                return Ok(Absorbed::All { wanted: 0 });
+            }
+            *passed += self.from_server.advance(input, client.output.space());
+            if !self.from_server.is_boundary() {
+                return Ok(Absorbed::All { wanted: 0 });
+            }
+            let header = frame::header(input.bytes())
+                .map_err(|_| RelayFault::Doubt("the server sent an impossible length"))?;
+            let Some(header) = header else { return Ok(Absorbed::All { wanted: 0 }) };
+            if matches!(header.tag, b'D' | b'd') && !self.expects_nonce() {
+                self.begin_row(header.total, client)?;
+                continue;
+            }
+            if header.total > MAX_WHOLE_BYTES {
+                return Err(RelayFault::Doubt("the server sent a message over the limit"));
+            }
+            let Some(whole) = input.bytes().get(..header.total) else {
+                return Ok(Absorbed::All { wanted: header.total });
+            };
+            let disposition = self.take_answer(header.tag, whole, client, server)?;
+            if disposition == Disposition::Forward {
+                client.input.forget();
+                client.output.space().extend_from_slice(whole);
+                *passed += header.total;
+            }
+            input.consume(header.total);
+            // A ReadyForQuery that answers a part of the proxy's ends no segment.
+            if header.tag == b'Z' && disposition == Disposition::Forward {
+                return Ok(Absorbed::Ready(self.status));
+            }
+        }
+    }
+
+    /// Whether the entry of a hand-over is answered now, whose row is looked into.
+    fn expects_nonce(&self) -> bool {
+        matches!(self.replies.front(), Some(Reply::Own(Expect::Nonce(_))))
+    }
+
+    fn begin_row(&mut self, total: usize, client: &mut ClientSide<'_>) -> Result<(), RelayFault> {
+        self.answer_locally(client);
+        self.from_server = match self.replies.front() {
+            Some(Reply::Query(text)) if text.is_hidden() => FromServer::Dropped(total),
+            Some(Reply::Execute(_) | Reply::Query(_)) => {
+                client.input.forget();
+                FromServer::Passed(total)
+            }
+            Some(Reply::Own(_) | Reply::OwnQuery) => FromServer::Dropped(total),
+            _ => return Err(RelayFault::Doubt("rows that nothing asked for")),
+        };
+        Ok(())
+    }
+
+    /// Gives the answers that the server does not owe and whose turn has come.
+    fn answer_locally(&mut self, client: &mut ClientSide<'_>) {
+        while let Some(Reply::Local(tag, _)) = self.replies.front() {
+            encode::bare(client.output.space(), *tag);
+            client.input.forget();
+            self.replies.pop();
+        }
+    }
+
+    fn take_answer(
+        &mut self,
+        tag: u8,
+        whole: &[u8],
+        client: &mut ClientSide<'_>,
+        server: &mut dyn ServerSide,
+    ) -> Result<Disposition, RelayFault> {
+        let body = frame::body(whole);
+        self.answer_locally(client);
+        match tag {
+            b'N' => Ok(self.notice(body, client)),
+            b'A' => Ok(self.notification(body, client.output, server)),
+            b'S' => self.parameter(body, client, server),
+            b'E' => match fatal(body) {
+                Some(fault) => Err(fault),
+                None => self.error(body, client, server),
+            },
+            b'Z' => self.ready(body, client, server),
+            b'C' | b's' | b'I' => self.completed(tag, body, client, server),
+            b'D' => self.compare_nonce(body),
+            b'G' => self.copy_in_begins(),
+            b'H' | b'c' => match self.replies.front() {
+                Some(Reply::Execute(_) | Reply::Query(_)) => Ok(Disposition::Forward),
+                _ => Err(RelayFault::Doubt("COPY that nothing asked for")),
+            },
+            b'T' | b'n' | b't' => self.described(tag, body, server),
+            b'V' => match self.replies.front() {
+                Some(Reply::FunctionCall) => Ok(Disposition::Forward),
+                _ => Err(RelayFault::Doubt("the result of a function that nothing called")),
+            },
+            b'1' | b'2' | b'3' => self.acknowledged(tag, server),
+            _ => Err(RelayFault::Doubt("the server sent a message of an unknown kind")),
+        }
+    }
+
+    /// The row of an entry holds the nonce of its hand-over, or it is the answer to something else.
+    fn compare_nonce(&mut self, body: &[u8]) -> Result<Disposition, RelayFault> {
+        match self.replies.front_mut() {
+            Some(Reply::Own(expected)) => match expected {
+                Expect::Nonce(nonce) if backend::column(body, 0) == Some(nonce.as_str()) => {
+                    *expected = Expect::Nothing;
+                    Ok(Disposition::Swallow)
+                }
+                Expect::Nonce(_) | Expect::Nothing => Err(RelayFault::Shifted),
+            },
+            _ => Err(RelayFault::Doubt("rows that nothing asked for")),
+        }
+    }
+
+    fn notice(&self, body: &[u8], client: &mut ClientSide<'_>) -> Disposition {
+        match self.replies.front() {
+            Some(reply) if reply.is_own() => Disposition::Swallow,
+            Some(Reply::Query(text)) if text.is_hidden() => Disposition::Swallow,
+            Some(Reply::Query(text)) if !text.inserted.is_empty() => {
+                client.input.forget();
+                encode::with_position(client.output.space(), b'N', body, |sent| text.position(sent));
+                Disposition::Swallow
+            }
+            _ => Disposition::Forward,
+        }
+    }
+
+    fn error(
+        &mut self,
+        body: &[u8],
+        client: &mut ClientSide<'_>,
+        server: &mut dyn ServerSide,
+    ) -> Result<Disposition, RelayFault> {
+        let field = |code| backend::error_field(body, code).unwrap_or_default();
+        let sqlstate = field(b'C');
+        self.note_error(sqlstate, server);
+        match self.replies.front() {
+            None => Err(RelayFault::Doubt("an error that nothing caused")),
+            // Its ReadyForQuery follows, and then the entry fails for want of the nonce.
+            Some(Reply::OwnQuery) => {
+                tracing::warn!(sqlstate, message = field(b'M'), "a server could not be reset");
+                server.state().stamp = None;
+                Ok(Disposition::Swallow)
+            }
+            Some(Reply::Own(_) | Reply::OwnClose) => {
+                server.state().stamp = None;
+                Err(RelayFault::Context(format!("{sqlstate}: {}", field(b'M'))))
+            }
+            Some(reply) if self.reports_foreign_message(sqlstate, client) => {
+                match reply {
+                    Reply::Query(_) => self.end_copy(),
+                    _ => self.fail(server),
+                }
+                Ok(Disposition::Swallow)
+            }
+            Some(Reply::Query(text)) => {
+                let is_changed = !text.inserted.is_empty();
+                if is_changed {
+                    client.input.forget();
+                    encode::with_position(client.output.space(), b'E', body, |sent| text.position(sent));
+                }
+                self.metrics.error(sqlstate);
+                self.end_copy();
+                Ok(if is_changed { Disposition::Swallow } else { Disposition::Forward })
+            }
+            // Of a Sync, for example a deferred constraint, checked when the transaction ends.
+            Some(Reply::Sync | Reply::FunctionCall) => {
+                self.metrics.error(sqlstate);
+                Ok(Disposition::Forward)
+            }
+            Some(Reply::Refused(_)) => {
+                self.report_refusal(client);
+                self.fail(server);
+                Ok(Disposition::Swallow)
+            }
+            Some(
+                Reply::Parse(..)
+                | Reply::Bind(..)
+                | Reply::DescribeStatement(..)
+                | Reply::DescribePortal(_)
+                | Reply::Execute(_)
+                | Reply::ClosePortal
+                | Reply::CloseStatement(_)
+                | Reply::Local(..),
+            ) => {
+                self.metrics.error(sqlstate);
+                if let Some(Reply::Parse(_, undo)) = self.replies.front_mut() {
+                    // PostgreSQL drops the unnamed statement before it parses the new one.
+                    undo.forget_unnamed();
+                }
+                self.fail(server);
+                Ok(Disposition::Forward)
+            }
+        }
+    }
+
+    fn note_error(&mut self, sqlstate: &str, server: &mut dyn ServerSide) {
+        self.outcome = Outcome::RolledBack;
+        if server.context().is_sealed() && matches!(sqlstate, "28000" | "55000") {
+            // The register of a sealed context is empty or another tenant's.
+            self.loses_context = true;
+            context_error();
+        }
+    }
+
+    /// The client reads the proxy's report in the place of the error that was made to happen.
+    fn report_refusal(&mut self, client: &mut ClientSide<'_>) {
+        if let Some(Reply::Refused(report)) = self.replies.pop() {
+            self.metrics.error(report.sqlstate.0);
+            client.input.forget();
+            encode::error_response(client.output.space(), Severity::Error, &report);
+        }
+    }
+
+    /// A COPY from the client has failed, if there was one: nobody reads its rows any more.
+    fn end_copy(&mut self) {
+        self.copy_in = CopyIn::No;
+        if matches!(self.hold, Some(Hold::CopyStart | Hold::CopyError(_))) {
+            self.hold = None;
+        }
+        self.from_client.drop_rest();
+    }
+
+    /// The proxy has ended a COPY because of another message: the client reads what PostgreSQL says to such a message.
+    fn reports_foreign_message(&self, sqlstate: &str, client: &mut ClientSide<'_>) -> bool {
+        let Some(Hold::CopyError(tag)) = self.hold.filter(|_| sqlstate == "57014") else { return false };
+        let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
+        let report = Report::new(PROTOCOL_VIOLATION, message);
+        self.metrics.error(report.sqlstate.0);
+        client.input.forget();
+        encode::error_response(client.output.space(), Severity::Error, &report);
+        true
+    }
+
+    /// The server skips everything up to the next Sync.
+    fn fail(&mut self, server: &mut dyn ServerSide) {
+        self.end_copy();
+        self.hold = None;
+        let skipped = self.replies.skip_to_sync();
+        self.undo(skipped, Some(server));
+        if self.replies.is_empty() {
+            self.segment = Segment::Skipping(Skip::ServerError);
+        }
+    }
+
+    fn ready(
+        &mut self,
+        body: &[u8],
+        client: &mut ClientSide<'_>,
+        server: &mut dyn ServerSide,
+    ) -> Result<Disposition, RelayFault> {
+        let status = backend::ready_for_query(body).ok_or(RelayFault::Doubt("a malformed ReadyForQuery"))?;
+        match self.replies.pop() {
+            Some(Reply::OwnQuery) if status == Status::Idle => Ok(Disposition::Swallow),
+            Some(Reply::Query(_) | Reply::Sync | Reply::FunctionCall) if self.replies.is_empty() => {
+                self.end_segment(status, server);
+                client.input.forget();
+                Ok(Disposition::Forward)
+            }
+            _ => {
+                server.state().stamp = None;
+                Err(RelayFault::Doubt("the server was ready out of turn"))
+            }
+        }
+    }
+
+    /// A segment was answered whole.
+    fn end_segment(&mut self, status: Status, server: &mut dyn ServerSide) {
+        self.status = status;
+        self.segment = Segment::Between;
+        self.progress = Progress::Running;
+        self.end_copy();
+        let outcome = std::mem::take(&mut self.outcome);
+        if status == Status::Idle {
+            self.portals.clear();
+            if outcome == Outcome::RolledBack {
+                self.choice.roll_back();
+                self.session.roll_back();
+            }
+            self.session.end();
+            if std::mem::take(&mut self.loses_context) {
+                server.state().stamp = None;
+            }
+        }
+    }
+
+    fn completed(
+        &mut self,
+        tag: u8,
+        body: &[u8],
+        client: &mut ClientSide<'_>,
+        server: &mut dyn ServerSide,
+    ) -> Result<Disposition, RelayFault> {
+        let then = match self.replies.front_mut() {
+            Some(Reply::OwnQuery) => return Ok(Disposition::Swallow),
+            Some(Reply::Own(Expect::Nothing)) if tag == b'C' => {
+                self.replies.pop();
+                if !self.replies.is_own() {
+                    self.progress = Progress::Running;
+                }
+                return Ok(Disposition::Swallow);
+            }
+            Some(Reply::Own(Expect::Nonce(_))) => return Err(RelayFault::Shifted),
+            Some(Reply::Query(text)) => {
+                let is_hidden = text.is_hidden();
+                text.at += 1;
+                if is_hidden {
+                    return Ok(Disposition::Swallow);
+                }
+                std::mem::take(&mut text.then)
+            }
+            Some(Reply::Execute(_)) => match self.replies.pop() {
+                Some(Reply::Execute(then)) => {
+                    // Nothing is sent behind the Execute of a COPY before it has begun.
+                    if self.replies.is_empty() {
+                        self.end_copy();
+                    }
+                    then
+                }
+                _ => Then::Nothing,
+            },
+            _ => return Err(RelayFault::Doubt("a completion that nothing waits for")),
+        };
+        match then {
+            Then::Nothing => {
+                self.note_completion(tag, backend::command_tag(body), server);
+                Ok(Disposition::Forward)
+            }
+            Then::DiscardAll => {
+                self.discard_all(client.output.space());
+                if !server.context().enters() {
+                    // Without a context there was no stand-in: it really ran.
+                    server.state().clear_prepared();
+                }
+                client.input.forget();
+                encode::command_complete(client.output.space(), "DISCARD ALL");
+                Ok(Disposition::Swallow)
+            }
+            Then::Deallocate(name) => {
+                self.statements.remove(&name);
+                client.input.forget();
+                encode::command_complete(client.output.space(), "DEALLOCATE");
+                Ok(Disposition::Swallow)
+            }
+        }
+    }
+
+    fn note_completion(&mut self, tag: u8, command: &[u8], server: &mut dyn ServerSide) {
+        match command {
+            b"COMMIT" => {
+                self.choice.commit();
+                // What follows in the segment is another transaction.
+                self.outcome = Outcome::Open;
+            }
+            b"ROLLBACK" => self.outcome = Outcome::RolledBack,
+            b"DEALLOCATE ALL" | b"DISCARD ALL" if tag == b'C' => {
+                self.loses_context |= command == b"DISCARD ALL";
+                self.statements.clear();
+                server.state().clear_prepared();
+            }
+            _ => {}
+        }
+    }
+
+    fn copy_in_begins(&mut self) -> Result<Disposition, RelayFault> {
+        let is_asked = match self.replies.front() {
+            Some(Reply::Query(_)) => true,
+            Some(Reply::Execute(_)) => self.hold == Some(Hold::CopyStart),
+            _ => false,
+        };
+        if !is_asked {
+            return Err(RelayFault::Doubt("COPY that nothing asked for"));
+        }
+        self.hold = None;
+        self.copy_in = CopyIn::Rows;
+        Ok(Disposition::Forward)
+    }
+
+    fn acknowledged(&mut self, tag: u8, server: &mut dyn ServerSide) -> Result<Disposition, RelayFault> {
+        let is_own = matches!(self.replies.front(), Some(Reply::Own(_)));
+        if is_own && tag != b'3' {
+            return Ok(Disposition::Swallow);
+        }
+        match (tag, self.replies.pop()) {
+            (b'1', Some(Reply::Parse(shown, _))) | (b'2', Some(Reply::Bind(shown, _))) => {
+                Ok(disposition(shown))
+            }
+            (b'3', Some(Reply::ClosePortal)) => Ok(Disposition::Forward),
+            (b'3', Some(Reply::CloseStatement(_) | Reply::OwnClose)) => {
+                if !self.replies.is_own() {
+                    self.progress = Progress::Running;
+                }
+                Ok(Disposition::Swallow)
+            }
+            (_, Some(reply)) => {
+                self.undo(vec![reply], Some(server));
+                Err(RelayFault::Doubt("an answer out of turn"))
+            }
+            (_, None) => Err(RelayFault::Doubt("an answer that nothing waits for")),
+        }
+    }
+}
+
+/// The server ends the session with this error.
+fn fatal(body: &[u8]) -> Option<RelayFault> {
+    let field = |code| backend::error_field(body, code).unwrap_or_default();
+    let is_fatal = matches!(field(b'V'), "FATAL" | "PANIC");
+    is_fatal.then(|| RelayFault::Ended(format!("{}: {}", field(b'C'), field(b'M'))))
+}
+
+const fn disposition(shown: Shown) -> Disposition {
+    match shown {
+        Shown::Client => Disposition::Forward,
+        Shown::Nobody => Disposition::Swallow,
+    }
+}

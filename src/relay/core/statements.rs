@@ -1,0 +1,405 @@
+//! Prepared statements of clients, kept apart from those on servers: a client's name leads to a statement, and the
+//! statement to one name on every server. Two clients may use one name for different texts.
+//!
+//! What a client was told about a statement holds for as long as the client has it. PostgreSQL fixes the parameter types
+//! of a statement when it is parsed, and refuses to run it once its columns have changed (`RevalidateCachedQuery` in
+//! `plancache.c`). So each Parse of a named statement reaches a server, and its description is learned there; wherever
+//! the statement is prepared again it has the parameter types of the first time, and its columns are compared.
+//! Statements of one text are shared by clients only if they have one description, too.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use dashmap::DashMap;
+
+use crate::guard::TenantChange;
+use crate::guard::footprint::Footprint;
+use crate::relay::core::replies::Undo;
+use crate::sql::Survey;
+use crate::upstream::{ServerState, StatementId};
+use crate::wire::backend;
+use crate::wire::frame::split_cstr;
+
+/// Runs in the place of what the proxy does itself: allowed wherever that is, and changes nothing.
+pub(in crate::relay) const NOTHING: &[u8] = b"RESET \"pgtenant\".\"choice\"";
+
+/// A statement as a client prepared it.
+#[derive(Debug)]
+pub struct Statement {
+    /// Names it on servers.
+    pub id: StatementId,
+    /// The query text.
+    pub text: Arc<[u8]>,
+    /// Parameter types as they stood in `Parse`: count and OIDs.
+    pub types: Box<[u8]>,
+    /// The client's encoding in which a text beyond ASCII is read.
+    pub encoding: Option<Box<str>>,
+    /// The database in which its types are known.
+    pub place: usize,
+    /// What its text tells about running it.
+    pub reading: Reading,
+    /// The client's statement of this name ends with it.
+    pub deallocates: Option<Box<[u8]>>,
+    /// What is sent in the place of a text that must not run as it stands.
+    stand_in: Option<Vec<u8>>,
+    /// What PostgreSQL says of it; empty until it was asked.
+    pub description: OnceLock<Description>,
+}
+
+/// What PostgreSQL tells of a prepared statement.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Description {
+    /// The types of its parameters: count and OIDs, as in `Parse`.
+    pub types: Box<[u8]>,
+    /// Its columns: name, type and type modifier of each; empty if it returns no rows.
+    pub columns: Box<[u8]>,
+}
+
+/// What was read in a text.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Its statements.
+    pub survey: Survey,
+    /// The change of tenant that it is, for the proxy to carry out.
+    pub change: Option<Arc<TenantChange>>,
+    /// What it may leave in its session; none: nothing.
+    pub footprint: Option<Arc<Footprint>>,
+}
+
+// === impl Statement ===
+
+impl Statement {
+    /// What its text tells about running it.
+    pub fn survey(&self) -> Survey {
+        self.reading.survey
+    }
+
+    /// The text for servers.
+    pub fn sent(&self) -> &[u8] {
+        self.stand_in.as_deref().unwrap_or(&self.text)
+    }
+
+    /// The parameter types for servers: those that the client was told, else those that it gave.
+    pub fn sent_types(&self) -> &[u8] {
+        self.description.get().map_or(&self.types, |description| &description.types)
+    }
+
+    /// Bytes that it takes.
+    pub fn size(&self) -> usize {
+        self.text.len() + self.types.len()
+    }
+
+    /// Whether it has parameters whose types PostgreSQL chose and did not tell.
+    pub fn has_unknown_types(&self) -> bool {
+        let is_open =
+            self.types.get(2..).is_none_or(|oids| oids.is_empty() || oids.chunks(4).any(|oid| oid == [0; 4]));
+        self.description.get().is_none() && is_open && self.text.contains(&b'$')
+    }
+
+    /// Whether it has types of its own database and that is another than this.
+    pub fn is_of_another_place(&self, place: usize) -> bool {
+        self.place != place && self.description.get().is_some_and(Description::has_own_types)
+    }
+
+    fn key(&self) -> Option<Key> {
+        let description = self.description.get()?.clone();
+        let (types, encoding) = (self.types.clone(), self.encoding.clone());
+        let meaning = (encoding, self.place, self.reading.change.is_some());
+        Some((Arc::clone(&self.text), types, meaning, description))
+    }
+}
+
+// === impl Description ===
+
+impl Description {
+    /// From the bodies of ParameterDescription and, if it returns rows, RowDescription. None: malformed.
+    pub fn read(parameters: &[u8], columns: Option<&[u8]>) -> Option<Self> {
+        let columns = columns.map_or(Some(Vec::new()), backend::column_shapes)?;
+        Some(Self { types: parameters.into(), columns: columns.into() })
+    }
+
+    /// Whether any type is one of the database's own, whose OID means something else in another database.
+    fn has_own_types(&self) -> bool {
+        let oid = |bytes: &[u8]| bytes.first_chunk::<4>().map(|oid| u32::from_be_bytes(*oid));
+        let parameters = self.types.get(2..).unwrap_or_default().chunks(4).filter_map(oid);
+        let mut columns = Vec::new();
+        let mut rest = &*self.columns;
+        while let Some((_, fields)) = split_cstr(rest) {
+            columns.extend(oid(fields));
+            rest = fields.get(8..).unwrap_or_default();
+        }
+        parameters.chain(columns).any(|oid| oid >= FIRST_OWN_OID)
+    }
+}
+
+/// The first OID that PostgreSQL gives to objects of a database (`FirstNormalObjectId`).
+const FIRST_OWN_OID: u32 = 16_384;
+
+/// Shares statements that are the same. It holds one as long as a client does.
+#[derive(Debug, Default)]
+pub struct Interner {
+    known: DashMap<Key, Arc<Statement>>,
+    next: AtomicU64,
+    time: AtomicU64,
+}
+
+/// Text, types as given, encoding, database, whether it is a change of tenant for the proxy to carry out (the same text is one to a
+/// tenant's client and none to a maintenance user), and description.
+type Key = (Arc<[u8]>, Box<[u8]>, (Option<Box<str>>, usize, bool), Description);
+
+/// What was read in a text, the name that it deallocates, and what is sent in its place.
+type Meaning = (Reading, Option<Box<[u8]>>, Option<Vec<u8>>);
+
+// === impl Interner ===
+
+impl Interner {
+    /// The time, in numbers that only rise: what was parsed later has a higher one.
+    pub fn tick(&self) -> u64 {
+        self.time.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A statement that is not shared.
+    pub fn single(&self, text: &[u8], types: &[u8], reading: Reading) -> Arc<Statement> {
+        self.encoded((text, None), (types, 0), reading)
+    }
+
+    /// The same of a text in the client's encoding, in this database.
+    pub fn encoded(
+        &self,
+        (text, encoding): (&[u8], Option<&str>),
+        (types, place): (&[u8], usize),
+        reading: Reading,
+    ) -> Arc<Statement> {
+        let stand_in = reading.change.as_ref().map(|change| change.stand_in(text));
+        let encoding = encoding.filter(|_| !text.is_ascii());
+        self.make((text, encoding), (types, place), (reading, None, stand_in))
+    }
+
+    /// The same, with another text for servers.
+    pub fn replaced(&self, text: &[u8], reading: Reading, stand_in: &[u8]) -> Arc<Statement> {
+        self.make((text, None), (&[0, 0], 0), (reading, None, Some(stand_in.to_vec())))
+    }
+
+    /// DEALLOCATE of a name that is known to the proxy only.
+    pub fn deallocation(&self, text: &[u8], name: Box<[u8]>, reading: Reading) -> Arc<Statement> {
+        self.make((text, None), (&[0, 0], 0), (reading, Some(name), Some(NOTHING.to_vec())))
+    }
+
+    fn make(
+        &self,
+        (text, encoding): (&[u8], Option<&str>),
+        (types, place): (&[u8], usize),
+        (reading, deallocates, stand_in): Meaning,
+    ) -> Arc<Statement> {
+        Arc::new(Statement {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            text: text.into(),
+            types: types.into(),
+            encoding: encoding.map(Into::into),
+            place,
+            reading,
+            deallocates,
+            stand_in,
+            description: OnceLock::new(),
+        })
+    }
+
+    /// The statement that all clients share that have this text with this description; its description is known.
+    fn share(&self, statement: &Arc<Statement>) -> Arc<Statement> {
+        let Some(key) = statement.key() else { return Arc::clone(statement) };
+        Arc::clone(&self.known.entry(key).or_insert_with(|| Arc::clone(statement)))
+    }
+}
+
+/// A client's named statement.
+#[derive(Debug)]
+pub struct Named {
+    /// Shared, once its description is known.
+    statement: Arc<Statement>,
+    /// When the client parsed it. Definitions may have changed since an older copy on a server was made.
+    parsed: u64,
+    interner: Arc<Interner>,
+}
+
+// === impl Named ===
+
+impl Named {
+    /// A statement that was just parsed.
+    pub fn new((statement, parsed): (Arc<Statement>, u64), interner: &Arc<Interner>) -> Self {
+        Self { statement, parsed, interner: Arc::clone(interner) }
+    }
+
+    /// The statement.
+    pub const fn statement(&self) -> &Arc<Statement> {
+        &self.statement
+    }
+
+    /// The name under which this server has a copy that is no older than the client's own Parse.
+    pub fn on(&self, server: &mut ServerState) -> Option<StatementId> {
+        server.prepared(self.statement.id, self.parsed)
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let Some(key) = self.statement.key() else { return };
+        // The map's and this one: no other client holds it. The map may have another one of this text by now.
+        let is_last =
+            |known: &Arc<Statement>| Arc::ptr_eq(known, &self.statement) && Arc::strong_count(known) <= 2;
+        self.interner.known.remove_if(&key, |_, known| is_last(known));
+    }
+}
+
+/// Most named statements of one client.
+pub const MAX_NAMED: usize = 4096;
+
+/// One client's statements by name.
+#[derive(Debug, Default)]
+pub struct Statements {
+    named: HashMap<Box<[u8]>, Named>,
+    /// Bytes that the named ones take.
+    bytes: usize,
+    /// The unnamed one.
+    pub unnamed: Option<Arc<Statement>>,
+}
+
+// === impl Statements ===
+
+impl Statements {
+    /// The statement of that name; empty: the unnamed one.
+    pub fn find(&self, name: &[u8]) -> Option<Arc<Statement>> {
+        if name.is_empty() {
+            return self.unnamed.clone();
+        }
+        self.named.get(name).map(|named| Arc::clone(named.statement()))
+    }
+
+    /// The named statement of that name.
+    pub fn named(&self, name: &[u8]) -> Option<&Named> {
+        self.named.get(name)
+    }
+
+    /// How many there are, and the bytes that they take.
+    pub fn size(&self) -> (usize, usize) {
+        (self.named.len(), self.bytes)
+    }
+
+    /// One more.
+    pub fn insert(&mut self, name: Box<[u8]>, named: Named) {
+        self.bytes += named.statement.size();
+        if let Some(before) = self.named.insert(name, named) {
+            self.bytes = self.bytes.saturating_sub(before.statement.size());
+        }
+    }
+
+    /// One less.
+    pub fn remove(&mut self, name: &[u8]) -> Option<(Box<[u8]>, Named)> {
+        let removed = self.named.remove_entry(name)?;
+        self.bytes = self.bytes.saturating_sub(removed.1.statement.size());
+        Some(removed)
+    }
+
+    /// The description of a statement of this client is known: from here on it is the one that others have, too. Its id,
+    /// if it is another.
+    pub fn share(&mut self, name: &[u8], statement: &Arc<Statement>) -> Option<StatementId> {
+        let named = self.named.get_mut(name).filter(|named| Arc::ptr_eq(&named.statement, statement))?;
+        let shared = named.interner.share(statement);
+        let id = (shared.id != statement.id).then_some(shared.id);
+        named.statement = shared;
+        id
+    }
+
+    /// A message was skipped, so that it changed nothing.
+    pub fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Nothing | Undo::OnServer(_) => {}
+            Undo::Unnamed(before) | Undo::ClosedUnnamed(before) => self.unnamed = before,
+            Undo::Named(name, _) => {
+                self.remove(&name);
+            }
+            Undo::Closed(name, named) => self.insert(name, *named),
+        }
+    }
+
+    /// All are gone, as after `DISCARD ALL`.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+pub(in crate::relay) mod tests {
+    use super::*;
+    use crate::sql::survey;
+
+    fn reading(text: &str) -> Reading {
+        Reading { survey: survey(text.as_bytes()), change: None, footprint: None }
+    }
+
+    /// A statement of its own interner.
+    pub(in crate::relay) fn statement(text: &str) -> Arc<Statement> {
+        Interner::default().single(text.as_bytes(), &[0, 0], reading(text))
+    }
+
+    fn described(interner: &Interner, text: &str, columns: &[u8]) -> Arc<Statement> {
+        let statement = interner.single(text.as_bytes(), &[0, 0], reading(text));
+        let description = Description { types: [0, 0].into(), columns: columns.into() };
+        statement.description.set(description).unwrap();
+        statement
+    }
+
+    #[test]
+    fn statements_are_shared_by_text_and_description() {
+        let interner = Arc::new(Interner::default());
+        let mut clients = [Statements::default(), Statements::default(), Statements::default()];
+        let columns: [&[u8]; 3] = [b"int", b"int", b"text"];
+        for (client, columns) in clients.iter_mut().zip(columns) {
+            let statement = described(&interner, "SELECT x", columns);
+            client.insert((*b"s").into(), Named::new((Arc::clone(&statement), 0), &interner));
+            client.share(b"s", &statement);
+        }
+        let ids: Vec<_> = clients.iter().map(|client| client.find(b"s").unwrap().id).collect();
+        assert_eq!(ids[0], ids[1]);
+        assert_ne!(ids[0], ids[2], "another description is another statement");
+        for client in &mut clients {
+            client.remove(b"s");
+        }
+        assert!(interner.known.is_empty(), "nothing outlives its clients");
+    }
+
+    #[test]
+    fn bytes_are_counted_as_statements_come_and_go() {
+        let interner = Arc::new(Interner::default());
+        let mut statements = Statements::default();
+        for text in ["SELECT 1", "SELECT 22", "SELECT 333"] {
+            let statement = interner.single(text.as_bytes(), &[0, 0], reading(text));
+            statements.insert(text.as_bytes().into(), Named::new((statement, 0), &interner));
+        }
+        assert_eq!(statements.size(), (3, 8 + 9 + 10 + 3 * 2));
+        statements.remove(b"SELECT 22");
+        assert_eq!(statements.size(), (2, 8 + 10 + 2 * 2));
+        statements.clear();
+        assert_eq!(statements.size(), (0, 0));
+    }
+
+    #[test]
+    fn a_description_compares_names_types_and_modifiers_of_columns() {
+        let column = |name: &str, table: u32, oid: u32| {
+            let mut body = vec![0, 1];
+            body.extend_from_slice(name.as_bytes());
+            body.push(0);
+            body.extend_from_slice(&table.to_be_bytes());
+            body.extend_from_slice(&[0, 1]);
+            body.extend_from_slice(&oid.to_be_bytes());
+            body.extend_from_slice(&[0, 4, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+            body
+        };
+        let read = |columns: &[u8]| Description::read(&[0, 0], Some(columns)).unwrap();
+        assert_eq!(read(&column("a", 1, 23)), read(&column("a", 2, 23)), "the table may be another");
+        assert_ne!(read(&column("a", 1, 23)), read(&column("b", 1, 23)));
+        assert_ne!(read(&column("a", 1, 23)), read(&column("a", 1, 25)));
+        assert_eq!(Description::read(&[0, 0], Some(b"\0\x01a")), None);
+        assert!(Description::read(&[0, 0], None).unwrap().columns.is_empty());
+    }
+}

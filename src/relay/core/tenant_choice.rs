@@ -1,0 +1,477 @@
+//! The tenant that a client chooses by SET, as far as its user may. Promise: a choice takes effect only after it was
+//! checked against the user's grant, by entering the context of the new tenant in front of the client's statement; and
+//! it ends as PostgreSQL would end it: LOCAL with the transaction, any with a rollback.
+//!
+//! ```text
+//!   in a transaction       SET LOCAL x, SET x:  now = x                 SET x: pending = x too
+//!   COMMIT                 now = none, session = pending
+//!   ROLLBACK, an error     now = none, pending = none
+//! ```
+//!
+//! A rollback to a savepoint would undo a choice made behind it, so a tenant is chosen before the first savepoint.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::clients::{TenantSeat, TenantStatus, Turn};
+use crate::directory::Limits;
+use crate::fault::{Fault as _, Report, sqlstate};
+use crate::guard::change::{Form, Scope, Target, TenantChange};
+use crate::guard::{self, Verdict};
+use crate::names::TenantId;
+use crate::observability::metrics::{ClientGauge, TenantMetrics};
+use crate::relay::Conversation;
+use crate::relay::core::replies::Reply;
+use crate::relay::core::statements::Reading;
+use crate::sql::{Count, StatementKind, Survey};
+use crate::upstream::{Access, ServerSide, Share, Span};
+use crate::wire::backend::Status;
+use crate::wire::frontend;
+
+/// The longest text that is looked at as a choice between transactions: a setting's name and a tenant's.
+const MAX_CHOICE_BYTES: usize = 512;
+
+/// For whom a client acts, with all that follows from it.
+#[derive(Debug)]
+pub struct Acting {
+    /// Its way to servers, under the tenant's context.
+    pub access: Access,
+    /// What holds for those without a tenant.
+    pub unseated: Limits,
+    /// Its place among the tenant's clients.
+    pub seat: Option<TenantSeat>,
+    /// The tenant's series.
+    pub metrics: Arc<TenantMetrics>,
+    /// Counts the client among those of the tenant.
+    pub gauge: ClientGauge,
+}
+
+impl Acting {
+    /// The limits as they are now.
+    pub fn limits(&self) -> Limits {
+        self.seat.as_ref().map_or(self.unseated, TenantSeat::limits)
+    }
+
+    /// The tenant; none for nobody and for maintenance.
+    pub const fn tenant(&self) -> Option<&TenantId> {
+        self.access.tenant()
+    }
+}
+
+/// Knows which tenants a user may act for.
+pub trait Chooser: Debug + Send + Sync {
+    /// For whom the client acts when it names this tenant, or why not.
+    fn choose(&self, tenant: &str) -> Result<Arc<Acting>, Report>;
+    /// The same once more, where its tenant is now.
+    fn again(&self, acting: &Acting) -> Result<Arc<Acting>, Report>;
+    /// Whether statements of a client without a tenant are refused.
+    fn requires_tenant(&self) -> bool;
+}
+
+/// The tenant that a statement chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// Its id; none: the tenant of the login.
+    pub tenant: Option<String>,
+    /// For how long.
+    pub span: Span,
+}
+
+/// What a client has chosen.
+#[derive(Debug)]
+pub(in crate::relay) struct TenantChoice {
+    /// None: a maintenance user, whose statements are its own affair.
+    chooser: Option<Arc<dyn Chooser>>,
+    /// As at login: what RESET and DISCARD return to.
+    login: Arc<Acting>,
+    /// For the session.
+    session: Arc<Acting>,
+    /// The session's own, while a comment has it act for another in the transaction that begins.
+    lent: Option<Arc<Acting>>,
+    /// For the open transaction, which is one of that tenant's.
+    now: Option<(Arc<Acting>, Option<Turn>)>,
+    /// For the session, if the open transaction commits.
+    pending: Option<Arc<Acting>>,
+    savepoint: Savepoint,
+}
+
+/// Whether the open transaction may have a savepoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Savepoint {
+    None,
+    Maybe,
+}
+
+// === impl TenantChoice ===
+
+impl TenantChoice {
+    pub(in crate::relay) fn new(chooser: Option<Arc<dyn Chooser>>, login: Arc<Acting>) -> Self {
+        let session = Arc::clone(&login);
+        Self { chooser, login, session, lent: None, now: None, pending: None, savepoint: Savepoint::None }
+    }
+
+    /// Whether the open transaction runs for another tenant than the session.
+    pub(in crate::relay) const fn is_made(&self) -> bool {
+        self.now.is_some()
+    }
+
+    /// For whom the client acts in this moment.
+    pub(in crate::relay) fn acting(&self) -> &Arc<Acting> {
+        self.now.as_ref().map_or(&self.session, |(acting, _)| acting)
+    }
+
+    fn is_undecided(&self) -> bool {
+        self.acting().tenant().is_none()
+            && self.chooser.as_ref().is_some_and(|chooser| chooser.requires_tenant())
+    }
+
+    /// For the next transaction, and no longer.
+    pub(in crate::relay) fn lend(&mut self, acting: Arc<Acting>) {
+        let own = std::mem::replace(&mut self.session, acting);
+        self.lent.get_or_insert(own);
+    }
+
+    /// The transaction that a comment chose for is over, or did not begin.
+    pub(in crate::relay) fn take_back(&mut self) {
+        if let Some(own) = self.lent.take() {
+            self.session = own;
+        }
+    }
+
+    /// The open transaction committed.
+    pub(in crate::relay) fn commit(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            self.session = pending;
+            self.lent = None;
+        }
+    }
+
+    /// A statement of the open transaction failed, or it was rolled back.
+    pub(in crate::relay) fn roll_back(&mut self) {
+        self.pending = None;
+    }
+
+    /// The server is lost, and the transaction with it.
+    pub(in crate::relay) fn abandon(&mut self) {
+        self.roll_back();
+        self.now = None;
+        self.savepoint = Savepoint::None;
+    }
+
+    /// The transaction is over.
+    pub(in crate::relay) fn end(&mut self) {
+        self.commit();
+        self.take_back();
+        self.now = None;
+        self.savepoint = Savepoint::None;
+    }
+
+    /// A transaction of a tenant that another's has become; a paused one is not waited for in the middle of it.
+    fn begin(&self, acting: &Arc<Acting>) -> Result<(Arc<Acting>, Option<Turn>), Report> {
+        let Some(seat) = &acting.seat else { return Ok((Arc::clone(acting), None)) };
+        let turn = seat.begin().map_err(closed)?;
+        let acting = if seat.is_stale() { self.again(acting)? } else { Arc::clone(acting) };
+        Ok((acting, Some(turn)))
+    }
+
+    /// The session's tenant has moved.
+    fn follow(&mut self) -> Result<(), Report> {
+        let again = self.again(&self.session)?;
+        if Arc::ptr_eq(&self.session, &self.login) {
+            self.login = Arc::clone(&again);
+        }
+        self.session = again;
+        Ok(())
+    }
+
+    fn again(&self, acting: &Acting) -> Result<Arc<Acting>, Report> {
+        self.chooser.as_ref().ok_or_else(no_tenant)?.again(acting)
+    }
+
+    /// As at login.
+    pub(in crate::relay) fn forget(&mut self) {
+        self.session = Arc::clone(&self.login);
+    }
+
+    fn find(&self, value: Option<&str>) -> Result<Arc<Acting>, Report> {
+        match (value.filter(|value| !value.is_empty()), &self.chooser) {
+            (None, _) | (_, None) => Ok(Arc::clone(&self.login)),
+            (Some(value), _) if self.acting().tenant().is_some_and(|tenant| tenant.as_str() == value) => {
+                Ok(Arc::clone(self.acting()))
+            }
+            (Some(value), Some(chooser)) => chooser.choose(value),
+        }
+    }
+}
+
+impl Conversation {
+    /// For whom the session acts from its next transaction on.
+    pub fn session_acting(&self) -> &Arc<Acting> {
+        &self.choice.session
+    }
+
+    /// The session's tenant has moved: from its next transaction on, the client acts for it where it is.
+    pub fn follow_tenant(&mut self) -> Result<(), Report> {
+        self.choice.follow()
+    }
+
+    /// Chooses for the session between transactions, where no server is needed and the tenant may be on any; the
+    /// answer's tag, or why not. None: the text is something else.
+    pub fn choose_between(&mut self, text: &[u8]) -> Option<Result<&'static str, Report>> {
+        if !may_choose(text) || self.choice.chooser.is_none() {
+            return None;
+        }
+        let Verdict::Tenant(_, change) = guard::inspect(text, &self.rules) else { return None };
+        let (tag, value) = match (change.form, &change.target) {
+            (Form::SetConfig, _) | (_, Target::Parameter(_)) => return None,
+            _ if change.scope != Scope::Session => return None,
+            (Form::Reset, _) => ("RESET", None),
+            (Form::Set, Target::Default) => ("SET", None),
+            (Form::Set, Target::Value(value)) => ("SET", Some(value.as_str())),
+        };
+        Some(self.find(value).and_then(|acting| {
+            if acting.tenant() != self.choice.session.tenant()
+                && let Some(report) = self.pinned_elsewhere()
+            {
+                return Err(report);
+            }
+            self.metrics = Arc::clone(&acting.metrics);
+            self.choice.session = acting;
+            Ok(tag)
+        }))
+    }
+
+    /// Why a client that is pinned cannot act for another tenant: what pins it is this one's.
+    pub(in crate::relay) fn pinned_elsewhere(&self) -> Option<Report> {
+        let pin = self.pin()?;
+        let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "the tenant cannot be changed here");
+        let detail = format!("The session has state of this tenant on its server, since: {}", pin.statement);
+        Some(report.detail(detail).hint("End that state first, or all of it with DISCARD ALL."))
+    }
+
+    /// The limits of the tenant that the open transaction runs for, if that is not the session's.
+    pub fn chosen_limits(&self) -> Option<Limits> {
+        self.choice.now.as_ref().map(|(acting, _)| acting.limits())
+    }
+
+    /// Whether RESET ALL would change for whom the client acts.
+    pub(in crate::relay) fn has_left_login(&self) -> bool {
+        self.choice.is_made() || !Arc::ptr_eq(&self.choice.session, &self.choice.login)
+    }
+
+    /// The transaction is over. Whether it ran for another tenant than its session.
+    pub fn end_transaction(&mut self) -> bool {
+        let changed = self.choice.is_made() || self.choice.lent.is_some();
+        self.choice.end();
+        if changed {
+            self.metrics = Arc::clone(&self.choice.session.metrics);
+        }
+        changed
+    }
+
+    pub(in crate::relay) fn find(&self, value: Option<&str>) -> Result<Arc<Acting>, Report> {
+        self.choice.find(value).inspect_err(|_| self.metrics.refusal("context-change"))
+    }
+
+    /// Whether somebody decides about the tenants that this client names.
+    pub(in crate::relay) const fn has_chooser(&self) -> bool {
+        self.choice.chooser.is_some()
+    }
+
+    /// Why a statement may not run; none if it may.
+    pub(in crate::relay) fn lack_of_tenant(&self, survey: Survey) -> Option<Report> {
+        let chains = matches!(survey.first, StatementKind::CommitAndChain | StatementKind::RollbackAndChain);
+        if chains && self.choice.is_made() {
+            return Some(too_late("a tenant was chosen, which AND CHAIN would not carry on"));
+        }
+        (reads(survey) && self.choice.is_undecided()).then(no_tenant)
+    }
+
+    /// The same for a statement that may itself be the choice.
+    pub(in crate::relay) fn lack_of_tenant_for(&self, reading: &Reading) -> Option<Report> {
+        reading.change.is_none().then(|| self.lack_of_tenant(reading.survey)).flatten()
+    }
+
+    /// RESET ALL: the session returns to the tenant of its login when the transaction commits.
+    pub(in crate::relay) fn choose_login(&mut self) {
+        if self.has_left_login() {
+            self.choice.pending = Some(Arc::clone(&self.choice.login));
+        }
+    }
+
+    /// Notes what makes a later choice in this transaction impossible to follow.
+    pub(in crate::relay) fn note_for_choice(&mut self, survey: Survey) {
+        if survey.first == StatementKind::Savepoint || !matches!(survey.statements, Count::One | Count::None)
+        {
+            self.choice.savepoint = Savepoint::Maybe;
+        }
+        if survey.first == StatementKind::ResetAll {
+            self.choose_login();
+        }
+    }
+
+    /// Carries out a change of tenant: enters the new context in front of the statement that stands in for the client's.
+    pub(in crate::relay) fn choose(
+        &mut self,
+        wish: &Wish,
+        server: &mut dyn ServerSide,
+    ) -> Result<(), Report> {
+        if self.status == Status::Failed {
+            // Nothing runs there, and PostgreSQL says so.
+            return Ok(());
+        }
+        let acting = self.find(wish.tenant.as_deref())?;
+        if acting.tenant() != self.choice.acting().tenant() {
+            self.move_to(&acting, wish.span, server)?;
+        }
+        if wish.span == Span::Session {
+            self.choice.pending = Some(acting);
+        }
+        Ok(())
+    }
+
+    /// Enters another tenant's context in front of what follows.
+    pub(in crate::relay) fn move_to(
+        &mut self,
+        acting: &Arc<Acting>,
+        span: Span,
+        server: &mut dyn ServerSide,
+    ) -> Result<(), Report> {
+        if self.choice.savepoint == Savepoint::Maybe {
+            return Err(too_late("a savepoint may have been set"));
+        }
+        if let Some(report) = self.pinned_elsewhere() {
+            return Err(report);
+        }
+        let (acting, turn) = self.choice.begin(acting)?;
+        let before = server.context().clone();
+        server.adopt(&acting.access, Share::of(&acting.limits())).map_err(|fault| fault.report())?;
+        let context = server.context().clone();
+        let (state, out, _) = server.parts();
+        for expected in context.write_choice((state, out), span, &before) {
+            self.replies.push(Reply::Own(expected));
+            self.replies.push(Reply::OwnClose);
+        }
+        self.metrics = Arc::clone(&acting.metrics);
+        self.choice.now = Some((acting, turn));
+        Ok(())
+    }
+}
+
+/// Whether statements of this text may read a row. What ends a transaction, opens one or sets a setting does not.
+fn reads(survey: Survey) -> bool {
+    let is_alone = matches!(survey.statements, Count::One | Count::None);
+    let is_control =
+        survey.first.ends_transaction() || matches!(survey.first, StatementKind::Set | StatementKind::Begin);
+    !(is_alone && is_control)
+}
+
+impl TenantChange {
+    /// What it chooses, from the text or from what was bound.
+    pub(in crate::relay) fn wish(&self, bound: Option<&[u8]>) -> Result<Wish, Report> {
+        let span = if self.is_local(bound) { Span::Transaction } else { Span::Session };
+        Ok(Wish { tenant: self.value(bound)?, span })
+    }
+
+    /// The value; none is the default.
+    fn value(&self, bound: Option<&[u8]>) -> Result<Option<String>, Report> {
+        let value = match &self.target {
+            Target::Default => return Ok(None),
+            Target::Value(value) => value.clone(),
+            Target::Parameter(number) => match bound.and_then(|rest| frontend::parameter(rest, *number)) {
+                None | Some(None) => return Ok(None),
+                Some(Some(bytes)) => {
+                    let text = std::str::from_utf8(bytes).ok();
+                    text.ok_or_else(|| unreadable("its value is not a text"))?.to_owned()
+                }
+            },
+        };
+        // PostgreSQL reads the value of `set_config` once more, in the client's encoding.
+        if self.form == Form::SetConfig && !value.is_ascii() {
+            return Err(unreadable("set_config takes a tenant beyond ASCII only by SET"));
+        }
+        Ok(Some(value))
+    }
+
+    /// Whether it lasts for the transaction only.
+    fn is_local(&self, bound: Option<&[u8]>) -> bool {
+        match self.scope {
+            Scope::Session => false,
+            Scope::Local => true,
+            Scope::Parameter(number) => {
+                let value = bound.and_then(|rest| frontend::parameter(rest, number)).flatten();
+                // Binary, or a text as PostgreSQL takes it for a boolean.
+                value.is_some_and(|value| {
+                    matches!(value.first(), Some(1 | b't' | b'T' | b'y' | b'Y' | b'1'))
+                        || value.eq_ignore_ascii_case(b"on")
+                })
+            }
+        }
+    }
+
+    /// What is sent in the client's place, which answers as the client's own statement would: the entry in front of it
+    /// has set the tenant.
+    pub(in crate::relay) fn stand_in(&self, text: &[u8]) -> Vec<u8> {
+        match self.form {
+            Form::SetConfig => self.made_local(text).unwrap_or_default(),
+            Form::Set if self.scope == Scope::Local => b"SET LOCAL \"pgtenant\".\"choice\" TO ''".to_vec(),
+            Form::Set => b"SET \"pgtenant\".\"choice\" TO ''".to_vec(),
+            Form::Reset => b"RESET \"pgtenant\".\"choice\"".to_vec(),
+        }
+    }
+}
+
+impl Reading {
+    /// Why a change of tenant cannot be followed with parameters declared like this: one that is no text would be
+    /// read as something else by PostgreSQL than by the proxy.
+    pub(in crate::relay) fn unfit(&self, types: &[u8]) -> Option<Report> {
+        const UNSPECIFIED: u32 = 0;
+        const BOOL: u32 = 16;
+        const TEXTS: [u32; 4] = [UNSPECIFIED, 25, 705, 1043];
+        let change = self.change.as_ref()?;
+        let declared = |number: u16| frontend::parameter_type(types, number).unwrap_or(UNSPECIFIED);
+        let value = match change.target {
+            Target::Parameter(number) => TEXTS.contains(&declared(number)),
+            Target::Value(_) | Target::Default => true,
+        };
+        let scope = match change.scope {
+            Scope::Parameter(number) => [UNSPECIFIED, BOOL].contains(&declared(number)),
+            Scope::Session | Scope::Local => true,
+        };
+        (!value || !scope).then(|| unreadable("its parameters are of other types than text and boolean"))
+    }
+}
+
+fn unreadable(why: &str) -> Report {
+    Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "this change of tenant cannot be carried out")
+        .detail(format!("The proxy carries it out, and {why}."))
+        .hint("Use SET, or set_config with a text.")
+}
+
+/// Whether a text begins as SET and RESET do; another costs no closer look here. With a comment in front it is
+/// carried out on a server, like any choice in a transaction.
+fn may_choose(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    let begins = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    text.len() <= MAX_CHOICE_BYTES && (begins(b"set") || begins(b"reset"))
+}
+
+/// What a client without a tenant is told.
+pub fn no_tenant() -> Report {
+    Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen").hint(
+        "Name the tenant at login (user name user.tenant, or the tenant setting in the startup options), or by SET.",
+    )
+}
+
+/// What clients of a tenant are told whose transactions do not begin.
+pub fn closed(status: TenantStatus) -> Report {
+    let label = status.label();
+    Report::new(sqlstate::CANNOT_CONNECT_NOW, format!("the tenant is {label}"))
+        .hint("An operator of the proxy decided so; try again later.")
+}
+
+pub(in crate::relay) fn too_late(why: &str) -> Report {
+    Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "the tenant cannot be changed here")
+        .detail(format!("In this transaction {why}."))
+        .hint("Choose the tenant at the start of the transaction, or before it.")
+}

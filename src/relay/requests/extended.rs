@@ -1,0 +1,441 @@
+//! Extended queries: Parse, Bind, Describe, Execute, Close, with the client's statement names kept apart from those on
+//! servers.
+
+use std::sync::Arc;
+
+use crate::fault::{Report, sqlstate};
+use crate::guard::footprint::{Footprint, Name};
+use crate::relay::Conversation;
+use crate::relay::core::portals::{self, Portal};
+use crate::relay::core::replies::{Reply, Shown, Then, Undo};
+use crate::relay::core::segment::{Executed, Hold, Unnamed};
+use crate::relay::core::statements::{MAX_NAMED, Named, Reading, Statement};
+use crate::relay::requests::{Taken, note_temporary};
+use crate::sql::{Count, Reset, StatementKind, Survey, deallocated, may_reset, resets};
+use crate::upstream::{Context, Expect, ServerSide, prepared_name};
+use crate::wire::backend::Status;
+use crate::wire::{encode, frontend};
+
+/// Stands for DISCARD ALL, which cannot run behind what asserts the context: allowed where that is, and without rows.
+const DISCARD_STAND_IN: &[u8] = b"DISCARD TEMP";
+
+/// What a message needs of the server in front of it.
+enum Provided {
+    /// The server has the statement under this name.
+    Yes(String),
+    /// It was prepared again, and its description has to be compared first.
+    Later,
+    /// Its columns are not what the client was told.
+    Changed,
+}
+
+impl Conversation {
+    pub(super) fn parse(&mut self, parse: frontend::Parse<'_>, whole: &[u8], server: &mut dyn ServerSide) {
+        let reading = match self.read_parse(&parse, server) {
+            Ok(reading) => reading,
+            Err(report) => {
+                if parse.name.is_empty() {
+                    // A Parse that fails drops the unnamed statement.
+                    self.statements.unnamed = None;
+                }
+                return self.refuse_message(report, server);
+            }
+        };
+        let survey = reading.survey;
+        self.begin(server);
+        if self.status == Status::Failed && !survey.first.ends_failed_block() {
+            // PostgreSQL looks at the block's state first; what is answered here without it must not.
+            let (state, out, _) = server.parts();
+            state.unnamed = None;
+            encode::parse(out, "", parse.text, parse.types);
+            let is_unnamed = parse.name.is_empty();
+            let undo = if is_unnamed { Undo::Unnamed(self.statements.unnamed.take()) } else { Undo::Nothing };
+            return self.replies.push(Reply::Parse(Shown::Client, undo));
+        }
+        let discards = survey.first == StatementKind::DiscardAll && self.status == Status::Idle;
+        let changes = reading.change.is_some();
+        let interner = Arc::clone(&self.relay.interner);
+        let statement = match self.known_deallocated(parse.text, survey) {
+            Some(name) => interner.deallocation(parse.text, name, reading),
+            None if discards && server.context().enters() => {
+                interner.replaced(parse.text, reading, DISCARD_STAND_IN)
+            }
+            None => interner.encoded(
+                (parse.text, self.encoding()),
+                (parse.types, self.choice.acting().access.place()),
+                reading,
+            ),
+        };
+        if !parse.name.is_empty() {
+            return self.parse_named(parse.name, &statement, server);
+        }
+        let (state, out, _) = server.parts();
+        state.unnamed = Some(statement.id);
+        if discards || changes || statement.deallocates.is_some() {
+            encode::parse(out, "", statement.sent(), parse.types);
+        } else {
+            out.extend_from_slice(whole);
+        }
+        let before = self.statements.unnamed.replace(statement);
+        self.replies.push(Reply::Parse(Shown::Client, Undo::Unnamed(before)));
+        self.unnamed = Unnamed::Parsed;
+    }
+
+    /// The unnamed statement was parsed for a later segment, where another server may have to prepare it again: its types
+    /// and columns are learned now.
+    pub(super) fn describe_unnamed(&mut self, server: &mut dyn ServerSide) {
+        let is_new = std::mem::take(&mut self.unnamed) == Unnamed::Parsed;
+        let Some(statement) = self.statements.unnamed.clone().filter(|_| is_new) else { return };
+        if self.status != Status::Failed && server.state().unnamed == Some(statement.id) {
+            encode::describe(server.parts().1, b'S', "");
+            self.replies.push(Reply::DescribeStatement(Shown::Nobody, Box::default(), statement));
+        }
+    }
+
+    fn read_parse(
+        &mut self,
+        parse: &frontend::Parse<'_>,
+        server: &mut dyn ServerSide,
+    ) -> Result<Reading, Report> {
+        let reading = self.inspect(parse.text)?;
+        self.follow_comment(parse.text, server)?;
+        match reading.unfit(parse.types).or_else(|| self.lack_of_tenant_for(&reading)) {
+            Some(report) => Err(report),
+            None => Ok(reading),
+        }
+    }
+
+    fn parse_named(&mut self, name: &[u8], statement: &Arc<Statement>, server: &mut dyn ServerSide) {
+        if let Some(report) = self.refuses_statement(name, statement) {
+            return self.refuse_message(report, server);
+        }
+        let key: Box<[u8]> = name.into();
+        let parsed = self.relay.interner.tick();
+        let named = Named::new((Arc::clone(statement), parsed), &self.relay.interner);
+        self.statements.insert(key.clone(), named);
+        self.prepare(statement, (Shown::Client, Undo::Named(key.clone(), statement.id)), server);
+        encode::describe(server.parts().1, b'S', &prepared_name(statement.id));
+        self.replies.push(Reply::DescribeStatement(Shown::Nobody, key, Arc::clone(statement)));
+    }
+
+    fn refuses_statement(&self, name: &[u8], statement: &Statement) -> Option<Report> {
+        if self.statements.named(name).is_some() {
+            let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name));
+            return Some(Report::new(sqlstate::DUPLICATE_STATEMENT, message));
+        }
+        let (count, bytes) = self.statements.size();
+        if count >= MAX_NAMED {
+            let message = format!("too many prepared statements: the limit is {MAX_NAMED}");
+            return Some(
+                Report::new(sqlstate::CONFIGURATION_LIMIT, message)
+                    .hint("Close prepared statements that are not needed."),
+            );
+        }
+        let limit = self.relay.max_prepared_bytes;
+        (bytes + statement.size() > limit).then(|| {
+            Report::new(
+                sqlstate::OUT_OF_MEMORY,
+                "the prepared statements of this client take too much memory",
+            )
+            .detail(format!("Their texts may take {limit} bytes together."))
+            .hint("Close prepared statements that are not needed.")
+        })
+    }
+
+    /// The client's encoding, if it has set one.
+    fn encoding(&self) -> Option<&str> {
+        let told = || self.greeting.get("client_encoding").map(String::as_str);
+        self.parameters.get("client_encoding").or_else(told)
+    }
+
+    /// Puts a statement on the server under its own name there.
+    fn prepare(&mut self, statement: &Statement, (shown, undo): (Shown, Undo), server: &mut dyn ServerSide) {
+        let limit = server.max_prepared();
+        let parsed = self.relay.interner.tick();
+        let (state, out, _) = server.parts();
+        for unneeded in state.add_prepared(statement.id, (parsed, limit)) {
+            encode::close(out, b'S', &prepared_name(unneeded));
+            self.replies.push(Reply::CloseStatement(unneeded));
+        }
+        encode::parse(out, &prepared_name(statement.id), statement.sent(), statement.sent_types());
+        self.replies.push(Reply::Parse(shown, undo));
+    }
+
+    /// Makes sure that the server has what the client calls by this name.
+    fn provide(&mut self, name: &[u8], statement: &Arc<Statement>, server: &mut dyn ServerSide) -> Provided {
+        if let Some(changed) = self.changed.take()
+            && *changed == statement.id
+        {
+            return Provided::Changed;
+        }
+        let on_server = if name.is_empty() {
+            (server.state().unnamed == Some(statement.id)).then(String::new)
+        } else {
+            self.statements.named(name).and_then(|named| named.on(server.state())).map(prepared_name)
+        };
+        if let Some(name) = on_server {
+            return Provided::Yes(name);
+        }
+        if statement.encoding.is_some() && statement.encoding.as_deref() != self.encoding()
+            || statement.is_of_another_place(self.choice.acting().access.place())
+            || (name.is_empty() && statement.has_unknown_types())
+        {
+            // It would be read as another text, or its types might be others.
+            return Provided::Changed;
+        }
+        let undo = Undo::OnServer(statement.id);
+        let sent_name = if name.is_empty() {
+            let (state, out, _) = server.parts();
+            state.unnamed = Some(statement.id);
+            encode::parse(out, "", statement.sent(), statement.sent_types());
+            self.replies.push(Reply::Parse(Shown::Nobody, undo));
+            String::new()
+        } else {
+            self.prepare(statement, (Shown::Nobody, undo), server);
+            prepared_name(statement.id)
+        };
+        if statement.description.get().is_none() || self.status == Status::Failed {
+            return Provided::Yes(sent_name);
+        }
+        let out = server.parts().1;
+        encode::describe(out, b'S', &sent_name);
+        encode::bare(out, b'H');
+        self.replies.push(Reply::DescribeStatement(Shown::Nobody, name.into(), Arc::clone(statement)));
+        self.hold = Some(Hold::Description);
+        Provided::Later
+    }
+
+    pub(super) fn bind(
+        &mut self,
+        bind: frontend::Bind<'_>,
+        whole: &[u8],
+        server: &mut dyn ServerSide,
+    ) -> Taken {
+        match self.try_bind(bind, whole, server) {
+            Ok(taken) => taken,
+            Err(report) => {
+                self.refuse_message(report, server);
+                Taken::Yes
+            }
+        }
+    }
+
+    fn try_bind(
+        &mut self,
+        bind: frontend::Bind<'_>,
+        whole: &[u8],
+        server: &mut dyn ServerSide,
+    ) -> Result<Taken, Report> {
+        let statement = self.statements.find(bind.statement).ok_or_else(|| no_statement(bind.statement))?;
+        if self.portals.is_full(bind.portal) {
+            let message = format!("too many portals: the limit is {}", portals::MAX_NAMED);
+            return Err(Report::new(sqlstate::CONFIGURATION_LIMIT, message).hint("Close portals."));
+        }
+        self.follow_comment(&statement.text, server)?;
+        if let Some(report) = self.lack_of_tenant_for(&statement.reading) {
+            return Err(report);
+        }
+        let change = statement.reading.change.as_ref();
+        let wish = change.map(|change| change.wish(Some(bind.rest))).transpose()?;
+        self.begin(server);
+        if bind.statement.is_empty() {
+            self.unnamed = Unnamed::Used;
+        }
+        let name = match self.provide(bind.statement, &statement, server) {
+            Provided::Yes(name) => name,
+            Provided::Later => return Ok(Taken::Later),
+            Provided::Changed => return Err(changed()),
+        };
+        let footprint = statement.reading.footprint.as_deref();
+        let names = footprint.map(|footprint| bound_names(footprint, bind.rest)).unwrap_or_default();
+        let portal = Portal { statement, names, wish };
+        let undo = self.portals.bind(bind.portal, portal);
+        let out = server.parts().1;
+        if name.is_empty() {
+            out.extend_from_slice(whole);
+        } else {
+            encode::bind_renamed(out, bind.portal, &name, bind.rest);
+        }
+        self.replies.push(Reply::Bind(Shown::Client, undo));
+        Ok(Taken::Yes)
+    }
+
+    pub(super) fn execute(&mut self, name: &[u8], whole: &[u8], server: &mut dyn ServerSide) {
+        self.begin(server);
+        let Some(portal) = self.portals.get(name) else {
+            if name.is_empty() {
+                return self.refuse_message(no_unnamed_portal(), server);
+            }
+            // A cursor, or nothing that PostgreSQL knows.
+            return self.send(whole, Reply::Execute(Then::Nothing), server);
+        };
+        let statement = Arc::clone(&portal.statement);
+        let (names, wish) = (portal.names.clone(), portal.wish.clone());
+        if let Err(report) = self.before_execute(&statement, (&names, wish.as_ref()), server) {
+            return self.refuse_message(report, server);
+        }
+        let survey = statement.survey();
+        let discards = survey.first == StatementKind::DiscardAll && self.status == Status::Idle;
+        let before = std::mem::replace(&mut self.executed, Executed::Something);
+        if discards && before == Executed::Something {
+            return self.refuse_message(in_pipeline(), server);
+        }
+        let then = match &statement.deallocates {
+            Some(name) => Then::Deallocate(name.clone()),
+            None if discards => Then::DiscardAll,
+            None => Then::Nothing,
+        };
+        self.send(whole, Reply::Execute(then), server);
+        self.after_execute(&statement, server);
+        if survey.first == StatementKind::CopyFromStdin {
+            self.hold = Some(Hold::CopyStart);
+        }
+    }
+
+    /// What a portal's statement does to its session and its tenant is done or noted when it runs.
+    fn before_execute(
+        &mut self,
+        statement: &Statement,
+        (names, wish): (&[Option<String>], Option<&crate::relay::core::tenant_choice::Wish>),
+        server: &mut dyn ServerSide,
+    ) -> Result<(), Report> {
+        if let Some(footprint) = &statement.reading.footprint {
+            self.note_footprint(footprint, &statement.text, names)?;
+            note_temporary(footprint, server);
+        }
+        if let Some(wish) = wish {
+            self.choose(wish, server)?;
+        }
+        let discards_sequences = statement.survey().first == StatementKind::Discard
+            && resets(&statement.text).0.iter().any(|reset| reset.what == Reset::Sequences);
+        if discards_sequences && server.context().is_sealed() {
+            if self.status != Status::Idle {
+                return Err(Report::new(
+                    sqlstate::FEATURE_NOT_SUPPORTED,
+                    "DISCARD SEQUENCES is not supported in a transaction block",
+                )
+                .hint("Send it outside a transaction block."));
+            }
+            self.loses_context = true;
+        }
+        self.note_effects(statement.survey(), server);
+        Ok(())
+    }
+
+    /// Behind a statement that resets settings goes, in the same write, what the client asked for at startup.
+    fn after_execute(&mut self, statement: &Statement, server: &mut dyn ServerSide) {
+        let may = matches!(
+            statement.survey().first,
+            StatementKind::Reset | StatementKind::ResetAll | StatementKind::Set
+        );
+        if !may || !may_reset(&statement.text) {
+            return;
+        }
+        for reset in resets(&statement.text).0 {
+            for text in self.put_back_after(&reset.what, server) {
+                let (state, out, _) = server.parts();
+                state.unnamed = None;
+                Context::write_beside(out, &text);
+                self.replies.push(Reply::Own(Expect::Nothing));
+                self.replies.push(Reply::OwnClose);
+            }
+        }
+    }
+
+    /// The name in a DEALLOCATE of a statement that servers know by another one.
+    pub(super) fn known_deallocated(&self, text: &[u8], survey: Survey) -> Option<Box<[u8]>> {
+        if survey.first != StatementKind::Deallocate || survey.statements != Count::One {
+            return None;
+        }
+        let name = deallocated(text)?;
+        self.statements.named(&name).is_some().then(|| name.into())
+    }
+
+    pub(super) fn describe(
+        &mut self,
+        target: frontend::Target<'_>,
+        whole: &[u8],
+        server: &mut dyn ServerSide,
+    ) -> Taken {
+        self.begin(server);
+        if target.kind == b'P' {
+            if target.name.is_empty() && self.portals.get(b"").is_none() {
+                self.refuse_message(no_unnamed_portal(), server);
+            } else {
+                self.send(whole, Reply::DescribePortal(Shown::Client), server);
+            }
+            return Taken::Yes;
+        }
+        let Some(statement) = self.statements.find(target.name) else {
+            self.refuse_message(no_statement(target.name), server);
+            return Taken::Yes;
+        };
+        let name = match self.provide(target.name, &statement, server) {
+            Provided::Yes(name) => name,
+            Provided::Later => return Taken::Later,
+            Provided::Changed => {
+                self.refuse_message(changed(), server);
+                return Taken::Yes;
+            }
+        };
+        if target.name.is_empty() {
+            self.unnamed = Unnamed::Used;
+        }
+        encode::describe(server.parts().1, b'S', &name);
+        self.replies.push(Reply::DescribeStatement(Shown::Client, target.name.into(), statement));
+        Taken::Yes
+    }
+
+    pub(super) fn close(&mut self, target: frontend::Target<'_>, whole: &[u8], server: &mut dyn ServerSide) {
+        self.begin(server);
+        if target.kind == b'P' {
+            self.portals.close(target.name);
+            return self.send(whole, Reply::ClosePortal, server);
+        }
+        // On the server it stays, for others of this tenant and for the next time.
+        let undo = if target.name.is_empty() {
+            Undo::ClosedUnnamed(self.statements.unnamed.take())
+        } else {
+            match self.statements.remove(target.name) {
+                Some((name, named)) => Undo::Closed(name, Box::new(named)),
+                None => Undo::Nothing,
+            }
+        };
+        self.replies.push(Reply::Local(b'3', undo));
+    }
+}
+
+/// The names that the bound values give to settings, in lower case, in the order of the footprint.
+fn bound_names(footprint: &Footprint, rest: &[u8]) -> Vec<Option<String>> {
+    let bound = |name: &Name| {
+        let Name::Parameter(number) = name else { return None };
+        let value = frontend::parameter(rest, *number).flatten()?;
+        std::str::from_utf8(value).ok().map(str::to_ascii_lowercase)
+    };
+    footprint.settings.iter().map(|touch| bound(&touch.name)).collect()
+}
+
+fn no_statement(name: &[u8]) -> Report {
+    let message = if name.is_empty() {
+        "unnamed prepared statement does not exist".to_owned()
+    } else {
+        format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
+    };
+    Report::new(sqlstate::INVALID_STATEMENT_NAME, message)
+}
+
+/// PostgreSQL's words. A server may have an unnamed portal that the proxy used.
+fn no_unnamed_portal() -> Report {
+    Report::new(sqlstate::INVALID_CURSOR_NAME, "portal \"\" does not exist")
+}
+
+/// PostgreSQL's words for DISCARD ALL behind other statements of an implicit transaction.
+fn in_pipeline() -> Report {
+    Report::new(sqlstate::ACTIVE_SQL_TRANSACTION, "DISCARD ALL cannot run inside a transaction block")
+}
+
+/// PostgreSQL's words for a statement whose columns are not what they were when it was prepared.
+fn changed() -> Report {
+    Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
+        .routine("RevalidateCachedQuery")
+}

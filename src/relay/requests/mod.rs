@@ -1,0 +1,414 @@
+//! From the client to the server: what becomes of each frame.
+
+mod comment;
+mod extended;
+mod simple;
+mod skip;
+
+use std::sync::Arc;
+
+use crate::fault::{Report, sqlstate};
+use crate::guard::Verdict;
+use crate::guard::footprint::{Footprint, State, footprint};
+use crate::net::buffer::{ReadBuffer, WriteBuffer};
+use crate::relay::core::copy::{CopyIn, FOREIGN_MESSAGE, InCopy, in_copy};
+use crate::relay::core::replies::Reply;
+use crate::relay::core::segment::{Executed, Hold, Progress, Segment, Unnamed};
+use crate::relay::core::statements::Reading;
+use crate::relay::{Conversation, RelayFault, refusal};
+use crate::sql::{Course, Reset, SessionState, Survey};
+use crate::upstream::{APPLICATION_NAME, Expect, ServerSide, SessionParameters, Span, Temporary, Wear};
+use crate::wire::backend::Status;
+use crate::wire::{encode, frame, frontend};
+
+/// A text that every PostgreSQL answers with a syntax error: the client reads the proxy's report instead of it.
+const REFUSED: &[u8] = b"refused by pgtenant";
+const MALFORMED: RelayFault = RelayFault::Protocol("invalid message format");
+
+/// What `pump` came upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pumped {
+    /// Everything that could be sent on was.
+    All,
+    /// The client said goodbye.
+    Goodbye,
+    /// A segment was answered without the server: nothing is owed, and this is the transaction's status.
+    Ready(Status),
+}
+
+/// What becomes of a frame before it is looked into.
+enum Admission {
+    /// It is looked into as a whole.
+    Whole,
+    /// Its rows go on in pieces.
+    Rows,
+    /// It goes nowhere.
+    Dropped,
+    /// It stays where it is for now.
+    Waits,
+    /// The proxy fails the COPY, and the frame waits for that.
+    FailsCopy,
+}
+
+/// Whether a whole frame was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// It was.
+    Yes,
+    /// It stays where it is until the server has answered ([`Hold`]).
+    Later,
+}
+
+/// What the client's side of a conversation reads from and writes to.
+#[derive(Debug)]
+pub struct ClientSide<'a> {
+    /// Read and not yet consumed.
+    pub input: &'a mut ReadBuffer,
+    /// To be written.
+    pub output: &'a mut WriteBuffer,
+}
+
+impl Conversation {
+    /// Sends on what the client has sent, as far as the segment and the buffers allow.
+    pub fn pump(
+        &mut self,
+        client: &mut ClientSide<'_>,
+        server: &mut dyn ServerSide,
+    ) -> Result<Pumped, RelayFault> {
+        self.wanted = 0;
+        loop {
+            if !server.has_room() {
+                return Ok(Pumped::All);
+            }
+            if !self.from_client.is_boundary() {
+                let count = self.from_client.advance(client.input, server.parts().1);
+                self.metrics.bytes_in(count);
+                if !self.from_client.is_boundary() {
+                    return Ok(Pumped::All);
+                }
+            }
+            let header = frame::header(client.input.bytes())
+                .map_err(|_| RelayFault::Protocol("invalid message length"))?;
+            let Some(header) = header else { return Ok(Pumped::All) };
+            match self.admit(header.tag, client.input.bytes()) {
+                Admission::Waits if header.tag == b'X' => return Ok(Pumped::Goodbye),
+                Admission::Waits => return Ok(Pumped::All),
+                Admission::Dropped => self.from_client.begin_dropped(header.total),
+                // Whole, it goes on as it is.
+                Admission::Rows if client.input.len() < header.total => {
+                    self.from_client.begin_rows(header.total, client.input);
+                }
+                Admission::FailsCopy if !frontend::is_known(header.tag) => {
+                    return Err(RelayFault::Protocol("invalid frontend message type"));
+                }
+                Admission::FailsCopy => self.fail_copy(header.tag, server),
+                Admission::Rows | Admission::Whole => {
+                    if let Some(pumped) = self.take_whole(header, client, server)? {
+                        return Ok(pumped);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a frame as a whole; what to return if that ends the pumping.
+    fn take_whole(
+        &mut self,
+        header: frame::Header,
+        client: &mut ClientSide<'_>,
+        server: &mut dyn ServerSide,
+    ) -> Result<Option<Pumped>, RelayFault> {
+        let limit = self.relay.max_message_bytes;
+        if header.total > limit && header.tag != b'd' {
+            return Err(RelayFault::TooLarge { bytes: header.total, limit });
+        }
+        if client.input.len() < header.total {
+            self.wanted = u32::try_from(header.total).unwrap_or(u32::MAX);
+            return Ok(Some(Pumped::All));
+        }
+        let opens = self.segment == Segment::Between;
+        // The buffer cannot be read and marked at once, so it is lent out for the one frame.
+        let input = std::mem::take(client.input);
+        let whole = input.bytes().get(..header.total).ok_or(MALFORMED)?;
+        let taken = self.take_frame(header.tag, whole, server);
+        *client.input = input;
+        let taken = taken?;
+        if opens && self.status == Status::Idle {
+            // Until the client has seen an answer to it, the segment may be sent again.
+            client.input.mark();
+        }
+        if taken == Taken::Later {
+            return Ok(Some(Pumped::All));
+        }
+        client.input.consume(header.total);
+        self.metrics.bytes_in(header.total);
+        if let Some(report) = self.errors.local.take() {
+            self.metrics.error(report.sqlstate.0);
+            client.input.forget();
+            encode::error_response(client.output.space(), encode::Severity::Error, &report);
+            encode::ready_for_query(client.output.space(), self.status.byte());
+            self.segment = Segment::Between;
+            return Ok(Some(Pumped::Ready(self.status)));
+        }
+        Ok(None)
+    }
+
+    fn admit(&self, tag: u8, ahead: &[u8]) -> Admission {
+        if self.copy_in == CopyIn::Rows && self.hold.is_none() {
+            return match in_copy(tag) {
+                InCopy::Data => Admission::Rows,
+                InCopy::End => Admission::Whole,
+                // It counts for nothing if rows follow. If none do, the COPY may have failed already, and it counts.
+                InCopy::Ignored if is_followed(ahead) => Admission::Dropped,
+                InCopy::Ignored | InCopy::Goodbye => Admission::Waits,
+                InCopy::Foreign => Admission::FailsCopy,
+            };
+        }
+        let waits = self.hold.is_some();
+        match (tag, self.segment) {
+            (b'X', _) => Admission::Waits,
+            (b'S', Segment::Skipping(_)) => Admission::Whole,
+            (_, Segment::Skipping(_)) => Admission::Dropped,
+            _ if waits => Admission::Waits,
+            // Rows that come too late, as PostgreSQL takes them; or a COPY may be about to begin.
+            (b'd' | b'c' | b'f', _) if self.replies.is_empty() => Admission::Dropped,
+            (b'd' | b'c' | b'f', Segment::Open) => Admission::Dropped,
+            (_, Segment::Closed) => Admission::Waits,
+            (_, Segment::Between | Segment::Open) => Admission::Whole,
+        }
+    }
+
+    /// A message that is none of COPY's arrived while the server reads rows. PostgreSQL would fail the COPY, but if it
+    /// has given the COPY up already, it would run the message.
+    fn fail_copy(&mut self, tag: u8, server: &mut dyn ServerSide) {
+        encode::copy_fail(server.parts().1, FOREIGN_MESSAGE);
+        self.copy_in = CopyIn::No;
+        self.hold = Some(Hold::CopyError(tag));
+    }
+
+    fn take_frame(
+        &mut self,
+        tag: u8,
+        whole: &[u8],
+        server: &mut dyn ServerSide,
+    ) -> Result<Taken, RelayFault> {
+        let body = frame::body(whole);
+        match tag {
+            b'Q' => self.query(frontend::query(body).ok_or(MALFORMED)?, server),
+            b'P' => self.parse(frontend::parse(body).ok_or(MALFORMED)?, whole, server),
+            b'B' => return Ok(self.bind(frontend::bind(body).ok_or(MALFORMED)?, whole, server)),
+            b'D' => return Ok(self.describe(frontend::target(body).ok_or(MALFORMED)?, whole, server)),
+            b'C' => self.close(frontend::target(body).ok_or(MALFORMED)?, whole, server),
+            b'E' => self.execute(frontend::execute(body).ok_or(MALFORMED)?, whole, server),
+            b'S' => self.sync(whole, server),
+            b'H' => {
+                self.begin(server);
+                server.parts().1.extend_from_slice(whole);
+            }
+            b'F' => self.function_call(whole, server),
+            b'd' | b'c' | b'f' => {
+                server.parts().1.extend_from_slice(whole);
+                if tag != b'd' {
+                    self.copy_in = CopyIn::No;
+                }
+            }
+            _ => return Err(RelayFault::Protocol("invalid frontend message type")),
+        }
+        Ok(Taken::Yes)
+    }
+
+    fn send(&mut self, frame: &[u8], reply: Reply, server: &mut dyn ServerSide) {
+        server.parts().1.extend_from_slice(frame);
+        self.replies.push(reply);
+    }
+
+    /// A message of the extended protocol that may be its segment's first. In front of a transaction goes a hand-over, if
+    /// the server was not this client's, or what asserts the context.
+    fn begin(&mut self, server: &mut dyn ServerSide) {
+        if self.segment != Segment::Between {
+            return;
+        }
+        self.segment = Segment::Open;
+        self.begin_course();
+        if self.hand_over_if_needed(server) == Entered::Before {
+            self.assert_context(server);
+        }
+    }
+
+    fn begin_course(&mut self) {
+        self.executed = Executed::Nothing;
+        self.unnamed = Unnamed::Used;
+        self.course = match self.status {
+            Status::Idle => Course::IDLE,
+            Status::Transaction => Course::BLOCK,
+            Status::Failed => Course::FAILED,
+        };
+    }
+
+    /// Writes a hand-over in front of a transaction, unless the context is in force on the server.
+    fn hand_over_if_needed(&mut self, server: &mut dyn ServerSide) -> Entered {
+        self.progress = Progress::Running;
+        if self.status != Status::Idle || !server.context().enters() {
+            return Entered::Nothing;
+        }
+        let client = self.client;
+        let (state, out, context) = server.parts();
+        if context.is_in_force(state, client, &self.parameters) {
+            context.take_over(state, client, &self.parameters);
+            return Entered::Before;
+        }
+        let written = context.write_hand_over(state, out, (client, &self.parameters));
+        self.relay.switches.increment();
+        self.progress = Progress::Entering;
+        self.replies.push(Reply::OwnQuery);
+        for _ in 0..written.begins {
+            self.replies.push(Reply::Own(Expect::Nothing));
+        }
+        self.replies.push(Reply::Own(Expect::Nonce(written.nonce)));
+        self.replies.push(Reply::Own(Expect::Nothing));
+        Entered::Now
+    }
+
+    fn assert_context(&mut self, server: &mut dyn ServerSide) {
+        let (state, out, context) = server.parts();
+        let Some(assertion) = context.assertion() else { return };
+        self.progress = Progress::Entering;
+        if assertion.write(state, out) {
+            self.replies.push(Reply::OwnClose);
+        }
+        self.replies.push(Reply::Own(Expect::Nothing));
+    }
+
+    /// What the guard says; of a change of tenant, only where its user may choose.
+    fn inspect(&mut self, text: &[u8]) -> Result<Reading, Report> {
+        match self.relay.verdicts.inspect(text, &self.rules) {
+            Verdict::Pass(survey) => {
+                let leaves = survey.session_state == SessionState::Maybe;
+                let footprint =
+                    leaves.then(|| footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
+                Ok(Reading { survey, change: None, footprint })
+            }
+            Verdict::Tenant(survey, change) => {
+                let change = self.has_chooser().then(|| Arc::new(change));
+                Ok(Reading { survey, change, footprint: None })
+            }
+            Verdict::Refuse(refused) => {
+                self.metrics.refusal(refused.rule);
+                Err(refusal(refused))
+            }
+        }
+    }
+
+    /// What a statement may do to its session and to its tenant, as far as its text tells.
+    fn note_effects(&mut self, survey: Survey, server: &mut dyn ServerSide) {
+        self.course = self.course.through(survey.course);
+        self.note_for_choice(survey);
+        self.note_for_pin(survey);
+        self.session.note(survey);
+        if survey.session_state == SessionState::Maybe {
+            server.state().wear = Wear::Dirty;
+        }
+    }
+
+    /// What the proxy adds behind a statement that resets settings: the tenant again, and what the client asked for at
+    /// startup, which is what RESET returns to.
+    fn put_back_after(&self, reset: &Reset, server: &dyn ServerSide) -> Vec<String> {
+        let context = server.context();
+        let startup = match reset {
+            Reset::All => self.startup.clone(),
+            Reset::Setting(name) | Reset::Local(name) => self.startup.only(name),
+            Reset::Sequences => SessionParameters::default(),
+        };
+        let resets_name = match reset {
+            Reset::All => true,
+            Reset::Setting(name) | Reset::Local(name) => name == APPLICATION_NAME,
+            Reset::Sequences => false,
+        };
+        let mut texts = Vec::new();
+        if *reset == Reset::All {
+            texts.extend(context.set_again());
+        }
+        // The tenant is part of the name.
+        if !startup.is_empty() || (resets_name && context.name(&startup).is_some()) {
+            let span = if matches!(reset, Reset::Local(_)) { Span::Transaction } else { Span::Session };
+            texts.push(context.applied(&startup, span));
+        }
+        texts
+    }
+
+    fn sync(&mut self, whole: &[u8], server: &mut dyn ServerSide) {
+        self.begin(server);
+        if !matches!(self.segment, Segment::Skipping(_)) {
+            self.describe_unnamed(server);
+        }
+        self.segment = Segment::Closed;
+        self.send(whole, Reply::Sync, server);
+    }
+
+    /// A function call reaches functions past every inspection. Maintenance users are not inspected.
+    fn function_call(&mut self, whole: &[u8], server: &mut dyn ServerSide) {
+        if server.context().enters() {
+            return self.refuse_query(function_call(), server);
+        }
+        self.begin(server);
+        server.state().wear = Wear::Dirty;
+        self.segment = Segment::Closed;
+        self.send(whole, Reply::FunctionCall, server);
+    }
+
+    /// Refuses a message that ends its segment. In a transaction, and behind messages that were sent, the server fails in
+    /// the client's place, so that the transaction ends as it would; else no server is needed.
+    fn refuse_query(&mut self, report: Report, server: &mut dyn ServerSide) {
+        if self.segment == Segment::Between && self.status == Status::Idle && self.replies.is_empty() {
+            // Nothing ran that could have left anything.
+            self.session.forget();
+            self.errors.local = Some(Box::new(report));
+            return;
+        }
+        self.refuse_message(report, server);
+        self.segment = Segment::Closed;
+        encode::bare(server.parts().1, b'S');
+        self.replies.push(Reply::Sync);
+    }
+
+    /// Refuses a message of the extended protocol: the server fails in the client's place, and skips to the Sync.
+    fn refuse_message(&mut self, report: Report, server: &mut dyn ServerSide) {
+        // What follows in the segment may still be noted, and asked of the server: it has to be this client's.
+        self.begin(server);
+        encode::parse(server.parts().1, "", REFUSED, &[0, 0]);
+        server.state().unnamed = None;
+        self.replies.push(Reply::Refused(Box::new(report)));
+    }
+}
+
+/// Whether a context stands when a transaction begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entered {
+    /// None is entered here: it is a maintenance user's, or a transaction goes on.
+    Nothing,
+    /// It was in force already.
+    Before,
+    /// A hand-over was written.
+    Now,
+}
+
+/// A statement with this footprint is about to run on the server.
+fn note_temporary(footprint: &Footprint, server: &mut dyn ServerSide) {
+    if footprint.states.has(State::Temporary) {
+        server.state().temporary = Temporary::Maybe;
+    }
+}
+
+/// Whether another message than Sync and Flush stands behind those in front.
+fn is_followed(mut ahead: &[u8]) -> bool {
+    while let Some((b'S' | b'H', _)) = ahead.split_first() {
+        ahead = ahead.get(frame::HEADER_BYTES..).unwrap_or_default();
+    }
+    !ahead.is_empty()
+}
+
+fn function_call() -> Report {
+    Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "the function-call message is refused by the proxy")
+        .detail("rule \"function-call\": it calls a function by number, past every inspection.")
+        .hint("Call the function with SELECT.")
+}

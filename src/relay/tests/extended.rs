@@ -1,0 +1,301 @@
+//! The extended protocol: statements, portals, and what is told about them.
+
+use super::{Kind, Mode, Talk, enter, in_force};
+
+#[test]
+fn unnamed_statements_go_on_as_they_came() {
+    in_force(Mode::Sealed).script(&[
+        ("> P - SELECT 1 | B - - | D P - | E - | S", "P - SELECT 1 | B - - | D P - | E - | S"),
+        ("< 1 | 2 | T a:23 | D 1 | C SELECT 1 | Z I", "1 | 2 | T | D 1 | C SELECT 1 | Z I (I)"),
+    ]);
+    in_force(Mode::Plain).script(&[
+        ("> P - SELECT 1 | B - - | E - | S", "assert | P - SELECT 1 | B - - | E - | S"),
+        ("< assert", ""),
+        ("< 1 | 2 | D 1 | C SELECT 1 | Z I", "1 | 2 | D 1 | C SELECT 1 | Z I (I)"),
+        ("> P - SELECT 1 | B - - | E - | S", "asserted | P - SELECT 1 | B - - | E - | S"),
+    ]);
+    Talk::new(Mode::Sealed).script(&[
+        ("> P - SELECT 1 | B - - | E - | S", "hand-over | P - SELECT 1 | B - - | E - | S"),
+        ("< hand-over | 1 | 2 | D 1 | C SELECT 1 | Z I", "1 | 2 | D 1 | C SELECT 1 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn a_named_statement_is_described_once_and_used_under_its_name_on_servers() {
+    in_force(Mode::Sealed).script(&[
+        ("> P s SELECT 1 | S", "P pgtenant_0 SELECT 1 | D S pgtenant_0 | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ("> B - s | E - | S", "B - pgtenant_0 | E - | S"),
+        ("< 2 | D 1 | C SELECT 1 | Z I", "2 | D 1 | C SELECT 1 | Z I (I)"),
+        ("> D S s | S", "D S pgtenant_0 | S"),
+        ("< t | T a:23 | Z I", "t | T | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn a_statement_is_prepared_again_with_the_types_that_its_client_was_told() {
+    let mut talk = in_force(Mode::Sealed);
+    talk.script(&[
+        ("> P s SELECT $1 | S", "P pgtenant_0 SELECT $1 | D S pgtenant_0 | S"),
+        ("< 1 | t 20 | T a:20 | Z I", "1 | Z I (I)"),
+    ]);
+    talk.server.state.clear_prepared();
+    talk.script(&[
+        ("> B - s | E - | S", "P pgtenant_0 SELECT $1 | D S pgtenant_0 | H"),
+        ("< 1 | t 20 | T a:20", "B - pgtenant_0 | E - | S"),
+        ("< 2 | D 1 | C SELECT 1 | Z I", "2 | D 1 | C SELECT 1 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn columns_that_are_no_longer_what_was_told_are_an_error() {
+    for changed in ["T a:701", "T b:20", "T a:20,b:20", "n"] {
+        let mut talk = in_force(Mode::Sealed);
+        talk.script(&[
+            ("> P s SELECT v | S", "P pgtenant_0 SELECT v | D S pgtenant_0 | S"),
+            ("< 1 | t | T a:20 | Z I", "1 | Z I (I)"),
+        ]);
+        talk.server.state.clear_prepared();
+        for _ in 0..2 {
+            talk.script(&[
+                ("> B - s | E - | S", "P pgtenant_0 SELECT v | D S pgtenant_0 | H"),
+                (
+                    &format!("< 1 | t | {changed}"),
+                    "C S pgtenant_0 | P - refused by pgtenant | P - refused by pgtenant | S",
+                ),
+                ("< 3 | E 42601 | Z I", "E 0A000 | Z I (I)"),
+            ]);
+        }
+    }
+}
+
+#[test]
+fn parameter_types_that_are_no_longer_what_was_told_are_an_error() {
+    let mut talk = in_force(Mode::Sealed);
+    talk.script(&[
+        (
+            "> P s INSERT INTO t VALUES ($1) | S",
+            "P pgtenant_0 INSERT INTO t VALUES ($1) | D S pgtenant_0 | S",
+        ),
+        ("< 1 | t 20 | n | Z I", "1 | Z I (I)"),
+    ]);
+    talk.server.state.clear_prepared();
+    talk.script(&[
+        ("> D S s | S", "P pgtenant_0 INSERT INTO t VALUES ($1) | D S pgtenant_0 | H"),
+        ("< 1 | t 701 | n", "C S pgtenant_0 | P - refused by pgtenant | S"),
+    ]);
+}
+
+#[test]
+fn an_error_while_it_is_prepared_again_is_the_clients() {
+    let mut talk = in_force(Mode::Sealed);
+    talk.script(&[
+        ("> P s SELECT 1 | S", "P pgtenant_0 SELECT 1 | D S pgtenant_0 | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+    ]);
+    talk.server.state.clear_prepared();
+    talk.script(&[
+        ("> B - s | E - | S", "P pgtenant_0 SELECT 1 | D S pgtenant_0 | H"),
+        ("< E 42P01", "S E 42P01"),
+        ("< Z I", "Z I (I)"),
+    ]);
+}
+
+#[test]
+fn close_in_front_of_execute_leaves_the_portal() {
+    in_force(Mode::Sealed).script(&[
+        (
+            "> P s SELECT 1 | B p s | C S s | E p | S",
+            "P pgtenant_0 SELECT 1 | D S pgtenant_0 | B p pgtenant_0 | E p | S",
+        ),
+        ("< 1 | t | T a:23 | 2 | D 1 | C SELECT 1 | Z I", "1 | 2 | 3 | D 1 | C SELECT 1 | Z I (I)"),
+        ("> B p s | S", "P - refused by pgtenant | S"),
+        ("< E 42601 | Z I", "E 26000 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn portals_run_in_any_order_with_the_effects_of_their_own() {
+    let mut talk = Talk::with(Mode::Sealed, &[("timezone", "UTC")], Kind::Bound);
+    enter(&mut talk);
+    talk.script(&[
+        (
+            "> P - RESET ALL | B p1 - | P - SHOW timezone | B p2 - | E p2",
+            "P - RESET ALL | B p1 - | P - SHOW timezone | B p2 - | E p2",
+        ),
+        (
+            "> E p1 | S",
+            "E p1 | P - SET \"app\".\"tenant_id\" TO 'a' | B pgtenant - | E pgtenant | C P pgtenant | P - SELECT pg_catalog.set_config('timezone','UTC',false) | B pgtenant - | E pgtenant | C P pgtenant | S",
+        ),
+        (
+            "< 1 | 2 | 1 | 2 | D UTC | C SHOW | C RESET | own | 1 | 2 | D x | C SELECT 1 | 3 | Z I",
+            "1 | 2 | 1 | 2 | D UTC | C SHOW | C RESET | Z I (I)",
+        ),
+    ]);
+}
+
+#[test]
+fn a_deallocate_of_a_protocol_statement_happens_when_it_is_executed() {
+    in_force(Mode::Sealed).script(&[
+        ("> P s1 SELECT 1 | S", "P pgtenant_0 SELECT 1 | D S pgtenant_0 | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        (
+            "> P x DEALLOCATE s1 | B p1 x | P - SELECT 42 | B p2 - | E p1 | E p2 | S",
+            "P pgtenant_1 RESET \"pgtenant\".\"choice\" | D S pgtenant_1 | B p1 pgtenant_1 | P - SELECT 42 | B p2 - | E p1 | E p2 | S",
+        ),
+        (
+            "< 1 | t | n | 2 | 1 | 2 | C RESET | D 42 | C SELECT 1 | Z I",
+            "1 | 2 | 1 | 2 | C DEALLOCATE | D 42 | C SELECT 1 | Z I (I)",
+        ),
+        ("> Q DEALLOCATE x", "Q RESET \"pgtenant\".\"choice\""),
+        ("< C RESET | Z I", "C DEALLOCATE | Z I (I)"),
+        ("> B - s1 | S", "P - refused by pgtenant | S"),
+    ]);
+}
+
+#[test]
+fn an_open_portal_goes_on_behind_other_statements() {
+    in_force(Mode::Sealed).script(&[
+        ("> Q BEGIN", "Q BEGIN"),
+        ("< C BEGIN | Z T", "C BEGIN | Z T (T)"),
+        ("> P - SELECT 1 | B c1 - | E c1 | S", "P - SELECT 1 | B c1 - | E c1 | S"),
+        ("< 1 | 2 | D 1 | s | Z T", "1 | 2 | D 1 | s | Z T (T)"),
+        ("> P - SHOW timezone | B - - | E - | S", "P - SHOW timezone | B - - | E - | S"),
+        ("< 1 | 2 | D UTC | C SHOW | Z T", "1 | 2 | D UTC | C SHOW | Z T (T)"),
+        ("> E c1 | S", "E c1 | S"),
+        ("< D 2 | C SELECT 2 | Z T", "D 2 | C SELECT 2 | Z T (T)"),
+    ]);
+}
+
+#[test]
+fn a_skipped_parse_leaves_the_unnamed_statement_and_a_failed_one_does_not() {
+    in_force(Mode::Sealed).script(&[
+        ("> P - SELECT 1 | S", "P - SELECT 1 | D S - | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ("> B - nosuch | P - SELECT 2 | C S - | S", "P - refused by pgtenant | P - SELECT 2 | S"),
+        ("< E 42601 | Z I", "E 26000 | Z I (I)"),
+        // Prepared again: the server's own was replaced by what was refused.
+        ("> B - - | E - | S", "P - SELECT 1 | D S - | H"),
+        ("< 1 | t | T a:23", "B - - | E - | S"),
+        ("< 2 | D 1 | C SELECT 1 | Z I", "2 | D 1 | C SELECT 1 | Z I (I)"),
+    ]);
+    in_force(Mode::Sealed).script(&[
+        ("> P - SELECT 1 | S", "P - SELECT 1 | D S - | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ("> P - SELECT nope | S", "P - SELECT nope | D S - | S"),
+        ("< E 42703 | Z I", "E 42703 | Z I (I)"),
+        ("> B - - | S", "P - refused by pgtenant | S"),
+        ("< E 42601 | Z I", "E 26000 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn a_name_that_was_never_prepared_is_free_again() {
+    in_force(Mode::Sealed).script(&[
+        ("> P s SELECT nope | S", "P pgtenant_0 SELECT nope | D S pgtenant_0 | S"),
+        ("< E 42703 | Z I", "E 42703 | Z I (I)"),
+        ("> P s SELECT 1 | S", "P pgtenant_1 SELECT 1 | D S pgtenant_1 | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ("> P s SELECT 2 | S", "P - refused by pgtenant | S"),
+        ("< E 42601 | Z I", "E 42P05 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn what_is_closed_behind_an_error_is_not_closed() {
+    in_force(Mode::Sealed).script(&[
+        ("> P s SELECT 1 | S", "P pgtenant_0 SELECT 1 | D S pgtenant_0 | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ("> P - SELECT nope | C S s | S", "P - SELECT nope | D S - | S"),
+        ("< E 42703 | Z I", "E 42703 | Z I (I)"),
+        ("> B - s | E - | S", "B - pgtenant_0 | E - | S"),
+    ]);
+}
+
+#[test]
+fn statements_beyond_the_servers_limit_are_closed_there_and_prepared_again() {
+    let mut talk = in_force(Mode::Sealed);
+    for number in 0..3 {
+        let name = format!("pgtenant_{number}");
+        talk.script(&[
+            (
+                &format!("> P s{number} SELECT {number} | S"),
+                &format!("P {name} SELECT {number} | D S {name} | S"),
+            ),
+            ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ]);
+    }
+    talk.script(&[
+        ("> P s3 SELECT 3 | S", "C S pgtenant_0 | P pgtenant_3 SELECT 3 | D S pgtenant_3 | S"),
+        ("< 3 | 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ("> B - s0 | S", "C S pgtenant_1 | P pgtenant_0 SELECT 0 | D S pgtenant_0 | H"),
+        ("< 3 | 1 | t | T a:23", "B - pgtenant_0 | S"),
+    ]);
+}
+
+#[test]
+fn the_bytes_of_a_clients_statements_are_bounded() {
+    let mut talk = in_force(Mode::Sealed);
+    let text = format!("SELECT '{}'", "x".repeat(600));
+    assert!(talk.client(&format!("P a {text} | S")).starts_with("P pgtenant_0"));
+    assert_eq!(talk.server("1 | t | T a:25 | Z I"), "1 | Z I (I)");
+    assert_eq!(talk.client(&format!("P b {text} | S")), "P - refused by pgtenant | S");
+    assert_eq!(talk.server("E 42601 | Z I"), "E 53200 | Z I (I)");
+    assert_eq!(talk.client("C S a | S"), "S");
+    assert_eq!(talk.server("Z I"), "3 | Z I (I)");
+    assert!(talk.client(&format!("P b {text} | S")).starts_with("P pgtenant_"));
+}
+
+#[test]
+fn discard_all_is_stood_for_and_told_when_it_is_executed() {
+    let mut talk = in_force(Mode::Sealed);
+    talk.script(&[
+        ("> P - DISCARD ALL | B p - | S", "P - DISCARD TEMP | B p - | S"),
+        ("< 1 | 2 | S TimeZone=Asia/Tokyo | Z I", "1 | 2 | S TimeZone=Asia/Tokyo | Z I (I)"),
+        ("> P - DISCARD ALL | B - - | E - | S", "P - DISCARD TEMP | B - - | E - | S"),
+        ("< 1 | 2 | C DISCARD TEMP | Z I", "1 | 2 | S TimeZone=UTC | C DISCARD ALL | Z I (I)"),
+        ("> Q SELECT 1", "hand-over | Q SELECT 1"),
+    ]);
+}
+
+#[test]
+fn flush_and_describe_of_portals_pass() {
+    in_force(Mode::Sealed).script(&[
+        ("> P - SELECT 1 | B - - | D P - | H", "P - SELECT 1 | B - - | D P - | H"),
+        ("< 1 | 2 | T a:23", "1 | 2 | T"),
+        ("> C P - | E - | S", "C P - | P - refused by pgtenant | S"),
+        ("< 3 | E 42601", "3 | E 34000"),
+        ("< Z I", "Z I (I)"),
+        ("> D P - | S", "P - refused by pgtenant | S"),
+    ]);
+}
+
+#[test]
+fn an_unnamed_statement_for_a_later_batch_is_described_and_prepared_again_with_its_types() {
+    let mut talk = in_force(Mode::Sealed);
+    talk.script(&[
+        ("> P - SELECT $1 | S", "P - SELECT $1 | D S - | S"),
+        ("< 1 | t 20 | T a:20 | Z I", "1 | Z I (I)"),
+    ]);
+    talk.server.state.unnamed = None;
+    talk.script(&[
+        ("> B - - | E - | S", "P - SELECT $1 | D S - | H"),
+        ("< 1 | t 20 | T a:20", "B - - | E - | S"),
+    ]);
+}
+
+#[test]
+fn an_unnamed_statement_whose_types_nobody_knows_is_not_prepared_again() {
+    let mut talk = in_force(Mode::Sealed);
+    talk.script(&[
+        ("> P - SELECT $1 | B - - x | E - | S", "P - SELECT $1 | B - - … | E - | S"),
+        ("< 1 | 2 | D x | C SELECT 1 | Z I", "1 | 2 | D x | C SELECT 1 | Z I (I)"),
+        ("> B - - x | E - | S", "B - - … | E - | S"),
+        ("< 2 | D x | C SELECT 1 | Z I", "2 | D x | C SELECT 1 | Z I (I)"),
+    ]);
+    talk.server.state.unnamed = None;
+    talk.script(&[
+        ("> B - - x | S", "P - refused by pgtenant | S"),
+        ("< E 42601 | Z I", "E 0A000 | Z I (I)"),
+    ]);
+}

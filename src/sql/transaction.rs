@@ -1,0 +1,257 @@
+//! Follows statements through their transactions, by kind alone: whether one of them may have been committed if no
+//! answer comes. It errs towards "may have been".
+
+use super::kind::StatementKind;
+
+/// Where a sequence of statements stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Outside a transaction block, behind nothing that may write.
+    Idle,
+    /// Outside a transaction block, behind a statement that may write. The end of the text, or Sync, commits it.
+    Implicit,
+    /// In a transaction block.
+    Block,
+    /// In a failed transaction block.
+    Failed,
+}
+
+/// Whether a transaction that may have written was told to end, so that it may have been committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Commit {
+    No,
+    Possible,
+}
+
+/// The way of a sequence of statements through its transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Course {
+    place: Place,
+    commit: Commit,
+}
+
+/// The course of a text, from wherever it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextCourse {
+    idle: Course,
+    implicit: Course,
+    block: Course,
+    failed: Course,
+}
+
+// === impl Course ===
+
+impl Course {
+    /// Begins outside a transaction block.
+    pub const IDLE: Self = Self::begin(Place::Idle);
+    /// Begins in a transaction block.
+    pub const BLOCK: Self = Self::begin(Place::Block);
+    /// Begins in a failed transaction block.
+    pub const FAILED: Self = Self::begin(Place::Failed);
+
+    const fn begin(place: Place) -> Self {
+        Self { place, commit: Commit::No }
+    }
+
+    /// Whether a statement that was sent may have committed a transaction.
+    pub fn may_have_committed(self) -> bool {
+        self.commit == Commit::Possible
+    }
+
+    /// Whether the end of the text, or Sync, commits something.
+    pub fn commits_at_end(self) -> bool {
+        self.place == Place::Implicit
+    }
+
+    /// The course through this text, too.
+    #[must_use]
+    pub fn through(self, text: TextCourse) -> Self {
+        let Self { place, commit } = match self.place {
+            Place::Idle => text.idle,
+            Place::Implicit => text.implicit,
+            Place::Block => text.block,
+            Place::Failed => text.failed,
+        };
+        Self { place, commit: if self.may_have_committed() { self.commit } else { commit } }
+    }
+
+    fn then(self, kind: StatementKind) -> Self {
+        let (place, commit) = match self.place {
+            Place::Idle | Place::Implicit => self.outside(kind),
+            Place::Block => inside(kind),
+            Place::Failed => (behind_failure(kind), Commit::No),
+        };
+        Self { place, commit: if self.may_have_committed() { self.commit } else { commit } }
+    }
+
+    fn outside(self, kind: StatementKind) -> (Place, Commit) {
+        use StatementKind as K;
+        match (self.place, kind) {
+            (_, K::Begin) => (Place::Block, Commit::No),
+            (_, K::Rollback) | (Place::Idle, K::Commit) => (Place::Idle, Commit::No),
+            (_, K::Commit) => (Place::Idle, Commit::Possible),
+            (_, kind) if commits_by_itself(kind) => (Place::Implicit, Commit::Possible),
+            (_, kind) if may_write(kind) => (Place::Implicit, Commit::No),
+            (place, _) => (place, Commit::No),
+        }
+    }
+}
+
+fn inside(kind: StatementKind) -> (Place, Commit) {
+    match kind {
+        StatementKind::Commit | StatementKind::PrepareTransaction => (Place::Idle, Commit::Possible),
+        StatementKind::CommitAndChain => (Place::Block, Commit::Possible),
+        StatementKind::Rollback => (Place::Idle, Commit::No),
+        _ => (Place::Block, Commit::No),
+    }
+}
+
+/// COMMIT of a failed transaction rolls it back.
+fn behind_failure(kind: StatementKind) -> Place {
+    use StatementKind as K;
+    match kind {
+        K::Commit | K::Rollback | K::PrepareTransaction => Place::Idle,
+        K::CommitAndChain | K::RollbackAndChain | K::RollbackTo => Place::Block,
+        _ => Place::Failed,
+    }
+}
+
+/// Statements that may end transactions themselves when they stand outside a transaction block: procedures, DO, and
+/// those that refuse a block (CREATE INDEX CONCURRENTLY, VACUUM, …).
+fn commits_by_itself(kind: StatementKind) -> bool {
+    use StatementKind as K;
+    matches!(
+        kind,
+        K::Alter | K::Call | K::CommitPrepared | K::Create | K::Do | K::Drop | K::Other | K::RollbackPrepared
+    )
+}
+
+/// Whether a statement of this kind may change what others see. A SELECT counts as one that does not, though a
+/// function that it calls may.
+fn may_write(kind: StatementKind) -> bool {
+    use StatementKind as K;
+    !matches!(
+        kind,
+        K::Nothing
+            | K::Begin
+            | K::Close
+            | K::CommitAndChain
+            | K::Deallocate
+            | K::DeallocateAll
+            | K::Declare
+            | K::Discard
+            | K::DiscardAll
+            | K::Fetch
+            | K::Listen
+            | K::Lock
+            | K::Move
+            | K::Prepare
+            | K::PrepareTransaction
+            | K::Release
+            | K::Reset
+            | K::ResetAll
+            | K::RollbackAndChain
+            | K::RollbackTo
+            | K::Savepoint
+            | K::Select
+            | K::Set
+            | K::Show
+            | K::Table
+            | K::Unlisten
+            | K::Values
+    )
+}
+
+// === impl TextCourse ===
+
+impl Default for TextCourse {
+    /// Of a text without a statement.
+    fn default() -> Self {
+        let [idle, implicit, block, failed] =
+            [Place::Idle, Place::Implicit, Place::Block, Place::Failed].map(Course::begin);
+        Self { idle, implicit, block, failed }
+    }
+}
+
+impl TextCourse {
+    /// With one more statement.
+    #[must_use]
+    pub(super) fn then(self, kind: StatementKind) -> Self {
+        let Self { idle, implicit, block, failed } = self;
+        let [idle, implicit, block, failed] = [idle, implicit, block, failed].map(|course| course.then(kind));
+        Self { idle, implicit, block, failed }
+    }
+
+    /// Of a text whose statements cannot be told apart.
+    pub(super) fn unreadable() -> Self {
+        let unknown = Course { place: Place::Implicit, commit: Commit::Possible };
+        Self { idle: unknown, implicit: unknown, block: unknown, failed: unknown }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::survey;
+
+    /// What the loss of the answers to these texts leaves open: `c`, that something was committed; `e`, that the end
+    /// of the last text commits something; `-`, nothing.
+    fn open(start: Course, texts: &[&str]) -> char {
+        let course = texts.iter().fold(start, |course, text| course.through(survey(text.as_bytes()).course));
+        match (course.may_have_committed(), course.commits_at_end()) {
+            (true, _) => 'c',
+            (false, true) => 'e',
+            (false, false) => '-',
+        }
+    }
+
+    #[test]
+    fn a_text_says_whether_it_may_commit_wherever_it_begins() {
+        // Outside a block, in one, in a failed one.
+        for (text, idle, block, failed) in [
+            ("", '-', '-', '-'),
+            ("SELECT 1", '-', '-', '-'),
+            ("SHOW all; VALUES (1); SET x = 1", '-', '-', '-'),
+            ("INSERT INTO t VALUES (1)", 'e', '-', '-'),
+            ("WITH x AS (DELETE FROM t RETURNING 1) SELECT 1", 'e', '-', '-'),
+            ("COPY t FROM STDIN", 'e', '-', '-'),
+            ("COPY (INSERT INTO t VALUES (1) RETURNING 1) TO STDOUT", 'e', '-', '-'),
+            ("SELECT 1; DELETE FROM t", 'e', '-', '-'),
+            ("BEGIN", '-', '-', '-'),
+            ("BEGIN; INSERT INTO t VALUES (1)", '-', '-', '-'),
+            ("INSERT INTO t VALUES (1); BEGIN", '-', '-', '-'),
+            ("COMMIT", '-', 'c', '-'),
+            ("END WORK", '-', 'c', '-'),
+            ("COMMIT AND CHAIN", '-', 'c', '-'),
+            ("PREPARE TRANSACTION 'p'", '-', 'c', '-'),
+            ("COMMIT PREPARED 'p'", 'c', '-', '-'),
+            ("ROLLBACK PREPARED 'p'", 'c', '-', '-'),
+            ("RELEASE s", '-', '-', '-'),
+            ("SAVEPOINT s; ROLLBACK TO s", '-', '-', '-'),
+            ("ROLLBACK", '-', '-', '-'),
+            ("ROLLBACK; INSERT INTO t VALUES (1)", 'e', 'e', 'e'),
+            ("BEGIN; INSERT INTO t VALUES (1); COMMIT; SELECT 1", 'c', 'c', '-'),
+            ("BEGIN; ROLLBACK; UPDATE t SET a = 1", 'e', 'e', 'e'),
+            ("INSERT INTO t VALUES (1); COMMIT", 'c', 'c', '-'),
+            ("COMMIT; DELETE FROM t", 'e', 'c', 'e'),
+            ("ROLLBACK TO s; COMMIT", '-', 'c', 'c'),
+            ("ROLLBACK AND CHAIN; COMMIT", '-', 'c', 'c'),
+            ("CALL p()", 'c', '-', '-'),
+            ("DO 'code'", 'c', '-', '-'),
+            ("VACUUM t", 'c', '-', '-'),
+            ("SELECT 'no end", 'c', 'c', 'c'),
+        ] {
+            let found = [Course::IDLE, Course::BLOCK, Course::FAILED].map(|start| open(start, &[text]));
+            assert_eq!(found, [idle, block, failed], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pipeline_is_one_course() {
+        assert_eq!(open(Course::IDLE, &["INSERT INTO t VALUES (1)", "SELECT 1"]), 'e');
+        assert_eq!(open(Course::IDLE, &["INSERT INTO t VALUES (1)", "ROLLBACK"]), '-');
+        assert_eq!(open(Course::IDLE, &["INSERT INTO t VALUES (1)", "COMMIT"]), 'c');
+        assert_eq!(open(Course::IDLE, &["BEGIN", "INSERT INTO t VALUES (1)", "COMMIT", "SELECT 1"]), 'c');
+        assert_eq!(open(Course::BLOCK, &["SELECT 1", "COMMIT", "BEGIN"]), 'c');
+    }
+}

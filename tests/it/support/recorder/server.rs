@@ -1,0 +1,243 @@
+//! What one server received and answered: whose its frames are, and where one client's end and another's begin.
+
+use super::Record;
+use crate::support::link::Frame;
+
+/// How texts of the proxy's own begin.
+const OWN_TEXTS: &[&str] = &[
+    // The reset of a hand-over, its entry, and what lets the entry last.
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, ",
+    "SELECT pg_catalog.current_setting('pgtenant.nonce',true),",
+    "SELECT pgtenant.hand_over(",
+    "SET TRANSACTION READ WRITE",
+    "COMMIT",
+    // The assertion of a plain context, and the settings that are put back.
+    "SELECT pg_catalog.set_config(",
+    "SET \"app\".\"tenant_id\" TO ",
+    "SET LOCAL \"app\".\"tenant_id\" TO ",
+    // Who and how old a new server is.
+    "SELECT pg_catalog.pg_backend_pid(), ",
+    // What a transaction left in its session.
+    "SELECT '",
+    // In the place of a statement that does not run as it stands.
+    "refused by pgtenant",
+    "RESET \"pgtenant\".\"choice\"",
+    "DISCARD TEMP",
+    "ROLLBACK",
+];
+/// What is known of one server.
+#[derive(Default)]
+pub(super) struct Server {
+    name: String,
+    /// The client whose frame was the last that is only one client's.
+    owner: Option<usize>,
+    /// ReadyForQuery messages that the server owes.
+    owed: usize,
+    /// COPY makes it uncertain whether a Sync counts.
+    counts: Counts,
+    /// Whether the last frame is the server's ReadyForQuery with status idle.
+    phase: Phase,
+    /// Whose text the last Parse was of.
+    parsed: Origin,
+    /// Whether it reads the rows of a COPY.
+    copying: Copying,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Counts {
+    #[default]
+    Exactly,
+    Roughly,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    #[default]
+    Busy,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Copying {
+    #[default]
+    No,
+    Rows,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    #[default]
+    Client,
+    Proxy,
+}
+
+// === impl Server ===
+
+impl Server {
+    pub(super) fn new(number: usize) -> Self {
+        Self { name: format!("server {number}"), ..Self::default() }
+    }
+
+    pub(super) fn receives(&mut self, frame: &Frame, record: &mut Record) {
+        let tag = char::from(frame.tag);
+        record.remember(format!("{} <- {tag} {}", self.name, shown(&frame.body)));
+        if let Some(found) = self.objection(frame, record) {
+            let text = format!("{}: {found}: {tag} {}", self.name, shown(&frame.body));
+            record.violations.push(text);
+        }
+        if matches!(frame.tag, b'Q' | b'F' | b'S') {
+            self.owed += 1;
+        }
+        if frame.tag != b'p' {
+            let stays = matches!(frame.tag, b'd' | b'c' | b'f' | b'H');
+            self.phase = if stays { self.phase } else { Phase::Busy };
+        }
+    }
+
+    /// What is wrong with a frame.
+    fn objection(&mut self, frame: &Frame, record: &Record) -> Option<String> {
+        if !b"QPBDECSHdcfFXp".contains(&frame.tag) {
+            return Some("a message of an unknown kind".to_owned());
+        }
+        if self.copying == Copying::Rows && !b"dcfX".contains(&frame.tag) {
+            self.copying = Copying::No;
+            return Some("a message that is no row within COPY".to_owned());
+        }
+        if matches!(frame.tag, b'c' | b'f') {
+            self.copying = Copying::No;
+        }
+        if self.is_own(frame) {
+            return None;
+        }
+        let sent = key(frame.tag, &clients_part(frame))?;
+        let part_of = |key: &&Vec<u8>| {
+            // Rows go on in pieces.
+            frame.tag == b'd' && key[0] == b'd' && key.windows(sent.len() - 1).any(|part| *part == sent[1..])
+        };
+        let sender = record.sent.get(&sent).or_else(|| record.sent.get(record.sent.keys().find(part_of)?));
+        let Some(sender) = sender else {
+            return Some("a frame that no client sent".to_owned());
+        };
+        if sender.is_forbidden {
+            return Some("a message that must not reach a server".to_owned());
+        }
+        let mut clients = sender.clients.iter();
+        let (Some(client), None) = (clients.next(), clients.next()) else { return None };
+        let before = self.owner.replace(*client);
+        let is_clear = match self.counts {
+            Counts::Exactly => self.owed == 0 || self.phase == Phase::Idle,
+            Counts::Roughly => true,
+        };
+        match before {
+            Some(before) if before != *client && !is_clear => {
+                Some(format!("sent for client {client} while client {before} awaits answers"))
+            }
+            _ => None,
+        }
+    }
+
+    fn is_own(&mut self, frame: &Frame) -> bool {
+        let mut texts = frame.body.split(|byte| *byte == 0);
+        let first = texts.next().unwrap_or_default();
+        let second = texts.next().unwrap_or_default();
+        let is_own_text = |text: &[u8]| OWN_TEXTS.iter().any(|own| text.starts_with(own.as_bytes()));
+        match frame.tag {
+            b'Q' => {
+                // The assertion of a plain context stands in front of a client's text or alone.
+                let is_own = is_own_text(first) && clients_part(frame).len() <= 1;
+                let is_own = is_own || (is_own_text(first) && !first.starts_with(SET_TENANT));
+                if is_own && (self.owed == 0 || self.phase == Phase::Idle) {
+                    // A hand-over, or a question after the last transaction: nothing is owed here.
+                    self.owner = None;
+                    self.owed = 0;
+                    self.counts = Counts::Exactly;
+                }
+                is_own
+            }
+            b'P' => {
+                self.parsed = if is_own_text(second) { Origin::Proxy } else { Origin::Client };
+                self.parsed == Origin::Proxy
+            }
+            // Without values it tells nothing: the proxy may send a simple query as Parse, Bind, Execute.
+            b'f' => first == b"another message arrived during COPY",
+            b'B' => {
+                (first.is_empty() || first == b"pgtenant")
+                    && (self.parsed == Origin::Proxy
+                        || second == b"pgtenant_tenant"
+                        || frame.body[..] == [0; 8])
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn answers(&mut self, frame: &Frame, record: &mut Record) {
+        record.remember(format!("{} -> {}", self.name, shown_answer(frame)));
+        match frame.tag {
+            b'Z' => {
+                self.owed = self.owed.saturating_sub(1);
+                self.phase = if frame.body[..] == *b"I" { Phase::Idle } else { Phase::Busy };
+            }
+            b'A' | b'S' | b'N' => {}
+            tag => {
+                self.phase = Phase::Busy;
+                self.copying = if tag == b'G' { Copying::Rows } else { Copying::No };
+                if tag == b'G' {
+                    self.counts = Counts::Roughly;
+                }
+            }
+        }
+    }
+}
+
+/// How the statement that sets a tenant begins.
+const SET_TENANT: &[u8] = b"SET \"app\".\"tenant_id\" TO '";
+/// How the statement that puts a client's settings back begins.
+const PUT_BACK: &[u8] = b"SELECT pg_catalog.set_config(";
+
+/// A frame's body without what the proxy puts into the text of a Query.
+fn clients_part(frame: &Frame) -> Vec<u8> {
+    let mut body = frame.body.to_vec();
+    if frame.tag != b'Q' {
+        return body;
+    }
+    if body.starts_with(SET_TENANT) {
+        let end = body.iter().position(|byte| *byte == b';').map_or(0, |at| at + 1);
+        body.drain(..end);
+    }
+    for own in [SET_TENANT, PUT_BACK] {
+        let own = [b";", own].concat();
+        while let Some(at) = body.windows(own.len()).position(|part| part == own) {
+            let rest = &body[at + 1..];
+            let length = rest.iter().position(|byte| matches!(byte, b';' | 0)).unwrap_or(rest.len());
+            body.drain(at..at + 1 + length);
+        }
+    }
+    body
+}
+
+/// What of a frame the proxy does not change. A simple query may be sent as Parse, and names of statements are
+/// others on servers. None: nothing of it tells whose it is.
+pub(super) fn key(tag: u8, body: &[u8]) -> Option<Vec<u8>> {
+    let after_name = |body: &[u8]| {
+        let end = body.iter().position(|byte| *byte == 0)?;
+        Some(body[end + 1..].to_vec())
+    };
+    let text = |body: &[u8]| body.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+    let (kind, content) = match tag {
+        b'Q' => (b'Q', text(body)),
+        b'P' => (b'Q', text(&after_name(body)?)),
+        b'B' => (b'B', [text(body), after_name(&after_name(body)?)?].join(&0)),
+        b'd' | b'f' => (tag, body.to_vec()),
+        _ => return None,
+    };
+    Some([vec![kind], content].concat())
+}
+
+fn shown(body: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(body).chars().take(120).collect();
+    text.replace('\0', "·").replace('\n', "\\n")
+}
+
+fn shown_answer(frame: &Frame) -> String {
+    if b"TDCZEdSR".contains(&frame.tag) { frame.to_string() } else { char::from(frame.tag).to_string() }
+}
