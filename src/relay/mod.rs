@@ -19,6 +19,7 @@ mod requests;
 
 use std::sync::Arc;
 
+use self::core::block::Block;
 use self::core::copy::CopyIn;
 use self::core::framing::{FromClient, FromServer};
 use self::core::portals::Portals;
@@ -76,8 +77,10 @@ pub struct Conversation {
     statements: Statements,
     portals: Portals,
     replies: Replies,
-    /// The transaction's status, as the last ReadyForQuery said.
+    /// The transaction's status, as the server's last ReadyForQuery said, or as it will be behind what was sent.
     status: Status,
+    /// The client's transaction block, as far as no server has it.
+    block: Block,
     segment: Segment,
     copy_in: CopyIn,
     /// What the client's next message waits for.
@@ -151,6 +154,7 @@ impl Conversation {
             portals: Portals::default(),
             replies: Replies::default(),
             status: Status::Idle,
+            block: Block::default(),
             segment: Segment::default(),
             copy_in: CopyIn::default(),
             hold: None,
@@ -245,6 +249,7 @@ impl Conversation {
         let all = self.replies.abandon();
         self.undo(all, None);
         self.status = Status::Idle;
+        self.block.close();
         self.segment = Segment::default();
         self.copy_in = CopyIn::default();
         self.hold = None;
@@ -285,6 +290,8 @@ impl Conversation {
                     }
                 }
                 Reply::OwnQuery
+                | Reply::Begin
+                | Reply::OpenBlock(_)
                 | Reply::DescribeStatement(..)
                 | Reply::DescribePortal(_)
                 | Reply::Execute(_)

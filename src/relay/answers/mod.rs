@@ -42,6 +42,8 @@ enum Disposition {
     Forward,
     /// It does not, or something else went in its place.
     Swallow,
+    /// It does not; the client was told another status, and its segment ends.
+    Ends,
 }
 
 impl Conversation {
@@ -99,7 +101,7 @@ impl Conversation {
             }
             input.consume(header.total);
             // A ReadyForQuery that answers a part of the proxy's ends no segment.
-            if header.tag == b'Z' && disposition == Disposition::Forward {
+            if header.tag == b'Z' && disposition != Disposition::Swallow {
                 return Ok(Absorbed::Ready(self.status));
             }
         }
@@ -118,7 +120,7 @@ impl Conversation {
                 client.input.forget();
                 FromServer::Passed(total)
             }
-            Some(Reply::Own(_) | Reply::OwnQuery) => FromServer::Dropped(total),
+            Some(Reply::Own(_) | Reply::OwnQuery | Reply::OpenBlock(_)) => FromServer::Dropped(total),
             _ => return Err(RelayFault::Doubt("rows that nothing asked for")),
         };
         Ok(())
@@ -212,9 +214,18 @@ impl Conversation {
                 server.state().stamp = None;
                 Ok(Disposition::Swallow)
             }
-            Some(Reply::Own(_) | Reply::OwnClose) => {
+            Some(Reply::Own(_) | Reply::OwnClose | Reply::OpenBlock(Status::Idle | Status::Transaction)) => {
                 server.state().stamp = None;
                 Err(RelayFault::Context(format!("{sqlstate}: {}", field(b'M'))))
+            }
+            Some(Reply::OpenBlock(Status::Failed)) => Ok(Disposition::Swallow),
+            Some(Reply::Begin) => {
+                client.input.forget();
+                self.metrics.error(sqlstate);
+                self.block.fail();
+                self.status = Status::Idle;
+                self.fail(server);
+                Ok(Disposition::Forward)
             }
             Some(reply) if self.reports_foreign_message(sqlstate, client) => {
                 match reply {
@@ -230,6 +241,7 @@ impl Conversation {
                     encode::with_position(client.output.space(), b'E', body, |sent| text.position(sent));
                 }
                 self.metrics.error(sqlstate);
+                self.block.fail();
                 self.end_copy();
                 Ok(if is_changed { Disposition::Swallow } else { Disposition::Forward })
             }
@@ -322,9 +334,23 @@ impl Conversation {
         let status = backend::ready_for_query(body).ok_or(RelayFault::Doubt("a malformed ReadyForQuery"))?;
         match self.replies.pop() {
             Some(Reply::OwnQuery) if status == Status::Idle => Ok(Disposition::Swallow),
+            Some(Reply::OpenBlock(expected)) if status == expected => {
+                if self.replies.is_empty() {
+                    self.status = status;
+                    self.block.opened();
+                    self.hold = None;
+                    self.progress = Progress::Running;
+                }
+                Ok(Disposition::Swallow)
+            }
             Some(Reply::Query(_) | Reply::Sync | Reply::FunctionCall) if self.replies.is_empty() => {
                 self.end_segment(status, server);
                 client.input.forget();
+                if self.is_block_waiting() && status == Status::Idle {
+                    // Its BEGIN did not come to run.
+                    encode::ready_for_query(client.output.space(), self.told().byte());
+                    return Ok(Disposition::Ends);
+                }
                 Ok(Disposition::Forward)
             }
             _ => {
@@ -362,7 +388,13 @@ impl Conversation {
         server: &mut dyn ServerSide,
     ) -> Result<Disposition, RelayFault> {
         let then = match self.replies.front_mut() {
-            Some(Reply::OwnQuery) => return Ok(Disposition::Swallow),
+            Some(Reply::OwnQuery | Reply::OpenBlock(_)) => return Ok(Disposition::Swallow),
+            Some(Reply::Begin) if tag == b'C' => {
+                self.replies.pop();
+                self.block.opened();
+                self.progress = Progress::Running;
+                return Ok(Disposition::Swallow);
+            }
             Some(Reply::Own(Expect::Nothing)) if tag == b'C' => {
                 self.replies.pop();
                 if !self.replies.is_own() {
@@ -373,6 +405,9 @@ impl Conversation {
             Some(Reply::Own(Expect::Nonce(_))) => return Err(RelayFault::Shifted),
             Some(Reply::Query(text)) => {
                 let is_hidden = text.is_hidden();
+                if text.begin == Some(text.at) {
+                    self.block.opened();
+                }
                 text.at += 1;
                 if is_hidden {
                     return Ok(Disposition::Swallow);
@@ -447,7 +482,7 @@ impl Conversation {
     }
 
     fn acknowledged(&mut self, tag: u8, server: &mut dyn ServerSide) -> Result<Disposition, RelayFault> {
-        let is_own = matches!(self.replies.front(), Some(Reply::Own(_)));
+        let is_own = matches!(self.replies.front(), Some(Reply::Own(_) | Reply::Begin));
         if is_own && tag != b'3' {
             return Ok(Disposition::Swallow);
         }

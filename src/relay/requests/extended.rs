@@ -299,6 +299,9 @@ impl Conversation {
         (names, wish): (&[Option<String>], Option<&crate::relay::core::tenant_choice::Wish>),
         server: &mut dyn ServerSide,
     ) -> Result<(), Report> {
+        if let Some(report) = self.lack_of_tenant_for(&statement.reading) {
+            return Err(report);
+        }
         if let Some(footprint) = &statement.reading.footprint {
             self.note_footprint(footprint, &statement.text, names)?;
             note_temporary(footprint, server);

@@ -4,20 +4,22 @@ mod comment;
 mod extended;
 mod simple;
 mod skip;
+mod without_server;
 
 use std::sync::Arc;
 
 use crate::fault::{Report, sqlstate};
-use crate::guard::Verdict;
+use crate::guard::{Refusal, Verdict};
 use crate::guard::footprint::{Footprint, State, footprint};
 use crate::net::buffer::{ReadBuffer, WriteBuffer};
+use crate::relay::core::block::Block;
 use crate::relay::core::copy::{CopyIn, FOREIGN_MESSAGE, InCopy, in_copy};
 use crate::relay::core::replies::Reply;
 use crate::relay::core::segment::{Executed, Hold, Progress, Segment, Unnamed};
 use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, RelayFault, refusal};
 use crate::sql::{Course, Reset, SessionState, Survey};
-use crate::upstream::{APPLICATION_NAME, Expect, ServerSide, SessionParameters, Span, Temporary, Wear};
+use crate::upstream::{APPLICATION_NAME, Context, Expect, ServerSide, SessionParameters, Span, Temporary, Wear};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
 
@@ -126,14 +128,14 @@ impl Conversation {
             self.wanted = u32::try_from(header.total).unwrap_or(u32::MAX);
             return Ok(Some(Pumped::All));
         }
-        let opens = self.segment == Segment::Between;
+        let opens = self.segment == Segment::Between && self.status == Status::Idle;
         // The buffer cannot be read and marked at once, so it is lent out for the one frame.
         let input = std::mem::take(client.input);
         let whole = input.bytes().get(..header.total).ok_or(MALFORMED)?;
         let taken = self.take_frame(header.tag, whole, server);
         *client.input = input;
         let taken = taken?;
-        if opens && self.status == Status::Idle {
+        if opens {
             // Until the client has seen an answer to it, the segment may be sent again.
             client.input.mark();
         }
@@ -145,8 +147,9 @@ impl Conversation {
         if let Some(report) = self.errors.local.take() {
             self.metrics.error(report.sqlstate.0);
             client.input.forget();
+            self.block.fail();
             encode::error_response(client.output.space(), encode::Severity::Error, &report);
-            encode::ready_for_query(client.output.space(), self.status.byte());
+            encode::ready_for_query(client.output.space(), self.told().byte());
             self.segment = Segment::Between;
             return Ok(Some(Pumped::Ready(self.status)));
         }
@@ -193,8 +196,12 @@ impl Conversation {
         server: &mut dyn ServerSide,
     ) -> Result<Taken, RelayFault> {
         let body = frame::body(whole);
+        let may_go_behind_begin = self.block != Block::Failed && matches!(tag, b'Q' | b'P' | b'B');
+        if self.is_block_waiting() && self.segment == Segment::Between && !may_go_behind_begin {
+            return Ok(self.open_block(server));
+        }
         match tag {
-            b'Q' => self.query(frontend::query(body).ok_or(MALFORMED)?, server),
+            b'Q' => return Ok(self.query(frontend::query(body).ok_or(MALFORMED)?, server)),
             b'P' => self.parse(frontend::parse(body).ok_or(MALFORMED)?, whole, server),
             b'B' => return Ok(self.bind(frontend::bind(body).ok_or(MALFORMED)?, whole, server)),
             b'D' => return Ok(self.describe(frontend::target(body).ok_or(MALFORMED)?, whole, server)),
@@ -228,9 +235,12 @@ impl Conversation {
         if self.segment != Segment::Between {
             return;
         }
-        self.segment = Segment::Open;
         self.begin_course();
-        if self.hand_over_if_needed(server) == Entered::Before {
+        self.segment = Segment::Open;
+        let entered = self.hand_over_if_needed(server);
+        if let Some(begin) = self.block.open() {
+            self.begin_block(&begin, entered, server);
+        } else if entered == Entered::Before {
             self.assert_context(server);
         }
     }
@@ -238,11 +248,59 @@ impl Conversation {
     fn begin_course(&mut self) {
         self.executed = Executed::Nothing;
         self.unnamed = Unnamed::Used;
-        self.course = match self.status {
-            Status::Idle => Course::IDLE,
-            Status::Transaction => Course::BLOCK,
-            Status::Failed => Course::FAILED,
-        };
+        self.course = self.course_here();
+    }
+
+    /// The way of the segment's statements so far.
+    pub(in crate::relay) fn course_here(&self) -> Course {
+        match (self.segment, self.told()) {
+            (Segment::Between, Status::Idle) => Course::IDLE,
+            (Segment::Between, Status::Transaction) => Course::BLOCK,
+            (Segment::Between, Status::Failed) => Course::FAILED,
+            (Segment::Open | Segment::Closed | Segment::Skipping(_), _) => self.course,
+        }
+    }
+
+    /// Writes the client's BEGIN in front of its first message of the extended protocol. Nothing of the proxy's that
+    /// takes a snapshot may run in its transaction: SET TRANSACTION may follow.
+    fn begin_block(&mut self, begin: &str, entered: Entered, server: &mut dyn ServerSide) {
+        let (state, out, context) = server.parts();
+        if let Some(assertion) = context.assertion().filter(|_| entered == Entered::Before) {
+            if assertion.takes_snapshot {
+                encode::query(out, &assertion.text);
+                self.replies.push(Reply::OwnQuery);
+            } else {
+                Context::write_alone(out, &assertion.sql);
+                self.replies.push(Reply::Own(Expect::Nothing));
+            }
+        }
+        state.unnamed = None;
+        Context::write_alone(out, begin);
+        self.replies.push(Reply::Begin);
+        self.status = Status::Transaction;
+        self.progress = Progress::Entering;
+    }
+
+    /// Opens the client's block by Queries of the proxy, and fails it if it has failed already; the client's message
+    /// waits until that was answered.
+    fn open_block(&mut self, server: &mut dyn ServerSide) -> Taken {
+        let entered = self.hand_over_if_needed(server);
+        let has_failed = self.block == Block::Failed;
+        let begin = self.block.open().unwrap_or_else(|| "BEGIN".into());
+        let (_, out, context) = server.parts();
+        if let Some(assertion) = context.assertion().filter(|_| entered == Entered::Before) {
+            encode::query(out, &assertion.text);
+            self.replies.push(Reply::OwnQuery);
+        }
+        encode::query(out, begin.as_bytes());
+        self.replies.push(Reply::OpenBlock(Status::Transaction));
+        if has_failed {
+            encode::query(out, REFUSED);
+            self.replies.push(Reply::OpenBlock(Status::Failed));
+        }
+        self.progress = Progress::Entering;
+        self.hold = Some(Hold::Block);
+        Taken::Later
     }
 
     /// Writes a hand-over in front of a transaction, unless the context is in force on the server.
@@ -281,6 +339,13 @@ impl Conversation {
 
     /// What the guard says; of a change of tenant, only where its user may choose.
     fn inspect(&mut self, text: &[u8]) -> Result<Reading, Report> {
+        self.read(text).map_err(|refused| {
+            self.metrics.refusal(refused.rule);
+            refusal(refused)
+        })
+    }
+
+    fn read(&self, text: &[u8]) -> Result<Reading, Refusal> {
         match self.relay.verdicts.inspect(text, &self.rules) {
             Verdict::Pass(survey) => {
                 let leaves = survey.session_state == SessionState::Maybe;
@@ -292,10 +357,7 @@ impl Conversation {
                 let change = self.has_chooser().then(|| Arc::new(change));
                 Ok(Reading { survey, change, footprint: None })
             }
-            Verdict::Refuse(refused) => {
-                self.metrics.refusal(refused.rule);
-                Err(refusal(refused))
-            }
+            Verdict::Refuse(refused) => Err(refused),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::relay::core::portals::Unbind;
 use crate::relay::core::replies::{Reply, Shown, Text, Then, Undo};
 use crate::relay::core::segment::Segment;
 use crate::relay::core::statements::{NOTHING, Reading};
-use crate::relay::requests::{Entered, note_temporary};
+use crate::relay::requests::{Entered, Taken, note_temporary};
 use crate::sql::lexer::{Lexer, TokenKind};
 use crate::sql::{Count, Reset, ResetStatement, SessionState, StatementKind, Survey, may_reset, resets};
 use crate::upstream::ServerSide;
@@ -16,16 +16,24 @@ use crate::wire::backend::Status;
 use crate::wire::encode;
 
 impl Conversation {
-    pub(super) fn query(&mut self, text: &[u8], server: &mut dyn ServerSide) {
-        if let Err(report) = self.try_query(text, server) {
+    pub(super) fn query(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Taken {
+        self.try_query(text, server).unwrap_or_else(|report| {
             self.refuse_query(report, server);
-        }
+            Taken::Yes
+        })
     }
 
-    fn try_query(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Result<(), Report> {
+    fn try_query(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Result<Taken, Report> {
         let Reading { survey, change, footprint } = self.inspect(text)?;
+        if self.is_block_waiting()
+            && self.segment == Segment::Between
+            && (change.is_some() || self.reads_comments() || !may_follow_begin(survey))
+        {
+            return Ok(self.open_block(server));
+        }
         if let Some(change) = change {
-            return self.query_choice(text, survey, &change, server);
+            self.query_choice(text, survey, &change, server)?;
+            return Ok(Taken::Yes);
         }
         self.follow_comment(text, server)?;
         if let Some(report) = self.lack_of_tenant(survey) {
@@ -37,9 +45,10 @@ impl Conversation {
         }
         if let Some(name) = self.known_deallocated(text, survey) {
             self.deallocate(name, server);
-            return Ok(());
+            return Ok(Taken::Yes);
         }
-        self.send_query(text, survey, server)
+        self.send_query(text, survey, server)?;
+        Ok(Taken::Yes)
     }
 
     /// Sends a text, with what the proxy puts in.
@@ -52,13 +61,15 @@ impl Conversation {
             }
             Segment::Open | Segment::Closed | Segment::Skipping(_) => Entered::Nothing,
         };
+        let begin = self.block.open();
         self.note_effects(survey, server);
         let mut sent = Text::default();
         let mut inserts: Vec<(usize, Vec<u8>)> = Vec::new();
         if entered == Entered::Before {
             let (_, out, context) = server.parts();
-            if let Some(assertion) = context.assertion().filter(|_| may_read(survey)) {
-                if takes_prefix(survey) {
+            let is_needed = begin.is_some() || may_read(survey);
+            if let Some(assertion) = context.assertion().filter(|_| is_needed) {
+                if takes_prefix(survey) || (begin.is_some() && !assertion.takes_snapshot) {
                     inserts.push((0, assertion.text.to_vec()));
                     sent.hidden.push(0);
                 } else {
@@ -66,6 +77,12 @@ impl Conversation {
                     self.replies.push(Reply::OwnQuery);
                 }
             }
+        }
+        if let Some(begin) = begin {
+            self.status = Status::Transaction;
+            inserts.push((0, format!("{begin};").into_bytes()));
+            sent.begin = Some(sent.hidden.len());
+            sent.hidden.push(sent.hidden.len());
         }
         for (at, texts) in returned {
             for added in texts {
@@ -186,6 +203,12 @@ impl Conversation {
         server.state().unnamed = None;
         self.segment = Segment::Closed;
     }
+}
+
+/// Whether a BEGIN may stand in front of a text in one Query: PostgreSQL reads the text as it does alone, and the statement
+/// is none for which another stands in.
+fn may_follow_begin(survey: Survey) -> bool {
+    !matches!(survey.statements, Count::None) && survey.first != StatementKind::Deallocate
 }
 
 /// Whether a text may read a row, so that the context has to stand.
