@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use self::core::copy::CopyIn;
 use self::core::framing::{FromClient, FromServer};
-use self::core::portals::Portals;
+use self::core::portals::{Portals, Unbind};
 use self::core::replies::{Replies, Reply};
 use self::core::segment::{Executed, Hold, Outcome, Progress, Segment, Skip, Unnamed};
 use self::core::session_state::{Policy, SessionState};
@@ -273,6 +273,14 @@ impl Conversation {
                     self.statements.undo(undo);
                 }
                 Reply::Bind(_, unbind) => self.portals.undo(unbind),
+                Reply::Query(text) => {
+                    let Some(closed) = text.closed else { continue };
+                    if let Some(state) = state {
+                        state.unnamed = closed.on_server;
+                    }
+                    self.statements.unnamed = closed.statement;
+                    self.portals.undo(Unbind::Unnamed(closed.portal));
+                }
                 Reply::CloseStatement(id) => {
                     if let Some(state) = state {
                         state.keep_unneeded(id);
@@ -289,7 +297,6 @@ impl Conversation {
                 | Reply::DescribePortal(_)
                 | Reply::Execute(_)
                 | Reply::ClosePortal
-                | Reply::Query(_)
                 | Reply::FunctionCall
                 | Reply::Sync
                 | Reply::Refused(_) => {}

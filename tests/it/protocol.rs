@@ -341,6 +341,22 @@ async fn a_failed_parse_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_refused_query_behind_a_failed_message_is_skipped_to_the_sync() {
+    let (_cluster, proxy) = started().await;
+    let mut link = proxy.link("acme_app").await;
+    link.ask([parse("", "SELECT 7"), sync()].concat()).await;
+    let refused = query("SET ROLE app_owner");
+    for skipped in [refused.clone(), message::function_call(2854), query("SELECT 1")] {
+        let batch = [parse("s", "SELECT nope"), skipped, rerun("", &[]), sync()].concat();
+        assert_eq!(link.ask(batch).await, "E(42703) Z(I)");
+    }
+    assert_eq!(link.ask([rerun("", &[]), sync()].concat()).await.value(), "7", "no Query was run");
+    let behind = [unnamed("SELECT 1", &[]), refused].concat();
+    assert_eq!(link.ask(behind).await, "1 2 T(?column?) D(1) C(SELECT 1) E(42501) Z(I)");
+    assert_eq!(link.query("SELECT 1").await, ONE);
+}
+
+#[tokio::test]
 async fn a_parse_that_is_rolled_back_is_kept_as_postgresql_keeps_it() {
     let (_cluster, proxy) = started().await;
     let mut link = proxy.link("acme_app").await;

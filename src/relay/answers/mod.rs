@@ -223,6 +223,11 @@ impl Conversation {
                 }
                 Ok(Disposition::Swallow)
             }
+            Some(Reply::Query(text)) if text.refused.is_some() => {
+                self.report_refusal(client);
+                self.end_copy();
+                Ok(Disposition::Swallow)
+            }
             Some(Reply::Query(text)) => {
                 let is_changed = !text.inserted.is_empty();
                 if is_changed {
@@ -275,7 +280,15 @@ impl Conversation {
 
     /// The client reads the proxy's report in the place of the error that was made to happen.
     fn report_refusal(&mut self, client: &mut ClientSide<'_>) {
-        if let Some(Reply::Refused(report)) = self.replies.pop() {
+        let report = match self.replies.front_mut() {
+            // Its ReadyForQuery is still owed.
+            Some(Reply::Query(text)) => text.refused.take(),
+            _ => match self.replies.pop() {
+                Some(Reply::Refused(report)) => Some(report),
+                _ => None,
+            },
+        };
+        if let Some(report) = report {
             self.metrics.error(report.sqlstate.0);
             client.input.forget();
             encode::error_response(client.output.space(), Severity::Error, &report);

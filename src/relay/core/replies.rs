@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::fault::Report;
-use crate::relay::core::portals::Unbind;
+use crate::relay::core::portals::{Portal, Unbind};
 use crate::relay::core::statements::{Named, Statement};
 use crate::upstream::{Expect, ServerState, StatementId};
 
@@ -67,7 +67,7 @@ pub enum Then {
 }
 
 /// The text of a Query as it was sent.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Text {
     /// Statements of the proxy in it, by their numbers from zero, in order.
     pub hidden: Vec<usize>,
@@ -77,6 +77,21 @@ pub struct Text {
     pub at: usize,
     /// What the proxy does when it is complete.
     pub then: Then,
+    /// The report that the client reads in the place of an error that is made to happen.
+    pub refused: Option<Box<Report>>,
+    /// What it closed. None: no message in front of it can make the server skip it.
+    pub closed: Option<Box<Closed>>,
+}
+
+/// What a Query closes, given back if the server skips the Query.
+#[derive(Debug, Default)]
+pub struct Closed {
+    /// The unnamed statement.
+    pub statement: Option<Arc<Statement>>,
+    /// The unnamed statement of the server.
+    pub on_server: Option<StatementId>,
+    /// The unnamed portal.
+    pub portal: Option<Portal>,
 }
 
 /// What a client loses or keeps if a message was skipped.

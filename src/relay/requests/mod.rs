@@ -12,7 +12,7 @@ use crate::guard::Verdict;
 use crate::guard::footprint::{Footprint, State, footprint};
 use crate::net::buffer::{ReadBuffer, WriteBuffer};
 use crate::relay::core::copy::{CopyIn, FOREIGN_MESSAGE, InCopy, in_copy};
-use crate::relay::core::replies::Reply;
+use crate::relay::core::replies::{Closed, Reply, Text};
 use crate::relay::core::segment::{Executed, Hold, Progress, Segment, Unnamed};
 use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, RelayFault, refusal};
@@ -357,7 +357,8 @@ impl Conversation {
     }
 
     /// Refuses a message that ends its segment. In a transaction, and behind messages that were sent, the server fails in
-    /// the client's place, so that the transaction ends as it would; else no server is needed.
+    /// the client's place, so that the transaction ends as it would; else no server is needed. A Query stands for the
+    /// client's message, because a server that skips to the Sync skips a Query too.
     fn refuse_query(&mut self, report: Report, server: &mut dyn ServerSide) {
         if self.segment == Segment::Between && self.status == Status::Idle && self.replies.is_empty() {
             // Nothing ran that could have left anything.
@@ -365,10 +366,22 @@ impl Conversation {
             self.errors.local = Some(Box::new(report));
             return;
         }
-        self.refuse_message(report, server);
-        self.segment = Segment::Closed;
-        encode::bare(server.parts().1, b'S');
-        self.replies.push(Reply::Sync);
+        self.begin(server);
+        let text =
+            Text { refused: Some(Box::new(report)), closed: self.close_by_query(server), ..Text::default() };
+        encode::query(server.parts().1, REFUSED);
+        self.replies.push(Reply::Query(Box::new(text)));
+    }
+
+    /// A Query closes the unnamed statement and portal, and ends the segment. What it closed, if it may be skipped.
+    fn close_by_query(&mut self, server: &mut dyn ServerSide) -> Option<Box<Closed>> {
+        let closed = Closed {
+            statement: self.statements.unnamed.take(),
+            on_server: server.state().unnamed.take(),
+            portal: self.portals.close_unnamed(),
+        };
+        let is_behind_others = std::mem::replace(&mut self.segment, Segment::Closed) == Segment::Open;
+        is_behind_others.then(|| Box::new(closed))
     }
 
     /// Refuses a message of the extended protocol: the server fails in the client's place, and skips to the Sync.

@@ -8,6 +8,7 @@ use crate::relay::core::portals::Unbind;
 use crate::relay::core::replies::{Reply, Shown, Text, Then, Undo};
 use crate::relay::core::segment::Segment;
 use crate::relay::core::statements::{NOTHING, Reading};
+use crate::relay::core::tenant_choice::too_late;
 use crate::relay::requests::{Entered, note_temporary};
 use crate::sql::lexer::{Lexer, TokenKind};
 use crate::sql::{Count, Reset, ResetStatement, SessionState, StatementKind, Survey, may_reset, resets};
@@ -79,7 +80,7 @@ impl Conversation {
         } else {
             encode::query(out, &sent.insert(text, &inserts));
         }
-        self.end_segment_by_query(server);
+        sent.closed = self.close_by_query(server);
         self.replies.push(Reply::Query(Box::new(sent)));
         Ok(())
     }
@@ -140,9 +141,9 @@ impl Conversation {
     /// DEALLOCATE as a simple query, of a statement that servers know by another name. A failed block refuses it.
     fn deallocate(&mut self, name: Box<[u8]>, server: &mut dyn ServerSide) {
         self.begin(server);
-        self.end_segment_by_query(server);
         encode::query(server.parts().1, NOTHING);
-        let text = Text { then: Then::Deallocate(name), ..Text::default() };
+        let closed = self.close_by_query(server);
+        let text = Text { then: Then::Deallocate(name), closed, ..Text::default() };
         self.replies.push(Reply::Query(Box::new(text)));
     }
 
@@ -157,10 +158,15 @@ impl Conversation {
         server: &mut dyn ServerSide,
     ) -> Result<(), Report> {
         let wish = change.wish(None)?;
+        if self.segment == Segment::Open {
+            // The Sync below would end what PostgreSQL skips behind an error.
+            return Err(too_late("the statement stands behind others of its pipeline")
+                .hint("Send Sync in front of it."));
+        }
         self.begin(server);
         self.choose(&wish, server)?;
         self.note_effects(survey, server);
-        self.end_segment_by_query(server);
+        self.close_by_query(server);
         let out = server.parts().1;
         encode::parse(out, "", &change.stand_in(text), &[0, 0]);
         encode::bind_text(out, &[]);
@@ -177,14 +183,6 @@ impl Conversation {
             self.replies.push(reply);
         }
         Ok(())
-    }
-
-    /// A Query closes the unnamed statement and portal, and ends the segment.
-    fn end_segment_by_query(&mut self, server: &mut dyn ServerSide) {
-        self.statements.unnamed = None;
-        self.portals.close_unnamed();
-        server.state().unnamed = None;
-        self.segment = Segment::Closed;
     }
 }
 

@@ -299,3 +299,15 @@ fn an_unnamed_statement_whose_types_nobody_knows_is_not_prepared_again() {
         ("< E 42601 | Z I", "E 0A000 | Z I (I)"),
     ]);
 }
+
+#[test]
+fn a_query_that_chooses_a_tenant_stands_behind_no_other_message_of_its_segment() {
+    let mut talk = Talk::gateway(Mode::Plain);
+    enter(&mut talk);
+    talk.script(&[
+        ("> Q BEGIN", "Q SET \"app\".\"tenant_id\" TO '';BEGIN"),
+        ("< C SET | C BEGIN | Z T", "C BEGIN | Z T (T)"),
+        ("> H | Q SET LOCAL app.tenant_id = 'b'", "H | Q refused by pgtenant"),
+        ("< E 42601 | Z E", "E 0A000 | Z E (E)"),
+    ]);
+}

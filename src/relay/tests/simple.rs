@@ -124,7 +124,7 @@ fn a_refused_statement_in_a_block_leaves_it_failed() {
     in_force(Mode::Sealed).script(&[
         ("> Q BEGIN", "Q BEGIN"),
         ("< C BEGIN | Z T", "C BEGIN | Z T (T)"),
-        ("> Q SET ROLE x", "P - refused by pgtenant | S"),
+        ("> Q SET ROLE x", "Q refused by pgtenant"),
         ("< E 42601 | Z E", "E 42501 | Z E (E)"),
         ("> Q SELECT 1", "Q SELECT 1"),
         ("< E 25P02 | Z E", "E 25P02 | Z E (E)"),
@@ -193,7 +193,7 @@ fn discard_sequences_costs_the_context_and_stands_in_front_of_nothing_that_reads
     in_force(Mode::Sealed).script(&[
         ("> Q BEGIN", "Q BEGIN"),
         ("< C BEGIN | Z T", "C BEGIN | Z T (T)"),
-        ("> Q DISCARD SEQUENCES", "P - refused by pgtenant | S"),
+        ("> Q DISCARD SEQUENCES", "Q refused by pgtenant"),
         ("< E 42601 | Z E", "E 0A000 | Z E (E)"),
     ]);
 }

@@ -146,7 +146,9 @@ impl Server {
                 // The assertion of a plain context stands in front of a client's text or alone.
                 let is_own = is_own_text(first) && clients_part(frame).len() <= 1;
                 let is_own = is_own || (is_own_text(first) && !first.starts_with(SET_TENANT));
-                if is_own && (self.owed == 0 || self.phase == Phase::Idle) {
+                // A refused message stands where its client's would.
+                let is_refusal = first.starts_with(b"refused by pgtenant");
+                if is_own && !is_refusal && (self.owed == 0 || self.phase == Phase::Idle) {
                     // A hand-over, or a question after the last transaction: nothing is owed here.
                     self.owner = None;
                     self.owed = 0;
