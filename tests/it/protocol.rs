@@ -357,6 +357,28 @@ async fn a_refused_query_behind_a_failed_message_is_skipped_to_the_sync() {
 }
 
 #[tokio::test]
+async fn an_extended_begin_is_the_first_statement_of_its_transaction() {
+    let (_cluster, proxy) = started().await;
+    let mut link = proxy.link("acme_app").await;
+    let run = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0), sync()].concat();
+    assert_eq!(link.query("SELECT 1").await, ONE, "the context is in force");
+    for (begin, tag) in [
+        ("BEGIN ISOLATION LEVEL SERIALIZABLE", "BEGIN"),
+        ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ", "START TRANSACTION"),
+    ] {
+        assert_eq!(link.ask(run(begin)).await, format!("1 2 C({tag}) Z(T)").as_str());
+        let own = link.query("SELECT current_setting('app.tenant_id')").await;
+        assert_eq!(own.value(), "acme");
+        assert_eq!(link.query("COMMIT").await, "C(COMMIT) Z(I)");
+    }
+    assert_eq!(link.ask(run("SET LOCAL work_mem = '6MB'")).await, "1 2 N(25P01) C(SET) Z(I)");
+    assert_eq!(link.ask(run("SAVEPOINT a")).await, "1 2 E(25P01) Z(I)");
+    // The unnamed statement is still the client's own.
+    assert_eq!(link.ask([parse("", "SHOW search_path"), sync()].concat()).await, "1 Z(I)");
+    assert_eq!(link.ask([rerun("", &[]), sync()].concat()).await.without(b"D"), "2 C(SHOW) Z(I)");
+}
+
+#[tokio::test]
 async fn a_parse_that_is_rolled_back_is_kept_as_postgresql_keeps_it() {
     let (_cluster, proxy) = started().await;
     let mut link = proxy.link("acme_app").await;

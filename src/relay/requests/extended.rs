@@ -42,7 +42,7 @@ impl Conversation {
             }
         };
         let survey = reading.survey;
-        self.begin(server);
+        self.begin_with(survey.first, server);
         if self.status == Status::Failed && !survey.first.ends_failed_block() {
             // PostgreSQL looks at the block's state first; what is answered here without it must not.
             let (state, out, _) = server.parts();
@@ -237,7 +237,7 @@ impl Conversation {
         }
         let change = statement.reading.change.as_ref();
         let wish = change.map(|change| change.wish(Some(bind.rest))).transpose()?;
-        self.begin(server);
+        self.begin_with(statement.survey().first, server);
         if bind.statement.is_empty() {
             self.unnamed = Unnamed::Used;
         }
@@ -357,8 +357,8 @@ impl Conversation {
         whole: &[u8],
         server: &mut dyn ServerSide,
     ) -> Taken {
-        self.begin(server);
         if target.kind == b'P' {
+            self.begin(server);
             if target.name.is_empty() && self.portals.get(b"").is_none() {
                 self.refuse_message(no_unnamed_portal(), server);
             } else {
@@ -370,6 +370,7 @@ impl Conversation {
             self.refuse_message(no_statement(target.name), server);
             return Taken::Yes;
         };
+        self.begin_with(statement.survey().first, server);
         let name = match self.provide(target.name, &statement, server) {
             Provided::Yes(name) => name,
             Provided::Later => return Taken::Later,

@@ -16,8 +16,10 @@ use crate::relay::core::replies::{Closed, Reply, Text};
 use crate::relay::core::segment::{Executed, Hold, Progress, Segment, Unnamed};
 use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, RelayFault, refusal};
-use crate::sql::{Course, Reset, SessionState, Survey};
-use crate::upstream::{APPLICATION_NAME, Expect, ServerSide, SessionParameters, Span, Temporary, Wear};
+use crate::sql::{Course, Reset, SessionState, StatementKind, Survey};
+use crate::upstream::{
+    APPLICATION_NAME, Context, Expect, ServerSide, SessionParameters, Span, Temporary, Wear,
+};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
 
@@ -225,13 +227,19 @@ impl Conversation {
     /// A message of the extended protocol that may be its segment's first. In front of a transaction goes a hand-over, if
     /// the server was not this client's, or what asserts the context.
     fn begin(&mut self, server: &mut dyn ServerSide) {
+        self.begin_with(StatementKind::Nothing, server);
+    }
+
+    /// The same with a message about a statement of this kind.
+    fn begin_with(&mut self, first: StatementKind, server: &mut dyn ServerSide) {
         if self.segment != Segment::Between {
             return;
         }
         self.segment = Segment::Open;
         self.begin_course();
         if self.hand_over_if_needed(server) == Entered::Before {
-            self.assert_context(server);
+            let asserted = if first.reads() { Asserted::Beside } else { Asserted::Apart };
+            self.assert_context(asserted, server);
         }
     }
 
@@ -269,7 +277,8 @@ impl Conversation {
         Entered::Now
     }
 
-    fn assert_context(&mut self, server: &mut dyn ServerSide) {
+    /// Asserts a plain context. If that fails, the server skips what follows.
+    fn assert_context(&mut self, asserted: Asserted, server: &mut dyn ServerSide) {
         let (state, out, context) = server.parts();
         let Some(assertion) = context.assertion() else { return };
         self.progress = Progress::Entering;
@@ -277,6 +286,10 @@ impl Conversation {
             self.replies.push(Reply::OwnClose);
         }
         self.replies.push(Reply::Own(Expect::Nothing));
+        if asserted == Asserted::Apart {
+            Context::write_commit(state, out);
+            self.replies.push(Reply::Own(Expect::Nothing));
+        }
     }
 
     /// What the guard says; of a change of tenant, only where its user may choose.
@@ -392,6 +405,16 @@ impl Conversation {
         server.state().unnamed = None;
         self.replies.push(Reply::Refused(Box::new(report)));
     }
+}
+
+/// Where the assertion of a plain context stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asserted {
+    /// In the transaction of what follows, which has a snapshot from there on.
+    Beside,
+    /// In a transaction of its own: what follows may mean something else if it is not the first in its transaction (SET
+    /// TRANSACTION, SAVEPOINT, SET LOCAL).
+    Apart,
 }
 
 /// Whether a context stands when a transaction begins.

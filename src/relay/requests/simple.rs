@@ -9,7 +9,7 @@ use crate::relay::core::replies::{Reply, Shown, Text, Then, Undo};
 use crate::relay::core::segment::Segment;
 use crate::relay::core::statements::{NOTHING, Reading};
 use crate::relay::core::tenant_choice::too_late;
-use crate::relay::requests::{Entered, note_temporary};
+use crate::relay::requests::{Asserted, Entered, note_temporary};
 use crate::sql::lexer::{Lexer, TokenKind};
 use crate::sql::{Count, Reset, ResetStatement, SessionState, StatementKind, Survey, may_reset, resets};
 use crate::upstream::ServerSide;
@@ -57,15 +57,13 @@ impl Conversation {
         let mut sent = Text::default();
         let mut inserts: Vec<(usize, Vec<u8>)> = Vec::new();
         if entered == Entered::Before {
-            let (_, out, context) = server.parts();
-            if let Some(assertion) = context.assertion().filter(|_| may_read(survey)) {
-                if takes_prefix(survey) {
+            match server.context().assertion().filter(|_| may_read(survey)) {
+                Some(assertion) if takes_prefix(survey) => {
                     inserts.push((0, assertion.text.to_vec()));
                     sent.hidden.push(0);
-                } else {
-                    encode::query(out, &assertion.text);
-                    self.replies.push(Reply::OwnQuery);
                 }
+                Some(_) => self.assert_context(Asserted::Apart, server),
+                None => {}
             }
         }
         for (at, texts) in returned {
@@ -203,19 +201,7 @@ fn may_read(survey: Survey) -> bool {
 fn takes_prefix(survey: Survey) -> bool {
     use StatementKind as K;
     survey.statements == Count::One
-        && matches!(
-            survey.first,
-            K::Select
-                | K::Insert
-                | K::Update
-                | K::Delete
-                | K::Merge
-                | K::Values
-                | K::Table
-                | K::With
-                | K::Begin
-                | K::CopyToStdout
-        )
+        && (survey.first.reads() || matches!(survey.first, K::Begin | K::CopyToStdout))
 }
 
 /// Whether all statements behind this place give up session state and do nothing else.

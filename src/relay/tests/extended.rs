@@ -311,3 +311,32 @@ fn a_query_that_chooses_a_tenant_stands_behind_no_other_message_of_its_segment()
         ("< E 42601 | Z E", "E 0A000 | Z E (E)"),
     ]);
 }
+
+#[test]
+fn what_may_mean_something_else_behind_a_query_is_the_first_of_its_transaction() {
+    for first in
+        ["BEGIN ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION READ ONLY", "SAVEPOINT a", "SHOW x.y"]
+    {
+        let mut talk = in_force(Mode::Plain);
+        talk.script(&[
+            (&format!("> P - {first} | B - - | E - | S"), &format!("apart | P - {first} | B - - | E - | S")),
+            ("< apart", ""),
+            ("< 1 | 2 | C BEGIN | Z T", "1 | 2 | C BEGIN | Z T (T)"),
+        ]);
+        let mut talk = in_force(Mode::Plain);
+        talk.script(&[
+            (&format!("> P s {first} | S"), &format!("apart | P pgtenant_0 {first} | D S pgtenant_0 | S")),
+            ("< apart | 1 | t | n | Z I", "1 | Z I (I)"),
+            ("> B - s | E - | S", "asserted-apart | B - pgtenant_0 | E - | S"),
+        ]);
+    }
+}
+
+#[test]
+fn an_assertion_that_fails_runs_nothing_behind_it() {
+    for frames in ["Q SELECT 1; SELECT 2", "P - BEGIN | B - - | E - | S", "P - SELECT 1 | B - - | E - | S"] {
+        let mut talk = in_force(Mode::Plain);
+        talk.client(frames);
+        assert_eq!(talk.server("3 | 1 | 2 | E 57014"), "server lost: context 57014: text", "{frames}");
+    }
+}
