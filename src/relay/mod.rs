@@ -273,7 +273,11 @@ impl Conversation {
                     self.statements.undo(undo);
                 }
                 Reply::Bind(_, unbind) => self.portals.undo(unbind),
+                Reply::Execute(then) => self.statements.undo(then.into()),
                 Reply::Query(text) => {
+                    for (_, then) in text.then.into_iter().rev() {
+                        self.statements.undo(then.into());
+                    }
                     let Some(closed) = text.closed else { continue };
                     if let Some(state) = state {
                         state.unnamed = closed.on_server;
@@ -295,7 +299,6 @@ impl Conversation {
                 Reply::OwnQuery
                 | Reply::DescribeStatement(..)
                 | Reply::DescribePortal(_)
-                | Reply::Execute(_)
                 | Reply::ClosePortal
                 | Reply::FunctionCall
                 | Reply::Sync

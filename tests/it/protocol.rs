@@ -379,6 +379,27 @@ async fn an_extended_begin_is_the_first_statement_of_its_transaction() {
 }
 
 #[tokio::test]
+async fn a_deallocate_among_other_statements_is_as_postgresql_runs_it() {
+    let (cluster, proxy) = started().await;
+    let mut link = proxy.link("acme_app").await;
+    let mut direct = cluster.link("acme").await;
+    for frames in [
+        [parse("s1", "SELECT 1"), parse("S \"2", "SELECT 2"), sync()].concat(),
+        query("SELECT 1; DEALLOCATE s1; SELECT 2"),
+        query("BEGIN; SELECT 1/0; DEALLOCATE \"S \"\"2\"; SELECT 2"),
+        query("ROLLBACK; DEALLOCATE \"S \"\"2\"; DEALLOCATE \"S \"\"2\""),
+        [rerun("s1", &[]), sync()].concat(),
+        [rerun("S \"2", &[]), sync()].concat(),
+        [parse("s1", "DEALLOCATE s1"), rerun("s1", &[]), sync()].concat(),
+        [parse("d", "DEALLOCATE s1"), parse("s1", "SELECT 1"), rerun("d", &[]), sync()].concat(),
+        [rerun("d", &[]), sync()].concat(),
+    ] {
+        let answer = direct.ask(frames.clone()).await.without(b"T").to_string();
+        assert_eq!(link.ask(frames).await.without(b"T"), answer.as_str());
+    }
+}
+
+#[tokio::test]
 async fn a_parse_that_is_rolled_back_is_kept_as_postgresql_keeps_it() {
     let (_cluster, proxy) = started().await;
     let mut link = proxy.link("acme_app").await;

@@ -1,6 +1,7 @@
 //! From the client to the server: what becomes of each frame.
 
 mod comment;
+mod deallocate;
 mod extended;
 mod simple;
 mod skip;
@@ -330,12 +331,12 @@ impl Conversation {
         let startup = match reset {
             Reset::All => self.startup.clone(),
             Reset::Setting(name) | Reset::Local(name) => self.startup.only(name),
-            Reset::Sequences => SessionParameters::default(),
+            Reset::Sequences | Reset::Statement(_) | Reset::Statements => SessionParameters::default(),
         };
         let resets_name = match reset {
             Reset::All => true,
             Reset::Setting(name) | Reset::Local(name) => name == APPLICATION_NAME,
-            Reset::Sequences => false,
+            Reset::Sequences | Reset::Statement(_) | Reset::Statements => false,
         };
         let mut texts = Vec::new();
         if *reset == Reset::All {
