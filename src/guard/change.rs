@@ -194,7 +194,13 @@ impl<'a> Reader<'a> {
         if !name.is(setting) || !assigns {
             return None;
         }
-        Some(TenantChange { form: Form::Set, scope, target: self.assigned()?, local_argument: 0..0, column: Box::default() })
+        Some(TenantChange {
+            form: Form::Set,
+            scope,
+            target: self.assigned()?,
+            local_argument: 0..0,
+            column: Box::default(),
+        })
     }
 
     fn reset(&mut self, setting: &str) -> Option<TenantChange> {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use self::core::block::Block;
 use self::core::copy::CopyIn;
 use self::core::framing::{FromClient, FromServer};
-use self::core::portals::Portals;
+use self::core::portals::{Portals, Unbind};
 use self::core::replies::{Replies, Reply};
 use self::core::segment::{Executed, Hold, Outcome, Progress, Segment, Skip, Unnamed};
 use self::core::session_state::{Policy, SessionState};
@@ -97,8 +97,6 @@ pub struct Conversation {
     loses_context: bool,
     /// The parameter types of a statement, until its columns are known, too.
     types: Box<[u8]>,
-    /// The statement whose columns turned out to be others than its client was told.
-    changed: Option<Box<StatementId>>,
     /// Errors of the proxy that the client has not been told yet.
     errors: Box<Errors>,
     /// Bytes that the next client frame has in all, if it is not there yet.
@@ -112,6 +110,8 @@ struct Errors {
     local: Option<Box<Report>>,
     /// What the next request is answered with: its server was lost while the client was silent.
     owed: Option<Box<Report>>,
+    /// The statement whose columns turned out to be others than its client was told.
+    changed: Option<StatementId>,
     /// Why a segment is being refused, unless PostgreSQL would refuse it too and go on with the next.
     refused_for: Option<Box<Report>>,
 }
@@ -166,7 +166,6 @@ impl Conversation {
             executed: Executed::default(),
             unnamed: Unnamed::default(),
             loses_context: false,
-            changed: None,
             types: Box::default(),
             errors: Box::default(),
             wanted: 0,
@@ -259,7 +258,7 @@ impl Conversation {
         self.outcome = Outcome::default();
         self.progress = Progress::default();
         self.loses_context = false;
-        self.changed = None;
+        self.errors.changed = None;
         self.choice.abandon();
         if let Some(before) = self.session.abandon() {
             self.parameters = before;
@@ -278,6 +277,18 @@ impl Conversation {
                     self.statements.undo(undo);
                 }
                 Reply::Bind(_, unbind) => self.portals.undo(unbind),
+                Reply::Execute(then) => self.statements.undo(then.into()),
+                Reply::Query(text) => {
+                    for (_, then) in text.then.into_iter().rev() {
+                        self.statements.undo(then.into());
+                    }
+                    let Some(closed) = text.closed else { continue };
+                    if let Some(state) = state {
+                        state.unnamed = closed.on_server;
+                    }
+                    self.statements.unnamed = closed.statement;
+                    self.portals.undo(Unbind::Unnamed(closed.portal));
+                }
                 Reply::CloseStatement(id) => {
                     if let Some(state) = state {
                         state.keep_unneeded(id);
@@ -294,9 +305,7 @@ impl Conversation {
                 | Reply::OpenBlock(_)
                 | Reply::DescribeStatement(..)
                 | Reply::DescribePortal(_)
-                | Reply::Execute(_)
                 | Reply::ClosePortal
-                | Reply::Query(_)
                 | Reply::FunctionCall
                 | Reply::Sync
                 | Reply::Refused(_) => {}

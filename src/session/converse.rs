@@ -16,7 +16,9 @@ use crate::guard::footprint::State;
 use crate::observability::metrics::{context_error, shifted_answer};
 use crate::relay::core::session_state::Change;
 use crate::relay::{Absorbed, ClientSide, Pumped, RelayFault};
-use crate::session::{End, Session, cancelled, idle_in_transaction, overdue, session_lost, shutdown, unresolved};
+use crate::session::{
+    End, Session, cancelled, idle_in_transaction, overdue, session_lost, shutdown, unresolved,
+};
 use crate::upstream::{TenantServer, UpstreamFault};
 use crate::wire::backend::Status;
 

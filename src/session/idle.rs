@@ -12,8 +12,8 @@ use crate::session::{End, Session, farewell, idle_in_transaction, session_lost};
 use crate::sql::lexer::{Lexer, TokenKind};
 use crate::sql::{Count, StatementKind, Survey, survey};
 use crate::upstream::TenantServer;
-use tokio::time::Instant;
 use crate::wire::{encode, frame, frontend};
+use tokio::time::Instant;
 
 /// What the first frame in the buffer asks for.
 enum Next {

@@ -7,7 +7,7 @@ use super::lexer::{Lexer, TokenKind};
 const MAX_TEXT_BYTES: usize = 256;
 
 /// A statement that opens or ends a transaction block.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockStatement {
     /// `BEGIN` or `START TRANSACTION`, with or without modes.
     Begin(Begin),
@@ -18,12 +18,110 @@ pub enum BlockStatement {
 }
 
 /// A statement that opens a block.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Begin {
     /// The tag of its completion.
     pub tag: &'static str,
-    /// The same statement in plain ASCII, without comments.
-    pub text: Box<str>,
+    /// What it says of its transaction.
+    pub modes: Modes,
+}
+
+/// The modes of a transaction, as far as its BEGIN gives them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Modes {
+    isolation: Option<Isolation>,
+    access: Option<Access>,
+    deferrable: Option<Deferrable>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Isolation {
+    Serializable,
+    RepeatableRead,
+    ReadCommitted,
+    ReadUncommitted,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    ReadWrite,
+    ReadOnly,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deferrable {
+    Yes,
+    No,
+}
+
+// === impl Modes ===
+
+impl Modes {
+    /// Reads a list of modes; none: it is no such list, or gives one twice.
+    fn read(words: &[&[u8]]) -> Option<Self> {
+        let mut modes = Self::default();
+        let mut rest = words;
+        while !rest.is_empty() {
+            let behind = modes.take(rest)?;
+            rest = behind.strip_prefix(&[&b","[..]]).unwrap_or(behind);
+            if rest.is_empty() && !behind.is_empty() {
+                // A comma stands between two modes only.
+                return None;
+            }
+        }
+        Some(modes)
+    }
+
+    /// Takes one mode; the words behind it.
+    fn take<'a, 'b>(&mut self, words: &'a [&'b [u8]]) -> Option<&'a [&'b [u8]]> {
+        if let [b"isolation", b"level", level @ ..] = words {
+            let (level, behind) = match level {
+                [b"serializable", behind @ ..] => (Isolation::Serializable, behind),
+                [b"repeatable", b"read", behind @ ..] => (Isolation::RepeatableRead, behind),
+                [b"read", b"committed", behind @ ..] => (Isolation::ReadCommitted, behind),
+                [b"read", b"uncommitted", behind @ ..] => (Isolation::ReadUncommitted, behind),
+                _ => return None,
+            };
+            return self.isolation.replace(level).is_none().then_some(behind);
+        }
+        match words {
+            [b"read", b"write", behind @ ..] => {
+                self.access.replace(Access::ReadWrite).is_none().then_some(behind)
+            }
+            [b"read", b"only", behind @ ..] => {
+                self.access.replace(Access::ReadOnly).is_none().then_some(behind)
+            }
+            [b"not", b"deferrable", behind @ ..] => {
+                self.deferrable.replace(Deferrable::No).is_none().then_some(behind)
+            }
+            [b"deferrable", behind @ ..] => {
+                self.deferrable.replace(Deferrable::Yes).is_none().then_some(behind)
+            }
+            _ => None,
+        }
+    }
+
+    /// The BEGIN with these modes.
+    pub fn begin(self) -> String {
+        let isolation = match self.isolation {
+            None => "",
+            Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
+            Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
+            Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
+            Some(Isolation::ReadUncommitted) => " ISOLATION LEVEL READ UNCOMMITTED",
+        };
+        let access = match self.access {
+            None => "",
+            Some(Access::ReadWrite) => " READ WRITE",
+            Some(Access::ReadOnly) => " READ ONLY",
+        };
+        let deferrable = match self.deferrable {
+            None => "",
+            Some(Deferrable::Yes) => " DEFERRABLE",
+            Some(Deferrable::No) => " NOT DEFERRABLE",
+        };
+        ["BEGIN", isolation, access, deferrable].concat()
+    }
 }
 
 // === impl BlockStatement ===
@@ -34,7 +132,10 @@ impl BlockStatement {
         let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
         text.len() <= MAX_TEXT_BYTES
             && first.is_some_and(|byte| {
-                matches!(byte.to_ascii_lowercase(), b'a' | b'b' | b'c' | b'e' | b'r' | b's' | b'/' | b'-' | b';')
+                matches!(
+                    byte.to_ascii_lowercase(),
+                    b'a' | b'b' | b'c' | b'e' | b'r' | b's' | b'/' | b'-' | b';'
+                )
             })
     }
 
@@ -65,36 +166,7 @@ impl BlockStatement {
 }
 
 fn begin(tag: &'static str, modes: &[&[u8]]) -> Option<BlockStatement> {
-    let mut text = "BEGIN".to_owned();
-    let mut rest = modes;
-    while !rest.is_empty() {
-        let (mode, behind): (&str, &[&[u8]]) = match rest {
-            [b"isolation", b"level", b"serializable", behind @ ..] => ("ISOLATION LEVEL SERIALIZABLE", behind),
-            [b"isolation", b"level", b"repeatable", b"read", behind @ ..] => {
-                ("ISOLATION LEVEL REPEATABLE READ", behind)
-            }
-            [b"isolation", b"level", b"read", b"committed", behind @ ..] => {
-                ("ISOLATION LEVEL READ COMMITTED", behind)
-            }
-            [b"isolation", b"level", b"read", b"uncommitted", behind @ ..] => {
-                ("ISOLATION LEVEL READ UNCOMMITTED", behind)
-            }
-            [b"read", b"write", behind @ ..] => ("READ WRITE", behind),
-            [b"read", b"only", behind @ ..] => ("READ ONLY", behind),
-            [b"not", b"deferrable", behind @ ..] => ("NOT DEFERRABLE", behind),
-            [b"deferrable", behind @ ..] => ("DEFERRABLE", behind),
-            _ => return None,
-        };
-        text.push(' ');
-        text.push_str(mode);
-        rest = match behind {
-            // A comma stands between two modes only.
-            [b","] => return None,
-            [b",", behind @ ..] => behind,
-            behind => behind,
-        };
-    }
-    Some(BlockStatement::Begin(Begin { tag, text: text.into() }))
+    Modes::read(modes).map(|modes| BlockStatement::Begin(Begin { tag, modes }))
 }
 
 #[cfg(test)]
@@ -103,7 +175,7 @@ mod tests {
 
     fn begins(text: &str) -> Option<(&'static str, String)> {
         match BlockStatement::read(text.as_bytes())? {
-            BlockStatement::Begin(begin) => Some((begin.tag, begin.text.into())),
+            BlockStatement::Begin(begin) => Some((begin.tag, begin.modes.begin())),
             BlockStatement::Commit | BlockStatement::Rollback => None,
         }
     }
@@ -153,7 +225,9 @@ mod tests {
             "BEGIN READ",
             "BEGIN READ ONLY,",
             "BEGIN , READ ONLY",
-            "BEGIN READ ONLY,, READ WRITE",
+            "BEGIN READ ONLY,, DEFERRABLE",
+            "BEGIN READ ONLY, READ WRITE",
+            "BEGIN ISOLATION LEVEL SERIALIZABLE ISOLATION LEVEL READ COMMITTED",
             "BEGIN ISOLATION LEVEL",
             "BEGIN ISOLATION LEVEL REPEATABLE",
             "BEGIN 1",

@@ -285,8 +285,9 @@ mod tests {
             (&["SELECT 'no end"], true),
             (&["ROLLBACK TO s", "SELECT 1"], false),
         ] {
-            let course =
-                texts.iter().fold(Course::BLOCK, |course, text| course.through(survey(text.as_bytes()).course));
+            let course = texts
+                .iter()
+                .fold(Course::BLOCK, |course, text| course.through(survey(text.as_bytes()).course));
             assert_eq!(course.goes_on_behind_end(), expected, "{texts:?}");
         }
     }

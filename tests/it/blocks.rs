@@ -34,7 +34,12 @@ async fn a_block_is_what_it_is_without_a_proxy() {
     let scripts: &[&[&str]] = &[
         &["BEGIN", "COMMIT", "COMMIT"],
         &["START TRANSACTION READ ONLY", "SHOW transaction_read_only", "ROLLBACK"],
-        &["BEGIN ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION READ ONLY", "SHOW transaction_isolation", "END"],
+        &[
+            "BEGIN ISOLATION LEVEL SERIALIZABLE",
+            "SET TRANSACTION READ ONLY",
+            "SHOW transaction_isolation",
+            "END",
+        ],
         &["BEGIN", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SHOW transaction_isolation", "ABORT"],
         &["BEGIN", "", "SELECT 1", "COMMIT"],
         &["BEGIN", "SELECT 1/0", "SELECT 1", "COMMIT"],
@@ -50,18 +55,18 @@ async fn a_block_is_what_it_is_without_a_proxy() {
         &["BEGIN", "INSERT INTO notes (body) VALUES ('x')", "ROLLBACK"],
     ];
     for script in scripts {
-        for by_query in [true, false] {
-            let (mut through, mut direct) = (proxy.link("acme_app").await, cluster.link("acme").await);
-            for text in *script {
-                if !by_query && (text.contains(';') || text.is_empty()) {
-                    break;
-                }
-                let sync = message::sync();
-                let unnamed = [message::unnamed(text, &[]), sync].concat();
-                let message = if by_query { message::query(text) } else { unnamed };
-                let (got, wanted) = (through.ask(&message).await, direct.ask(&message).await);
-                assert_eq!(got.to_string(), wanted.to_string(), "{script:?} at {text:?}, Query: {by_query}");
-            }
+        let (mut through, mut direct) = (proxy.link("acme_app").await, cluster.link("acme").await);
+        for text in *script {
+            let (got, wanted) = (through.query(text).await, direct.query(text).await);
+            assert_eq!(got.to_string(), wanted.to_string(), "{script:?} at {text:?}");
+        }
+    }
+    // By the extended protocol: one statement in each.
+    for script in scripts {
+        let (mut through, mut direct) = (proxy.link("acme_app").await, cluster.link("acme").await);
+        for text in script.iter().take_while(|text| !text.contains(';')) {
+            let (got, wanted) = (through.extended(text, &[]).await, direct.extended(text, &[]).await);
+            assert_eq!(got.to_string(), wanted.to_string(), "{script:?} at {text:?}, extended");
         }
     }
 }
@@ -147,7 +152,8 @@ async fn two_clients_of_a_tenant_at_its_limit_wait_in_line_however_they_chose_it
 #[tokio::test]
 async fn the_limit_of_idle_transactions_holds_for_a_block_without_a_server() {
     let cluster = Cluster::start().await;
-    let proxy = Proxy::start(&cluster, |config| config.set("defaults.idle_transaction_timeout", "300ms")).await;
+    let proxy =
+        Proxy::start(&cluster, |config| config.set("defaults.idle_transaction_timeout", "300ms")).await;
     let mut link = proxy.link("acme_app").await;
     link.query("BEGIN").await;
     assert_eq!(link.closes().await.code().as_deref(), Some("25P03"));

@@ -60,7 +60,7 @@ impl Conversation {
                 server.state().adopt_prepared(shared, statement.id);
             }
         } else if is_compared {
-            self.changed = Some(Box::new(statement.id));
+            self.errors.changed = Some(statement.id);
             let (state, out, _) = server.parts();
             if name.is_empty() {
                 state.unnamed = None;

@@ -8,18 +8,19 @@
 //!     └─ COMMIT, ROLLBACK ┴─────────────────────┘
 //! ```
 
+use crate::sql::block::Modes;
 use crate::wire::backend::Status;
 
 /// Where a client's transaction block is.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Block {
     /// The server's status holds: it has the block, or there is none.
     #[default]
     Served,
-    /// The client was told that it is in a block. This BEGIN goes in front of its first statement.
-    Waiting(Box<str>),
+    /// The client was told that it is in a block. A BEGIN with these modes goes in front of its first statement.
+    Waiting(Modes),
     /// The BEGIN was sent in front of the segment that is under way, and has not completed.
-    Opening(Box<str>),
+    Opening(Modes),
     /// It failed before a server had it.
     Failed,
 }
@@ -37,11 +38,10 @@ impl Block {
     }
 
     /// The BEGIN that goes in front of what is sent now, if one waits.
-    pub fn open(&mut self) -> Option<Box<str>> {
-        let Self::Waiting(text) = self else { return None };
-        let text = text.clone();
-        *self = Self::Opening(text.clone());
-        Some(text)
+    pub fn open(&mut self) -> Option<String> {
+        let Self::Waiting(modes) = *self else { return None };
+        *self = Self::Opening(modes);
+        Some(modes.begin())
     }
 
     /// The server has it.
@@ -58,8 +58,8 @@ impl Block {
 
     /// The server that was to have it is given up, and nothing ran: it may be opened on another.
     pub fn close(&mut self) {
-        if let Self::Opening(text) = self {
-            *self = Self::Waiting(std::mem::take(text));
+        if let Self::Opening(modes) = *self {
+            *self = Self::Waiting(modes);
         }
     }
 }
@@ -70,11 +70,11 @@ mod tests {
 
     #[test]
     fn a_block_waits_until_it_is_opened_and_may_be_opened_again() {
-        let mut block = Block::Waiting("BEGIN".into());
+        let mut block = Block::Waiting(Modes::default());
         assert_eq!(block.open().as_deref(), Some("BEGIN"));
         assert_eq!(block.open(), None, "once");
         block.close();
-        assert_eq!(block, Block::Waiting("BEGIN".into()));
+        assert_eq!(block, Block::Waiting(Modes::default()));
         block.open();
         block.opened();
         assert_eq!((block.status(), block.open()), (None, None));
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_block_that_failed_is_not_opened() {
-        for mut block in [Block::Waiting("BEGIN".into()), Block::Opening("BEGIN".into())] {
+        for mut block in [Block::Waiting(Modes::default()), Block::Opening(Modes::default())] {
             assert_eq!(block.status(), Some(Status::Transaction));
             block.fail();
             assert_eq!((block.status(), block.open()), (Some(Status::Failed), None));

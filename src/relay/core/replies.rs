@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::fault::Report;
-use crate::relay::core::portals::Unbind;
+use crate::relay::core::portals::{Portal, Unbind};
 use crate::relay::core::statements::{Named, Statement};
 use crate::upstream::{Expect, ServerState, StatementId};
 use crate::wire::backend::Status;
@@ -61,19 +61,20 @@ pub enum Reply {
 }
 
 /// What follows the completion of a statement.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub enum Then {
     /// Nothing.
     #[default]
     Nothing,
     /// It stands for DISCARD ALL.
     DiscardAll,
-    /// It stands for a DEALLOCATE of this name, which the protocol gave.
-    Deallocate(Box<[u8]>),
+    /// It stands for a DEALLOCATE of this statement, to which the protocol gave its name. The client has it again if the
+    /// DEALLOCATE does not complete.
+    Deallocate(Box<(Box<[u8]>, Named)>),
 }
 
 /// The text of a Query as it was sent.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Text {
     /// Statements of the proxy in it, by their numbers from zero, in order.
     pub hidden: Vec<usize>,
@@ -83,8 +84,23 @@ pub struct Text {
     pub inserted: Vec<(usize, usize)>,
     /// The statement whose answers come now.
     pub at: usize,
-    /// What the proxy does when it is complete.
-    pub then: Then,
+    /// What the proxy does when statements are complete, by their numbers, in order.
+    pub then: VecDeque<(usize, Then)>,
+    /// The report that the client reads in the place of an error that is made to happen.
+    pub refused: Option<Box<Report>>,
+    /// What it closed. None: no message in front of it can make the server skip it.
+    pub closed: Option<Box<Closed>>,
+}
+
+/// What a Query closes, given back if the server skips the Query.
+#[derive(Debug, Default)]
+pub struct Closed {
+    /// The unnamed statement.
+    pub statement: Option<Arc<Statement>>,
+    /// The unnamed statement of the server.
+    pub on_server: Option<StatementId>,
+    /// The unnamed portal.
+    pub portal: Option<Portal>,
 }
 
 /// What a client loses or keeps if a message was skipped.
@@ -106,6 +122,19 @@ pub enum Undo {
 }
 
 // === impl Undo ===
+
+impl From<Then> for Undo {
+    /// The statement did not complete.
+    fn from(then: Then) -> Self {
+        match then {
+            Then::Nothing | Then::DiscardAll => Self::Nothing,
+            Then::Deallocate(known) => {
+                let (name, named) = *known;
+                Self::Closed(name, Box::new(named))
+            }
+        }
+    }
+}
 
 impl Undo {
     /// PostgreSQL has dropped the unnamed statement.
@@ -139,7 +168,15 @@ impl Text {
         self.hidden.contains(&self.at)
     }
 
-    /// The text for the server: these bytes, all ASCII, are put in at these places, in order.
+    /// What follows the statement of this number; taken.
+    pub fn take_then(&mut self, number: usize) -> Then {
+        match self.then.front() {
+            Some((of, _)) if *of == number => self.then.pop_front().map(|(_, then)| then).unwrap_or_default(),
+            _ => Then::Nothing,
+        }
+    }
+
+    /// The text for the server: these bytes are put in at these places, in order.
     pub fn insert(&mut self, text: &[u8], inserts: &[(usize, Vec<u8>)]) -> Vec<u8> {
         let mut sent =
             Vec::with_capacity(text.len() + inserts.iter().map(|(_, added)| added.len()).sum::<usize>());
@@ -147,7 +184,7 @@ impl Text {
         for (at, added) in inserts {
             sent.extend_from_slice(text.get(from..*at).unwrap_or_default());
             sent.extend_from_slice(added);
-            self.inserted.push((characters(text.get(..*at).unwrap_or_default()), added.len()));
+            self.inserted.push((characters(text.get(..*at).unwrap_or_default()), characters(added)));
             from = *at;
         }
         sent.extend_from_slice(text.get(from..).unwrap_or_default());

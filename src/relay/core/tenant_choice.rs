@@ -450,7 +450,8 @@ fn unreadable(why: &str) -> Report {
 /// Whether a text may choose a tenant: it begins as SET and RESET do, or calls `set_config`. With a comment in front of
 /// SET it is carried out on a server.
 pub(in crate::relay) fn may_choose(text: &[u8]) -> bool {
-    let begins = |text: &[u8], word: &[u8]| text.get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word));
+    let begins =
+        |text: &[u8], word: &[u8]| text.get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word));
     let text = text.trim_ascii_start();
     let calls = || {
         memchr::memchr_iter(b'_', text)
@@ -476,9 +477,12 @@ pub fn closed(status: TenantStatus) -> Report {
 
 /// A server is taken for the tenant of a transaction; what follows that transaction would run there.
 fn behind_choice() -> Report {
-    Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "statements cannot follow the end of this transaction in one message")
-        .detail("The tenant was chosen for the transaction alone.")
-        .hint("Send what follows in a message of its own, or choose the tenant for the session.")
+    Report::new(
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        "statements cannot follow the end of this transaction in one message",
+    )
+    .detail("The tenant was chosen for the transaction alone.")
+    .hint("Send what follows in a message of its own, or choose the tenant for the session.")
 }
 
 pub(in crate::relay) fn too_late(why: &str) -> Report {

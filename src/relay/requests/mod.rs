@@ -1,6 +1,8 @@
 //! From the client to the server: what becomes of each frame.
 
+mod begin;
 mod comment;
+mod deallocate;
 mod extended;
 mod simple;
 mod skip;
@@ -9,17 +11,17 @@ mod without_server;
 use std::sync::Arc;
 
 use crate::fault::{Report, sqlstate};
-use crate::guard::{Refusal, Verdict};
 use crate::guard::footprint::{Footprint, State, footprint};
+use crate::guard::{Refusal, Verdict};
 use crate::net::buffer::{ReadBuffer, WriteBuffer};
 use crate::relay::core::block::Block;
 use crate::relay::core::copy::{CopyIn, FOREIGN_MESSAGE, InCopy, in_copy};
-use crate::relay::core::replies::Reply;
-use crate::relay::core::segment::{Executed, Hold, Progress, Segment, Unnamed};
+use crate::relay::core::replies::{Closed, Reply, Text};
+use crate::relay::core::segment::{Hold, Segment};
 use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, RelayFault, refusal};
-use crate::sql::{Course, Reset, SessionState, Survey};
-use crate::upstream::{APPLICATION_NAME, Context, Expect, ServerSide, SessionParameters, Span, Temporary, Wear};
+use crate::sql::{Reset, SessionState, Survey};
+use crate::upstream::{APPLICATION_NAME, ServerSide, SessionParameters, Span, Temporary, Wear};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
 
@@ -229,114 +231,6 @@ impl Conversation {
         self.replies.push(reply);
     }
 
-    /// A message of the extended protocol that may be its segment's first. In front of a transaction goes a hand-over, if
-    /// the server was not this client's, or what asserts the context.
-    fn begin(&mut self, server: &mut dyn ServerSide) {
-        if self.segment != Segment::Between {
-            return;
-        }
-        self.begin_course();
-        self.segment = Segment::Open;
-        let entered = self.hand_over_if_needed(server);
-        if let Some(begin) = self.block.open() {
-            self.begin_block(&begin, entered, server);
-        } else if entered == Entered::Before {
-            self.assert_context(server);
-        }
-    }
-
-    fn begin_course(&mut self) {
-        self.executed = Executed::Nothing;
-        self.unnamed = Unnamed::Used;
-        self.course = self.course_here();
-    }
-
-    /// The way of the segment's statements so far.
-    pub(in crate::relay) fn course_here(&self) -> Course {
-        match (self.segment, self.told()) {
-            (Segment::Between, Status::Idle) => Course::IDLE,
-            (Segment::Between, Status::Transaction) => Course::BLOCK,
-            (Segment::Between, Status::Failed) => Course::FAILED,
-            (Segment::Open | Segment::Closed | Segment::Skipping(_), _) => self.course,
-        }
-    }
-
-    /// Writes the client's BEGIN in front of its first message of the extended protocol. Nothing of the proxy's that
-    /// takes a snapshot may run in its transaction: SET TRANSACTION may follow.
-    fn begin_block(&mut self, begin: &str, entered: Entered, server: &mut dyn ServerSide) {
-        let (state, out, context) = server.parts();
-        if let Some(assertion) = context.assertion().filter(|_| entered == Entered::Before) {
-            if assertion.takes_snapshot {
-                encode::query(out, &assertion.text);
-                self.replies.push(Reply::OwnQuery);
-            } else {
-                Context::write_alone(out, &assertion.sql);
-                self.replies.push(Reply::Own(Expect::Nothing));
-            }
-        }
-        state.unnamed = None;
-        Context::write_alone(out, begin);
-        self.replies.push(Reply::Begin);
-        self.status = Status::Transaction;
-        self.progress = Progress::Entering;
-    }
-
-    /// Opens the client's block by Queries of the proxy, and fails it if it has failed already; the client's message
-    /// waits until that was answered.
-    fn open_block(&mut self, server: &mut dyn ServerSide) -> Taken {
-        let entered = self.hand_over_if_needed(server);
-        let has_failed = self.block == Block::Failed;
-        let begin = self.block.open().unwrap_or_else(|| "BEGIN".into());
-        let (_, out, context) = server.parts();
-        if let Some(assertion) = context.assertion().filter(|_| entered == Entered::Before) {
-            encode::query(out, &assertion.text);
-            self.replies.push(Reply::OwnQuery);
-        }
-        encode::query(out, begin.as_bytes());
-        self.replies.push(Reply::OpenBlock(Status::Transaction));
-        if has_failed {
-            encode::query(out, REFUSED);
-            self.replies.push(Reply::OpenBlock(Status::Failed));
-        }
-        self.progress = Progress::Entering;
-        self.hold = Some(Hold::Block);
-        Taken::Later
-    }
-
-    /// Writes a hand-over in front of a transaction, unless the context is in force on the server.
-    fn hand_over_if_needed(&mut self, server: &mut dyn ServerSide) -> Entered {
-        self.progress = Progress::Running;
-        if self.status != Status::Idle || !server.context().enters() {
-            return Entered::Nothing;
-        }
-        let client = self.client;
-        let (state, out, context) = server.parts();
-        if context.is_in_force(state, client, &self.parameters) {
-            context.take_over(state, client, &self.parameters);
-            return Entered::Before;
-        }
-        let written = context.write_hand_over(state, out, (client, &self.parameters));
-        self.relay.switches.increment();
-        self.progress = Progress::Entering;
-        self.replies.push(Reply::OwnQuery);
-        for _ in 0..written.begins {
-            self.replies.push(Reply::Own(Expect::Nothing));
-        }
-        self.replies.push(Reply::Own(Expect::Nonce(written.nonce)));
-        self.replies.push(Reply::Own(Expect::Nothing));
-        Entered::Now
-    }
-
-    fn assert_context(&mut self, server: &mut dyn ServerSide) {
-        let (state, out, context) = server.parts();
-        let Some(assertion) = context.assertion() else { return };
-        self.progress = Progress::Entering;
-        if assertion.write(state, out) {
-            self.replies.push(Reply::OwnClose);
-        }
-        self.replies.push(Reply::Own(Expect::Nothing));
-    }
-
     /// What the guard says; of a change of tenant, only where its user may choose.
     fn inspect(&mut self, text: &[u8]) -> Result<Reading, Report> {
         self.read(text).map_err(|refused| {
@@ -379,12 +273,12 @@ impl Conversation {
         let startup = match reset {
             Reset::All => self.startup.clone(),
             Reset::Setting(name) | Reset::Local(name) => self.startup.only(name),
-            Reset::Sequences => SessionParameters::default(),
+            Reset::Sequences | Reset::Statement(_) | Reset::Statements => SessionParameters::default(),
         };
         let resets_name = match reset {
             Reset::All => true,
             Reset::Setting(name) | Reset::Local(name) => name == APPLICATION_NAME,
-            Reset::Sequences => false,
+            Reset::Sequences | Reset::Statement(_) | Reset::Statements => false,
         };
         let mut texts = Vec::new();
         if *reset == Reset::All {
@@ -419,7 +313,8 @@ impl Conversation {
     }
 
     /// Refuses a message that ends its segment. In a transaction, and behind messages that were sent, the server fails in
-    /// the client's place, so that the transaction ends as it would; else no server is needed.
+    /// the client's place, so that the transaction ends as it would; else no server is needed. A Query stands for the
+    /// client's message, because a server that skips to the Sync skips a Query too.
     fn refuse_query(&mut self, report: Report, server: &mut dyn ServerSide) {
         if self.segment == Segment::Between && self.status == Status::Idle && self.replies.is_empty() {
             // Nothing ran that could have left anything.
@@ -427,10 +322,22 @@ impl Conversation {
             self.errors.local = Some(Box::new(report));
             return;
         }
-        self.refuse_message(report, server);
-        self.segment = Segment::Closed;
-        encode::bare(server.parts().1, b'S');
-        self.replies.push(Reply::Sync);
+        self.begin(server);
+        let text =
+            Text { refused: Some(Box::new(report)), closed: self.close_by_query(server), ..Text::default() };
+        encode::query(server.parts().1, REFUSED);
+        self.replies.push(Reply::Query(Box::new(text)));
+    }
+
+    /// A Query closes the unnamed statement and portal, and ends the segment. What it closed, if it may be skipped.
+    fn close_by_query(&mut self, server: &mut dyn ServerSide) -> Option<Box<Closed>> {
+        let closed = Closed {
+            statement: self.statements.unnamed.take(),
+            on_server: server.state().unnamed.take(),
+            portal: self.portals.close_unnamed(),
+        };
+        let is_behind_others = std::mem::replace(&mut self.segment, Segment::Closed) == Segment::Open;
+        is_behind_others.then(|| Box::new(closed))
     }
 
     /// Refuses a message of the extended protocol: the server fails in the client's place, and skips to the Sync.
@@ -441,17 +348,6 @@ impl Conversation {
         server.state().unnamed = None;
         self.replies.push(Reply::Refused(Box::new(report)));
     }
-}
-
-/// Whether a context stands when a transaction begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Entered {
-    /// None is entered here: it is a maintenance user's, or a transaction goes on.
-    Nothing,
-    /// It was in force already.
-    Before,
-    /// A hand-over was written.
-    Now,
 }
 
 /// A statement with this footprint is about to run on the server.

@@ -11,7 +11,7 @@ use crate::relay::core::block::Block;
 use crate::relay::core::statements::Statement;
 use crate::relay::core::tenant_choice::{Wish, may_choose};
 use crate::relay::requests::ClientSide;
-use crate::sql::block::BlockStatement;
+use crate::sql::block::{Begin, BlockStatement};
 use crate::sql::{Count, StatementKind};
 use crate::upstream::Span;
 use crate::wire::backend::Status;
@@ -43,7 +43,7 @@ struct OneStatement<'a> {
 #[derive(Debug)]
 enum Known {
     /// A block begins.
-    Begin(&'static str, Box<str>),
+    Begin(Begin),
     /// A block ends in which nothing has run.
     End(Status),
     /// A tenant is chosen.
@@ -160,9 +160,9 @@ impl Conversation {
             None => segment.text?,
         };
         if let Some(statement) = BlockStatement::read(text) {
-            return match (statement, &self.block) {
+            return match (statement, self.block) {
                 (BlockStatement::Begin(begin), Block::Served) if !self.keeps_server() => {
-                    Some(Known::Begin(begin.tag, begin.text))
+                    Some(Known::Begin(begin))
                 }
                 (BlockStatement::Commit, Block::Waiting(_)) => Some(Known::End(Status::Transaction)),
                 (BlockStatement::Rollback, Block::Waiting(_))
@@ -175,14 +175,13 @@ impl Conversation {
         if !self.has_chooser() || self.block == Block::Failed || !may_choose(text) {
             return None;
         }
-        let change = match &segment.bound {
-            Some(statement) => statement.reading.change.clone()?,
-            None => {
-                // A refusal is left to where everything else is refused.
-                let reading = self.read(text).ok()?;
-                let is_unfit = reading.unfit(segment.types.unwrap_or(&[0, 0])).is_some();
-                reading.change.filter(|_| !is_unfit)?
-            }
+        let change = if let Some(statement) = &segment.bound {
+            statement.reading.change.clone()?
+        } else {
+            // A refusal is left to where everything else is refused.
+            let reading = self.read(text).ok()?;
+            let is_unfit = reading.unfit(segment.types.unwrap_or(&[0, 0])).is_some();
+            reading.change.filter(|_| !is_unfit)?
         };
         let wish = change.wish(segment.values).ok()?;
         let is_settled = wish.span == Span::Session || self.block != Block::Served;
@@ -194,18 +193,18 @@ impl Conversation {
         let is_whole = segment.max_rows.is_none_or(|rows| rows <= 0) || change.form != Form::SetConfig;
         let fits = change.column.is_ascii()
             && change.column.len() <= MAX_NAME_BYTES
-            && segment.values.is_none_or(|values| {
-                frontend::parameter_count(values) == Some(change.parameters())
-            });
+            && segment
+                .values
+                .is_none_or(|values| frontend::parameter_count(values) == Some(change.parameters()));
         (is_settled && is_plain && is_whole && fits).then_some(Known::Choice(change, wish))
     }
 
     /// Does what the statement does; its answers, but for the last one.
     fn carry_out(&mut self, known: Known, segment: &OneStatement<'_>) -> Result<Vec<u8>, Report> {
         match known {
-            Known::Begin(tag, text) => {
-                self.block = Block::Waiting(text);
-                Ok(segment.answers(tag, None))
+            Known::Begin(begin) => {
+                self.block = Block::Waiting(begin.modes);
+                Ok(segment.answers(begin.tag, None))
             }
             Known::End(status) => {
                 if status == Status::Failed {
@@ -279,10 +278,8 @@ impl OneStatement<'_> {
 /// The same for a statement that was prepared before.
 fn may_be_known_statement(statement: &Statement) -> bool {
     let survey = statement.survey();
-    let is_block = matches!(
-        survey.first,
-        StatementKind::Begin | StatementKind::Commit | StatementKind::Rollback
-    );
+    let is_block =
+        matches!(survey.first, StatementKind::Begin | StatementKind::Commit | StatementKind::Rollback);
     (is_block && survey.statements == Count::One || statement.reading.change.is_some())
         && statement.text.is_ascii()
 }

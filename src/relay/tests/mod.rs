@@ -6,8 +6,9 @@
 //! `C S name`, `C P name`, `S`, `H`, `d rows`, `c`, `f`, `F`, `X`; `1`, `2`, `3`, `n`, `t oid`, `T a:23`, `D value`,
 //! `C tag`, `I`, `s`, `Z I`, `E sqlstate`, `E sqlstate@position`, `N sqlstate`, `G`, `H`, `S name=value`, `V`.
 //! `~ …` are frames of a client that holds no server: what is answered without one comes back, and the rest goes on as
-//! with `>`. What the proxy puts in front is printed as `hand-over` and `assert`, and `< hand-over` and `< assert` are the answers
-//! to them. `(I)`, `(T)`, `(E)` at the end: the segment was answered, and this is the transaction's status.
+//! with `>`. What the proxy puts in front is printed as `hand-over`, `assert` and `apart` (an assertion in a transaction of
+//! its own), and `< hand-over`, `< assert` and `< apart` are the answers to them. `(I)`, `(T)`, `(E)` at the end: the
+//! segment was answered, and this is the transaction's status.
 
 mod copying;
 mod errors;

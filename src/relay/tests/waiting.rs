@@ -1,6 +1,7 @@
 //! A BEGIN that waits, the end of a block in which nothing ran, and choices of a tenant, all without a server.
 
 use super::{Mode, Talk, enter, in_force};
+use crate::names::TenantId;
 
 const SET: &str = "SET \"app\".\"tenant_id\" TO 'a'";
 
@@ -17,7 +18,10 @@ fn begin_waits_and_goes_in_front_of_the_first_statement() {
     ]);
     in_force(Mode::Plain).script(&[
         ("~ Q start transaction isolation level serializable", "C START TRANSACTION | Z T"),
-        ("~ Q SET TRANSACTION READ ONLY", &format!("Q {SET};BEGIN ISOLATION LEVEL SERIALIZABLE;SET TRANSACTION READ ONLY")),
+        (
+            "~ Q SET TRANSACTION READ ONLY",
+            &format!("Q {SET};BEGIN ISOLATION LEVEL SERIALIZABLE;SET TRANSACTION READ ONLY"),
+        ),
         ("< C SET | C BEGIN | C SET | Z T", "C SET | Z T (T)"),
     ]);
     Talk::new(Mode::Sealed).script(&[
@@ -31,7 +35,10 @@ fn begin_waits_and_goes_in_front_of_the_first_statement() {
 fn begin_in_front_of_extended_messages_is_one_too() {
     in_force(Mode::Sealed).script(&[
         ("~ Q BEGIN READ ONLY", "C BEGIN | Z T"),
-        ("~ P - SELECT 1 | B - - | E - | S", "P - BEGIN READ ONLY | B - - | E - | P - SELECT 1 | B - - | E - | S"),
+        (
+            "~ P - SELECT 1 | B - - | E - | S",
+            "P - BEGIN READ ONLY | B - - | E - | P - SELECT 1 | B - - | E - | S",
+        ),
         ("< 1 | 2 | C BEGIN | 1 | 2 | D 1 | C SELECT 1 | Z T", "1 | 2 | D 1 | C SELECT 1 | Z T (T)"),
     ]);
     in_force(Mode::Plain).script(&[
@@ -47,14 +54,16 @@ fn begin_in_front_of_extended_messages_is_one_too() {
 #[test]
 fn a_block_in_which_nothing_ran_ends_without_a_server() {
     let mut talk = in_force(Mode::Plain);
-    for (end, tag) in [("COMMIT", "COMMIT"), ("END", "COMMIT"), ("rollback work", "ROLLBACK"), ("abort;", "ROLLBACK")] {
-        talk.script(&[
-            ("~ Q BEGIN", "C BEGIN | Z T"),
-            (&format!("~ Q {end}"), &format!("C {tag} | Z I")),
-        ]);
+    for (end, tag) in
+        [("COMMIT", "COMMIT"), ("END", "COMMIT"), ("rollback work", "ROLLBACK"), ("abort;", "ROLLBACK")]
+    {
+        talk.script(&[("~ Q BEGIN", "C BEGIN | Z T"), (&format!("~ Q {end}"), &format!("C {tag} | Z I"))]);
     }
     talk.script(&[
-        ("~ P - BEGIN | B - - | E - | S | P - COMMIT | B - - | E - | S", "1 | 2 | C BEGIN | Z T | 1 | 2 | C COMMIT | Z I"),
+        (
+            "~ P - BEGIN | B - - | E - | S | P - COMMIT | B - - | E - | S",
+            "1 | 2 | C BEGIN | Z T | 1 | 2 | C COMMIT | Z I",
+        ),
         // The end of no block is for the server to remark on.
         ("~ Q COMMIT", "Q COMMIT"),
     ]);
@@ -151,7 +160,7 @@ fn a_choice_in_a_waiting_block_takes_no_server() {
                 "T | D b | C SELECT 1 | Z T",
             ),
         ]);
-        assert_eq!(talk.conversation.session_acting().tenant().map(|id| id.as_str()), Some("b"));
+        assert_eq!(talk.conversation.session_acting().tenant().map(TenantId::as_str), Some("b"));
         talk.script(&[("~ Q ROLLBACK", "C ROLLBACK | Z I")]);
         assert_eq!(talk.conversation.session_acting().tenant(), None, "a rollback takes it back");
         talk.script(&[
@@ -165,7 +174,7 @@ fn a_choice_in_a_waiting_block_takes_no_server() {
             ("~ Q SET app.tenant_id = 'b'", "C SET | Z T"),
             ("~ Q COMMIT", "C COMMIT | Z I"),
         ]);
-        assert_eq!(talk.conversation.session_acting().tenant().map(|id| id.as_str()), Some("b"));
+        assert_eq!(talk.conversation.session_acting().tenant().map(TenantId::as_str), Some("b"));
         talk.script(&[("~ Q RESET app.tenant_id", "C RESET | Z I")]);
         assert_eq!(talk.conversation.session_acting().tenant(), None);
     }
@@ -174,16 +183,17 @@ fn a_choice_in_a_waiting_block_takes_no_server() {
 #[test]
 fn a_choice_by_the_extended_protocol_is_answered_frame_by_frame() {
     let mut talk = Talk::gateway(Mode::Sealed);
-    talk.script(&[
-        ("~ P - SELECT set_config('app.tenant_id','b',false) | B - - | D P - | E - | S", "1 | 2 | T | D b | C SELECT 1 | Z I"),
-    ]);
-    assert_eq!(talk.conversation.session_acting().tenant().map(|id| id.as_str()), Some("b"));
+    talk.script(&[(
+        "~ P - SELECT set_config('app.tenant_id','b',false) | B - - | D P - | E - | S",
+        "1 | 2 | T | D b | C SELECT 1 | Z I",
+    )]);
+    assert_eq!(talk.conversation.session_acting().tenant().map(TenantId::as_str), Some("b"));
     talk.script(&[
         ("~ P - SET app.tenant_id TO DEFAULT | B - - | D P - | E - | S", "1 | 2 | n | C SET | Z I"),
         ("~ P - BEGIN | B - - | E - | S", "1 | 2 | C BEGIN | Z T"),
         ("~ P - SET LOCAL app.tenant_id = 'c' | B - - | E - | S", "1 | 2 | C SET | Z T"),
     ]);
-    assert_eq!(talk.conversation.session_acting().tenant().map(|id| id.as_str()), Some("c"));
+    assert_eq!(talk.conversation.session_acting().tenant().map(TenantId::as_str), Some("c"));
 }
 
 #[test]
@@ -215,7 +225,11 @@ fn what_is_not_known_goes_to_a_server() {
         assert!(!got.contains("| Z I /") && !got.starts_with("C "), "{text}: {got}");
     }
     // A segment of more than one statement, and one that is not there as a whole.
-    for frames in ["P - BEGIN | B - - | E - | P - SELECT 1 | B - - | E - | S", "P - BEGIN | B - - | E -", "P n BEGIN | B - n | E - | S"] {
+    for frames in [
+        "P - BEGIN | B - - | E - | P - SELECT 1 | B - - | E - | S",
+        "P - BEGIN | B - - | E -",
+        "P n BEGIN | B - n | E - | S",
+    ] {
         let mut talk = in_force(Mode::Sealed);
         let got = talk.without_server(frames);
         assert!(got.contains("BEGIN") && !got.contains("C BEGIN"), "{frames}: {got}");
@@ -226,10 +240,7 @@ fn what_is_not_known_goes_to_a_server() {
 fn statements_behind_the_end_of_a_transaction_do_not_run_for_its_tenant() {
     for text in ["SELECT 1; COMMIT; SELECT 2", "ROLLBACK; SELECT 2", "COMMIT AND CHAIN"] {
         let mut talk = Talk::gateway(Mode::Sealed);
-        talk.script(&[
-            ("~ Q BEGIN", "C BEGIN | Z T"),
-            ("~ Q SET LOCAL app.tenant_id = 'b'", "C SET | Z T"),
-        ]);
+        talk.script(&[("~ Q BEGIN", "C BEGIN | Z T"), ("~ Q SET LOCAL app.tenant_id = 'b'", "C SET | Z T")]);
         enter(&mut talk);
         talk.script(&[(&format!("~ Q {text}"), "E 0A000 | Z E (I)")]);
     }

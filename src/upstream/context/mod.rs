@@ -231,6 +231,12 @@ impl Context {
         statement::run_beside(out, sql, &[]);
     }
 
+    /// Writes what ends the implicit transaction of the proxy's statements in front of a client's.
+    pub(crate) fn write_commit(state: &mut ServerState, out: &mut Vec<u8>) {
+        state.unnamed = None;
+        statement::commit(out);
+    }
+
     /// Writes the entry into this context inside a client's transaction, for as long as the client's own choice lasts.
     /// The server needs a hand-over afterwards. `before` is the context of the session, which returns when a choice for
     /// the transaction ends.

@@ -204,6 +204,11 @@ impl Link {
         self.answer().await
     }
 
+    /// Opens a transaction block and has a server for it: a BEGIN alone waits for its first statement.
+    pub(crate) async fn hold(&mut self) {
+        assert_eq!(self.query("BEGIN; SELECT").await, "C(BEGIN) T() D() C(SELECT 1) Z(T)");
+    }
+
     /// Runs a simple query.
     pub(crate) async fn query(&mut self, sql: &str) -> Answer {
         self.ask(message::query(sql)).await
