@@ -311,6 +311,7 @@ async fn a_name_can_be_used_again_after_close_and_not_before() {
     let mut link = proxy.link("acme_app").await;
     assert_eq!(link.ask([parse("s", "SELECT 1"), sync()].concat()).await, "1 Z(I)");
     assert_eq!(link.ask([parse("s", "SELECT 2"), sync()].concat()).await, "E(42P05) Z(I)");
+    assert_eq!(link.ask([parse("s", "SELEKT"), sync()].concat()).await, "E(42601) Z(I)", "it is read first");
     assert_eq!(link.ask([rerun("s", &[]), sync()].concat()).await.value(), "1");
     let again = [close_statement("s"), parse("s", "SELECT 2"), rerun("s", &[]), sync()].concat();
     assert_eq!(link.ask(again).await, "3 1 2 D(2) C(SELECT 1) Z(I)");

@@ -107,6 +107,13 @@ impl Conversation {
 
     fn parse_named(&mut self, name: &[u8], statement: &Arc<Statement>, server: &mut dyn ServerSide) {
         if let Some(report) = self.refuses_statement(name, statement) {
+            if report.sqlstate == sqlstate::DUPLICATE_STATEMENT {
+                // PostgreSQL reads the text before it looks at the name.
+                let (state, out, _) = server.parts();
+                state.unnamed = None;
+                encode::parse(out, "", statement.sent(), &statement.types);
+                self.replies.push(Reply::Parse(Shown::Nobody, Undo::Nothing));
+            }
             return self.refuse_message(report, server);
         }
         let key: Box<[u8]> = name.into();

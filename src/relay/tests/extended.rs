@@ -196,8 +196,12 @@ fn a_name_that_was_never_prepared_is_free_again() {
         ("< E 42703 | Z I", "E 42703 | Z I (I)"),
         ("> P s SELECT 1 | S", "P pgtenant_1 SELECT 1 | D S pgtenant_1 | S"),
         ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
-        ("> P s SELECT 2 | S", "P - refused by pgtenant | S"),
-        ("< E 42601 | Z I", "E 42P05 | Z I (I)"),
+        ("> P s SELECT 2 | S", "P - SELECT 2 | P - refused by pgtenant | S"),
+        ("< 1 | E 42601 | Z I", "E 42P05 | Z I (I)"),
+        // PostgreSQL reads the text first.
+        ("> P s SELECT nope | S", "P - SELECT nope | P - refused by pgtenant | S"),
+        ("< E 42703 | Z I", "E 42703 | Z I (I)"),
+        ("> B - s | E - | S", "B - pgtenant_1 | E - | S"),
     ]);
 }
 
