@@ -10,7 +10,7 @@ use crate::observability::metrics::context_error;
 use crate::relay::core::copy::CopyIn;
 use crate::relay::core::framing::FromServer;
 use crate::relay::core::replies::{Reply, Shown, Then};
-use crate::relay::core::segment::{Hold, Outcome, Progress, Segment, Skip};
+use crate::relay::core::segment::{AwaitedReply, Outcome, Progress, Segment, Skip};
 use crate::relay::requests::ClientSide;
 use crate::relay::{Conversation, RelayFault};
 use crate::upstream::{Expect, ServerSide};
@@ -285,7 +285,7 @@ impl Conversation {
     /// A COPY from the client has failed, if there was one: nobody reads its rows any more.
     fn end_copy(&mut self) {
         self.copy_in = CopyIn::No;
-        if matches!(self.hold, Some(Hold::CopyStart | Hold::CopyError(_))) {
+        if matches!(self.hold, Some(AwaitedReply::CopyStart | AwaitedReply::CopyError(_))) {
             self.hold = None;
         }
         self.from_client.drop_rest();
@@ -293,7 +293,9 @@ impl Conversation {
 
     /// The proxy has ended a COPY because of another message: the client reads what PostgreSQL says to such a message.
     fn reports_foreign_message(&self, sqlstate: &str, client: &mut ClientSide<'_>) -> bool {
-        let Some(Hold::CopyError(tag)) = self.hold.filter(|_| sqlstate == "57014") else { return false };
+        let Some(AwaitedReply::CopyError(tag)) = self.hold.filter(|_| sqlstate == "57014") else {
+            return false;
+        };
         let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
         let report = Report::new(PROTOCOL_VIOLATION, message);
         self.metrics.error(report.sqlstate.0);
@@ -435,7 +437,7 @@ impl Conversation {
     fn copy_in_begins(&mut self) -> Result<Disposition, RelayFault> {
         let is_asked = match self.replies.front() {
             Some(Reply::Query(_)) => true,
-            Some(Reply::Execute(_)) => self.hold == Some(Hold::CopyStart),
+            Some(Reply::Execute(_)) => self.hold == Some(AwaitedReply::CopyStart),
             _ => false,
         };
         if !is_asked {
