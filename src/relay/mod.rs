@@ -24,7 +24,7 @@ use self::core::copy::CopyIn;
 use self::core::framing::{FromClient, FromServer};
 use self::core::portals::{Portals, Unbind};
 use self::core::replies::{Replies, Reply};
-use self::core::segment::{Executed, Hold, Outcome, Progress, Segment, Skip, Unnamed};
+use self::core::segment::{AwaitedReply, Executed, Outcome, Progress, Segment, Skip, Unnamed};
 use self::core::session_state::{Policy, SessionState};
 use self::core::statements::{Interner, Statements};
 use self::core::tenant_choice::{Acting, Chooser, TenantChoice};
@@ -84,7 +84,7 @@ pub struct Conversation {
     segment: Segment,
     copy_in: CopyIn,
     /// What the client's next message waits for.
-    hold: Option<Hold>,
+    hold: Option<AwaitedReply>,
     from_server: FromServer,
     from_client: FromClient,
     outcome: Outcome,

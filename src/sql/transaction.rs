@@ -3,9 +3,9 @@
 
 use super::kind::StatementKind;
 
-/// Where a sequence of statements stands.
+/// Transaction state that a sequence of statements has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum BlockState {
     /// Outside a transaction block, behind nothing that may write.
     Idle,
     /// Outside a transaction block, behind a statement that may write. The end of the text, or Sync, commits it.
@@ -34,7 +34,7 @@ enum End {
 /// The way of a sequence of statements through its transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Course {
-    place: Place,
+    state: BlockState,
     commit: Commit,
     end: End,
 }
@@ -53,14 +53,14 @@ pub struct TextCourse {
 
 impl Course {
     /// Begins outside a transaction block.
-    pub const IDLE: Self = Self::begin(Place::Idle);
+    pub const IDLE: Self = Self::begin(BlockState::Idle);
     /// Begins in a transaction block.
-    pub const BLOCK: Self = Self::begin(Place::Block);
+    pub const BLOCK: Self = Self::begin(BlockState::Block);
     /// Begins in a failed transaction block.
-    pub const FAILED: Self = Self::begin(Place::Failed);
+    pub const FAILED: Self = Self::begin(BlockState::Failed);
 
-    const fn begin(place: Place) -> Self {
-        Self { place, commit: Commit::No, end: End::None }
+    const fn begin(state: BlockState) -> Self {
+        Self { state, commit: Commit::No, end: End::None }
     }
 
     /// Whether a statement stands behind the end of a transaction.
@@ -75,31 +75,31 @@ impl Course {
 
     /// Whether the end of the text, or Sync, commits something.
     pub fn commits_at_end(self) -> bool {
-        self.place == Place::Implicit
+        self.state == BlockState::Implicit
     }
 
     /// The course through this text, too.
     #[must_use]
     pub fn through(self, text: TextCourse) -> Self {
-        let Self { place, commit, end } = match self.place {
-            Place::Idle => text.idle,
-            Place::Implicit => text.implicit,
-            Place::Block => text.block,
-            Place::Failed => text.failed,
+        let Self { state, commit, end } = match self.state {
+            BlockState::Idle => text.idle,
+            BlockState::Implicit => text.implicit,
+            BlockState::Block => text.block,
+            BlockState::Failed => text.failed,
         };
         let end = match self.end {
             End::None => end,
             end if text.is_empty => end,
             End::Last | End::Followed => End::Followed,
         };
-        Self { place, commit: if self.may_have_committed() { self.commit } else { commit }, end }
+        Self { state, commit: if self.may_have_committed() { self.commit } else { commit }, end }
     }
 
     fn then(self, kind: StatementKind) -> Self {
-        let (place, commit) = match self.place {
-            Place::Idle | Place::Implicit => self.outside(kind),
-            Place::Block => inside(kind),
-            Place::Failed => (behind_failure(kind), Commit::No),
+        let (state, commit) = match self.state {
+            BlockState::Idle | BlockState::Implicit => self.outside(kind),
+            BlockState::Block => inside(kind),
+            BlockState::Failed => (behind_failure(kind), Commit::No),
         };
         let ends = kind.ends_transaction() || kind == StatementKind::PrepareTransaction;
         let end = match self.end {
@@ -107,38 +107,38 @@ impl Course {
             End::None => End::None,
             End::Last | End::Followed => End::Followed,
         };
-        Self { place, commit: if self.may_have_committed() { self.commit } else { commit }, end }
+        Self { state, commit: if self.may_have_committed() { self.commit } else { commit }, end }
     }
 
-    fn outside(self, kind: StatementKind) -> (Place, Commit) {
+    fn outside(self, kind: StatementKind) -> (BlockState, Commit) {
         use StatementKind as K;
-        match (self.place, kind) {
-            (_, K::Begin) => (Place::Block, Commit::No),
-            (_, K::Rollback) | (Place::Idle, K::Commit) => (Place::Idle, Commit::No),
-            (_, K::Commit) => (Place::Idle, Commit::Possible),
-            (_, kind) if commits_by_itself(kind) => (Place::Implicit, Commit::Possible),
-            (_, kind) if may_write(kind) => (Place::Implicit, Commit::No),
-            (place, _) => (place, Commit::No),
+        match (self.state, kind) {
+            (_, K::Begin) => (BlockState::Block, Commit::No),
+            (_, K::Rollback) | (BlockState::Idle, K::Commit) => (BlockState::Idle, Commit::No),
+            (_, K::Commit) => (BlockState::Idle, Commit::Possible),
+            (_, kind) if commits_by_itself(kind) => (BlockState::Implicit, Commit::Possible),
+            (_, kind) if may_write(kind) => (BlockState::Implicit, Commit::No),
+            (state, _) => (state, Commit::No),
         }
     }
 }
 
-fn inside(kind: StatementKind) -> (Place, Commit) {
+fn inside(kind: StatementKind) -> (BlockState, Commit) {
     match kind {
-        StatementKind::Commit | StatementKind::PrepareTransaction => (Place::Idle, Commit::Possible),
-        StatementKind::CommitAndChain => (Place::Block, Commit::Possible),
-        StatementKind::Rollback => (Place::Idle, Commit::No),
-        _ => (Place::Block, Commit::No),
+        StatementKind::Commit | StatementKind::PrepareTransaction => (BlockState::Idle, Commit::Possible),
+        StatementKind::CommitAndChain => (BlockState::Block, Commit::Possible),
+        StatementKind::Rollback => (BlockState::Idle, Commit::No),
+        _ => (BlockState::Block, Commit::No),
     }
 }
 
 /// COMMIT of a failed transaction rolls it back.
-fn behind_failure(kind: StatementKind) -> Place {
+fn behind_failure(kind: StatementKind) -> BlockState {
     use StatementKind as K;
     match kind {
-        K::Commit | K::Rollback | K::PrepareTransaction => Place::Idle,
-        K::CommitAndChain | K::RollbackAndChain | K::RollbackTo => Place::Block,
-        _ => Place::Failed,
+        K::Commit | K::Rollback | K::PrepareTransaction => BlockState::Idle,
+        K::CommitAndChain | K::RollbackAndChain | K::RollbackTo => BlockState::Block,
+        _ => BlockState::Failed,
     }
 }
 
@@ -194,7 +194,8 @@ impl Default for TextCourse {
     /// Of a text without a statement.
     fn default() -> Self {
         let [idle, implicit, block, failed] =
-            [Place::Idle, Place::Implicit, Place::Block, Place::Failed].map(Course::begin);
+            [BlockState::Idle, BlockState::Implicit, BlockState::Block, BlockState::Failed]
+                .map(Course::begin);
         Self { idle, implicit, block, failed, is_empty: true }
     }
 }
@@ -210,7 +211,7 @@ impl TextCourse {
 
     /// Of a text whose statements cannot be told apart.
     pub(super) fn unreadable() -> Self {
-        let unknown = Course { place: Place::Implicit, commit: Commit::Possible, end: End::Followed };
+        let unknown = Course { state: BlockState::Implicit, commit: Commit::Possible, end: End::Followed };
         Self { idle: unknown, implicit: unknown, block: unknown, failed: unknown, is_empty: false }
     }
 }

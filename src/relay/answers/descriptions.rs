@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::relay::answers::{Disposition, disposition};
 use crate::relay::core::replies::{Reply, Shown};
-use crate::relay::core::segment::Hold;
+use crate::relay::core::segment::AwaitedReply;
 use crate::relay::core::statements::{Description, Statement};
 use crate::relay::{Conversation, RelayFault};
 use crate::upstream::{ServerSide, prepared_name};
@@ -51,7 +51,7 @@ impl Conversation {
         let description = Description::read(&types, columns)
             .ok_or(RelayFault::Doubt("the server sent a malformed description"))?;
         let known = statement.description.get_or_init(|| description.clone());
-        let is_compared = self.hold == Some(Hold::Description);
+        let is_compared = self.hold == Some(AwaitedReply::Description);
         if is_compared {
             self.hold = None;
         }

@@ -6,7 +6,7 @@ use crate::observability::metrics::context_error;
 use crate::relay::answers::Disposition;
 use crate::relay::core::copy::CopyIn;
 use crate::relay::core::replies::Reply;
-use crate::relay::core::segment::{Hold, Outcome, Segment, Skip};
+use crate::relay::core::segment::{AwaitedReply, Outcome, Segment, Skip};
 use crate::relay::requests::ClientSide;
 use crate::relay::{Conversation, RelayFault};
 use crate::upstream::ServerSide;
@@ -144,7 +144,7 @@ impl Conversation {
     /// A COPY from the client has failed, if there was one: nobody reads its rows any more.
     pub(super) fn end_copy(&mut self) {
         self.copy_in = CopyIn::No;
-        if matches!(self.hold, Some(Hold::CopyStart | Hold::CopyError(_))) {
+        if matches!(self.hold, Some(AwaitedReply::CopyStart | AwaitedReply::CopyError(_))) {
             self.hold = None;
         }
         self.from_client.drop_rest();
@@ -152,7 +152,9 @@ impl Conversation {
 
     /// The proxy has ended a COPY because of another message: the client reads what PostgreSQL says to such a message.
     fn reports_foreign_message(&self, sqlstate: &str, client: &mut ClientSide<'_>) -> bool {
-        let Some(Hold::CopyError(tag)) = self.hold.filter(|_| sqlstate == "57014") else { return false };
+        let Some(AwaitedReply::CopyError(tag)) = self.hold.filter(|_| sqlstate == "57014") else {
+            return false;
+        };
         let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
         let report = Report::new(PROTOCOL_VIOLATION, message);
         self.metrics.error(report.sqlstate.0);

@@ -8,7 +8,7 @@ use crate::net::buffer::ReadBuffer;
 use crate::relay::core::copy::CopyIn;
 use crate::relay::core::framing::FromServer;
 use crate::relay::core::replies::{Reply, Shown, Then};
-use crate::relay::core::segment::{Hold, Outcome, Progress, Segment};
+use crate::relay::core::segment::{AwaitedReply, Outcome, Progress, Segment};
 use crate::relay::requests::ClientSide;
 use crate::relay::{Conversation, RelayFault};
 use crate::upstream::{Expect, ServerSide};
@@ -339,7 +339,7 @@ impl Conversation {
     fn copy_in_begins(&mut self) -> Result<Disposition, RelayFault> {
         let is_asked = match self.replies.front() {
             Some(Reply::Query(_)) => true,
-            Some(Reply::Execute(_)) => self.hold == Some(Hold::CopyStart),
+            Some(Reply::Execute(_)) => self.hold == Some(AwaitedReply::CopyStart),
             _ => false,
         };
         if !is_asked {

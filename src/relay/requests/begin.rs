@@ -4,7 +4,7 @@
 use crate::relay::Conversation;
 use crate::relay::core::block::Block;
 use crate::relay::core::replies::Reply;
-use crate::relay::core::segment::{Executed, Hold, Progress, Segment, Unnamed};
+use crate::relay::core::segment::{AwaitedReply, Executed, Progress, Segment, Unnamed};
 use crate::relay::requests::{REFUSED, Taken};
 use crate::sql::{Course, StatementKind};
 use crate::upstream::{Context, Expect, ServerSide};
@@ -109,7 +109,7 @@ impl Conversation {
             self.replies.push(Reply::OpenBlock(Status::Failed));
         }
         self.progress = Progress::Entering;
-        self.hold = Some(Hold::Block);
+        self.hold = Some(AwaitedReply::Block);
         Taken::Later
     }
 

@@ -8,7 +8,7 @@ use crate::guard::footprint::{Footprint, Name};
 use crate::relay::Conversation;
 use crate::relay::core::portals::{self, Portal};
 use crate::relay::core::replies::{Reply, Shown, Then, Undo};
-use crate::relay::core::segment::{Executed, Hold, Unnamed};
+use crate::relay::core::segment::{AwaitedReply, Executed, Unnamed};
 use crate::relay::core::statements::{MAX_NAMED, Named, Reading, Statement};
 use crate::relay::requests::{Taken, note_temporary};
 use crate::sql::{Reset, StatementKind, may_reset, resets};
@@ -211,7 +211,7 @@ impl Conversation {
         encode::describe(out, b'S', &sent_name);
         encode::bare(out, b'H');
         self.replies.push(Reply::DescribeStatement(Shown::Nobody, name.into(), Arc::clone(statement)));
-        self.hold = Some(Hold::Description);
+        self.hold = Some(AwaitedReply::Description);
         Provided::Later
     }
 
@@ -309,7 +309,7 @@ impl Conversation {
         self.send(whole, Reply::Execute(then), server);
         self.after_execute(&statement, server);
         if survey.first == StatementKind::CopyFromStdin {
-            self.hold = Some(Hold::CopyStart);
+            self.hold = Some(AwaitedReply::CopyStart);
         }
     }
 

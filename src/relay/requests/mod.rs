@@ -17,7 +17,7 @@ use crate::net::buffer::{ReadBuffer, WriteBuffer};
 use crate::relay::core::block::Block;
 use crate::relay::core::copy::{CopyIn, FOREIGN_MESSAGE, InCopy, in_copy};
 use crate::relay::core::replies::{Closed, Reply, Text};
-use crate::relay::core::segment::{Hold, Segment};
+use crate::relay::core::segment::{AwaitedReply, Segment};
 use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, RelayFault, refusal};
 use crate::sql::{Reset, SessionState, Survey};
@@ -59,7 +59,7 @@ enum Admission {
 enum Taken {
     /// It was.
     Yes,
-    /// It stays where it is until the server has answered ([`Hold`]).
+    /// It stays where it is until the server has answered ([`AwaitedReply`]).
     Later,
 }
 
@@ -188,7 +188,7 @@ impl Conversation {
     fn fail_copy(&mut self, tag: u8, server: &mut dyn ServerSide) {
         encode::copy_fail(server.parts().1, FOREIGN_MESSAGE);
         self.copy_in = CopyIn::No;
-        self.hold = Some(Hold::CopyError(tag));
+        self.hold = Some(AwaitedReply::CopyError(tag));
     }
 
     fn take_frame(

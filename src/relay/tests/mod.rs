@@ -32,7 +32,7 @@ use crate::relay::core::tenant_choice::{Acting, Chooser, no_tenant};
 use crate::relay::{Absorbed, Beginning, ClientSide, Conversation, Pumped, Relay, RelayFault};
 use crate::upstream::settings::UpstreamSettings;
 use crate::upstream::{
-    Access, Context, Contexts, Identity, ServerSide, ServerState, SessionParameters, Share, Target,
+    Access, BackendIdentity, Context, Contexts, ServerSide, ServerState, SessionParameters, Share, Target,
     UpstreamFault, Upstreams,
 };
 use frames::{Direction, encode_all, print_all};
@@ -175,7 +175,7 @@ impl Talk {
             switches: ContextSwitches::default(),
         };
         let server = FakeServer {
-            state: ServerState::new(Identity::for_tests(), crate::upstream::Sender::for_tests()),
+            state: ServerState::new(BackendIdentity::for_tests(), crate::upstream::Sender::for_tests()),
             output: WriteBuffer::default(),
             context,
             max_prepared: 3,
