@@ -17,6 +17,7 @@ use crate::clients::{TenantSeat, TenantStatus, Turn};
 use crate::directory::Limits;
 use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::change::{Form, Scope, Target, TenantChange};
+use crate::guard::tenantless::is_tenantless;
 use crate::names::TenantId;
 use crate::observability::metrics::{ClientGauge, TenantMetrics};
 use crate::relay::Conversation;
@@ -271,7 +272,7 @@ impl Conversation {
     }
 
     /// Why a statement may not run; none if it may.
-    pub(in crate::relay) fn lack_of_tenant(&self, survey: Survey) -> Option<Report> {
+    pub(in crate::relay) fn lack_of_tenant(&self, text: &[u8], survey: Survey) -> Option<Report> {
         if self.status == Status::Failed && survey.statements == Count::One {
             // Nothing runs there, and PostgreSQL says so.
             return None;
@@ -283,12 +284,16 @@ impl Conversation {
         if self.choice.is_lent() && self.course_here().through(survey.course).goes_on_behind_end() {
             return Some(behind_choice());
         }
-        (reads(survey) && self.choice.is_undecided()).then(no_tenant)
+        let lacks = reads(survey) && self.choice.is_undecided() && !is_tenantless(text);
+        lacks.then(|| {
+            let setting = self.rules.tenant_setting();
+            no_tenant().detail(format!("The statement may read rows of a tenant, and {setting} names none."))
+        })
     }
 
     /// The same for a statement that may itself be the choice.
-    pub(in crate::relay) fn lack_of_tenant_for(&self, reading: &Reading) -> Option<Report> {
-        reading.change.is_none().then(|| self.lack_of_tenant(reading.survey)).flatten()
+    pub(in crate::relay) fn lack_of_tenant_for(&self, text: &[u8], reading: &Reading) -> Option<Report> {
+        reading.change.is_none().then(|| self.lack_of_tenant(text, reading.survey)).flatten()
     }
 
     /// RESET ALL: the session returns to the tenant of its login when the transaction commits.
@@ -464,7 +469,8 @@ pub(in crate::relay) fn may_choose(text: &[u8]) -> bool {
 /// What a client without a tenant is told.
 pub fn no_tenant() -> Report {
     Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen").hint(
-        "Name the tenant at login (user name user.tenant, or the tenant setting in the startup options), or by SET.",
+        "Name the tenant at login (user name user.tenant, or the tenant setting in the startup options), or by SET, \
+         SET LOCAL or set_config of that setting. Without one, only the session and the catalogs can be asked.",
     )
 }
 

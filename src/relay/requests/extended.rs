@@ -99,7 +99,7 @@ impl Conversation {
     ) -> Result<Reading, Report> {
         let reading = self.inspect(parse.text)?;
         self.follow_comment(parse.text, server)?;
-        match reading.unfit(parse.types).or_else(|| self.lack_of_tenant_for(&reading)) {
+        match reading.unfit(parse.types).or_else(|| self.lack_of_tenant_for(parse.text, &reading)) {
             Some(report) => Err(report),
             None => Ok(reading),
         }
@@ -242,7 +242,7 @@ impl Conversation {
             return Err(Report::new(sqlstate::CONFIGURATION_LIMIT, message).hint("Close portals."));
         }
         self.follow_comment(&statement.text, server)?;
-        if let Some(report) = self.lack_of_tenant_for(&statement.reading) {
+        if let Some(report) = self.lack_of_tenant_for(&statement.text, &statement.reading) {
             return Err(report);
         }
         let change = statement.reading.change.as_ref();
@@ -320,7 +320,7 @@ impl Conversation {
         (names, wish): (&[Option<String>], Option<&crate::relay::core::tenant_choice::Wish>),
         server: &mut dyn ServerSide,
     ) -> Result<(), Report> {
-        if let Some(report) = self.lack_of_tenant_for(&statement.reading) {
+        if let Some(report) = self.lack_of_tenant_for(&statement.text, &statement.reading) {
             return Err(report);
         }
         if let Some(footprint) = &statement.reading.footprint {

@@ -50,7 +50,7 @@ impl Conversation {
             return Ok(Taken::Yes);
         }
         self.follow_comment(text, server)?;
-        if let Some(report) = self.lack_of_tenant(survey) {
+        if let Some(report) = self.lack_of_tenant(text, survey) {
             return Err(report);
         }
         if let Some(footprint) = footprint {

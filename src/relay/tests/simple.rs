@@ -214,8 +214,8 @@ fn a_gateway_without_a_tenant_reads_nothing() {
     let mut talk = Talk::gateway(Mode::Sealed);
     enter(&mut talk);
     talk.script(&[
-        ("> Q SELECT 1", "E 28000 | Z I (I)"),
-        ("> P - SELECT 1 | S", "apart | P - refused by pgtenant | S"),
+        ("> Q SELECT a FROM t", "E 28000 | Z I (I)"),
+        ("> P - SELECT a FROM t | S", "apart | P - refused by pgtenant | S"),
         ("< apart | E 42601 | Z I", "E 28000 | Z I (I)"),
     ]);
 }
