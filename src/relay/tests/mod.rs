@@ -9,6 +9,7 @@
 //! and `< hand-over`, `< assert` and `< apart` are the answers to them. `(I)`, `(T)`, `(E)` at the end: the segment was answered, and this is the transaction's status.
 
 mod copying;
+mod dropping;
 mod errors;
 mod extended;
 mod frames;
