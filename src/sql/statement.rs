@@ -23,6 +23,13 @@ pub struct Survey {
     pub course: TextCourse,
 }
 
+impl Survey {
+    /// Whether the text is DISCARD ALL and nothing else.
+    pub fn discards_all(self) -> bool {
+        self.first == StatementKind::DiscardAll && self.statements == Count::One
+    }
+}
+
 /// How many statements a text holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {

@@ -11,6 +11,7 @@
 //! segment was answered, and this is the transaction's status.
 
 mod copying;
+mod dropping;
 mod errors;
 mod extended;
 mod frames;
