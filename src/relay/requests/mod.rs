@@ -16,7 +16,7 @@ use crate::relay::core::replies::Reply;
 use crate::relay::core::segment::{AwaitedReply, Executed, Progress, Segment, Unnamed};
 use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, RelayFault, refusal};
-use crate::sql::{Course, Reset, SessionState, Survey};
+use crate::sql::{Course, Reset, SessionEffect, Survey};
 use crate::upstream::{APPLICATION_NAME, Expect, ServerSide, SessionParameters, Span, Temporary, Wear};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
@@ -283,7 +283,7 @@ impl Conversation {
     fn inspect(&mut self, text: &[u8]) -> Result<Reading, Report> {
         match self.relay.verdicts.inspect(text, &self.rules) {
             Verdict::Pass(survey) => {
-                let leaves = survey.session_state == SessionState::Maybe;
+                let leaves = survey.session_effect == SessionEffect::Maybe;
                 let footprint =
                     leaves.then(|| footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
                 Ok(Reading { survey, change: None, footprint })
@@ -305,7 +305,7 @@ impl Conversation {
         self.note_for_choice(survey);
         self.note_for_pin(survey);
         self.session.note(survey);
-        if survey.session_state == SessionState::Maybe {
+        if survey.session_effect == SessionEffect::Maybe {
             server.state().wear = Wear::Dirty;
         }
     }

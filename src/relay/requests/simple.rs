@@ -10,7 +10,7 @@ use crate::relay::core::segment::Segment;
 use crate::relay::core::statements::{NOTHING, Reading};
 use crate::relay::requests::{Entered, note_temporary};
 use crate::sql::lexer::{Lexer, TokenKind};
-use crate::sql::{Count, Reset, ResetStatement, SessionState, StatementKind, Survey, may_reset, resets};
+use crate::sql::{Count, Reset, ResetStatement, SessionEffect, StatementKind, Survey, may_reset, resets};
 use crate::upstream::ServerSide;
 use crate::wire::backend::Status;
 use crate::wire::encode;
@@ -91,7 +91,7 @@ impl Conversation {
         survey: Survey,
         server: &mut dyn ServerSide,
     ) -> Result<Vec<(ResetStatement, Vec<String>)>, Report> {
-        if survey.session_state != SessionState::Maybe || !may_reset(text) {
+        if survey.session_effect != SessionEffect::Maybe || !may_reset(text) {
             return Ok(Vec::new());
         }
         let (found, count) = resets(text);
