@@ -206,7 +206,7 @@ async fn the_directory_changes_while_fifty_clients_work() {
 }
 
 #[tokio::test]
-async fn the_last_snapshot_serves_while_the_directorys_database_is_away_and_it_is_heard_again_behind_that() {
+async fn the_last_snapshot_serves_until_the_directorys_database_is_back() {
     let cluster = Cluster::start().await;
     let mut control = Cluster::start().await;
     let port = control.port();
@@ -315,7 +315,7 @@ async fn more_rows_than_max_rows_are_not_taken_and_the_last_snapshot_stays() {
 }
 
 #[tokio::test]
-async fn who_starts_without_the_directory_serves_the_files_users_and_is_not_ready() {
+async fn a_start_without_the_directory_serves_the_files_users_and_is_not_ready() {
     let (cluster, mut control) = (Cluster::start().await, Cluster::start().await);
     let port = control.port();
     control.crash();
@@ -429,7 +429,7 @@ async fn a_query_knows_users_whom_nothing_else_knows() {
 }
 
 #[tokio::test]
-async fn the_function_in_the_documentation_finds_roles_that_are_meant_and_no_others() {
+async fn the_documented_function_finds_the_roles_that_are_meant_and_no_others() {
     let documented = include_str!("../../docs/directory.md");
     let sql = documented.split("```sql\n-- As a superuser: only roles").nth(1).unwrap();
     let sql = sql.split_once('\n').unwrap().1.split("```").next().unwrap();
@@ -457,7 +457,7 @@ async fn the_function_in_the_documentation_finds_roles_that_are_meant_and_no_oth
 }
 
 #[tokio::test]
-async fn a_query_that_fails_is_an_answer_and_what_was_known_before_holds_no_more() {
+async fn a_query_that_fails_is_an_answer_and_ends_what_was_known_before() {
     let (cluster, control) = with_credentials().await;
     control.execute("ALTER TABLE credentials ADD COLUMN divisor int DEFAULT 1").await;
     let port = control.port();

@@ -281,7 +281,7 @@ async fn what_was_changed_in_the_schema_since_is_found_and_mended() {
 }
 
 #[tokio::test]
-async fn default_privileges_of_the_owner_open_neither_the_keys_nor_the_functions() {
+async fn the_owners_default_privileges_open_neither_keys_nor_functions() {
     let cluster = Cluster::start().await;
     cluster
         .execute(
@@ -398,7 +398,7 @@ async fn the_doctor_is_content_with_what_protect_installs() {
 // === tables ===
 
 #[tokio::test]
-async fn columns_of_other_types_and_slow_policies_are_served_and_each_tenant_sees_its_own() {
+async fn other_column_types_and_slow_policies_show_each_tenant_its_own_rows() {
     let one = "11111111-1111-4111-8111-111111111111";
     for cluster in [Cluster::start().await, Cluster::postgres18().await] {
         cluster.execute(TYPES).await;

@@ -478,7 +478,7 @@ fn said_of_register(cluster: &Cluster) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_owner_who_may_not_make_roles_owns_the_register_until_an_administrator_helps() {
+async fn an_owner_who_may_not_create_roles_owns_the_register_for_the_time() {
     let owned = ["D53 warning pgtenant.register_1", "D53 warning pgtenant.register_2"];
     for cluster in [Cluster::start().await, Cluster::postgres18().await] {
         cluster.execute("ALTER ROLE app_owner NOCREATEROLE").await;
@@ -507,7 +507,7 @@ async fn an_owner_who_may_not_make_roles_owns_the_register_until_an_administrato
 }
 
 #[tokio::test]
-async fn what_belongs_to_the_registers_role_is_changed_with_an_administrators_leave() {
+async fn what_the_registers_role_owns_changes_with_an_administrators_leave() {
     for cluster in protected().await {
         let take = "ALTER ROLE app_owner NOCREATEROLE; REVOKE pgtenant_register FROM app_owner;
                     ALTER FUNCTION pgtenant.hand_over RESET search_path";
