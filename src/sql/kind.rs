@@ -90,6 +90,21 @@ impl StatementKind {
         )
     }
 
+    /// Whether it is one that `PostgreSQL` plans: a query or a change of rows ("optimizable statement" in its grammar).
+    pub fn is_optimizable(self) -> bool {
+        matches!(
+            self,
+            Self::Select
+                | Self::Insert
+                | Self::Update
+                | Self::Delete
+                | Self::Merge
+                | Self::Values
+                | Self::Table
+                | Self::With
+        )
+    }
+
     /// Whether it ends a transaction.
     pub fn ends_transaction(self) -> bool {
         matches!(self, Self::Commit | Self::CommitAndChain | Self::Rollback | Self::RollbackAndChain)

@@ -33,10 +33,7 @@ async fn install(cluster: &Cluster, change: impl Fn(&mut Config)) {
 fn protect(cluster: &Cluster, change: impl Fn(&mut Config), arguments: &[&str]) -> (i32, String) {
     let mut config = Config::new(cluster);
     change(&mut config);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("pgtenant.toml");
-    std::fs::write(&path, config.text()).unwrap();
-    let path = path.display().to_string();
+    let (_directory, path) = config.to_file();
     run(&[&["protect", "--config", &path, "--directory"], arguments].concat())
 }
 
@@ -76,10 +73,8 @@ async fn protect_makes_the_tables_once_and_for_their_reader_only() {
     let doctor = || {
         let mut config = Config::new(&cluster);
         with_tables(&mut config);
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("pgtenant.toml");
-        std::fs::write(&path, config.text()).unwrap();
-        run(&["doctor", "--config", path.to_str().unwrap()])
+        let (_directory, path) = config.to_file();
+        run(&["doctor", "--config", &path])
     };
     let (_, text) = doctor();
     assert!(!text.contains("D46") && !text.contains("could not be checked"), "{text}");

@@ -2,7 +2,6 @@
 //! stay secret.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -396,11 +395,8 @@ async fn refuses_logins(proxy: &Proxy) {
 #[tokio::test]
 async fn check_finds_all_problems_at_once_and_says_so_by_its_exit_code() {
     let cluster = Cluster::start().await;
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("pgtenant.toml");
-    let path = file.display().to_string();
     let good = Config::new(&cluster);
-    fs::write(&file, good.text()).unwrap();
+    let (_directory, path) = good.to_file();
     let (code, output) = run(&["check", "--config", &path]);
     assert_eq!(code, 0, "{output}");
 
@@ -410,7 +406,7 @@ async fn check_finds_all_problems_at_once_and_says_so_by_its_exit_code() {
     bad.set("upstream.main.tls", "sometimes");
     bad.set("listen.certificate", "/no/such/file.crt");
     bad.set_user("acme_app", "tenant", "no_such_tenant");
-    fs::write(&file, bad.text()).unwrap();
+    let (_directory, path) = bad.to_file();
     for command in ["check", "serve"] {
         let (code, output) = run(&[command, "--config", &path]);
         assert_eq!(code, 2, "{command}: {output}");
@@ -427,12 +423,10 @@ async fn check_finds_all_problems_at_once_and_says_so_by_its_exit_code() {
 #[tokio::test]
 async fn a_plain_password_is_refused_unless_allowed_and_never_shown() {
     let cluster = Cluster::start().await;
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("pgtenant.toml");
     let mut config = Config::new(&cluster);
     config.unset("listen.allow_plain_passwords");
-    fs::write(&file, config.text()).unwrap();
-    let (code, output) = run(&["check", "--config", &file.display().to_string()]);
+    let (_directory, path) = config.to_file();
+    let (code, output) = run(&["check", "--config", &path]);
     assert_ne!(code, 0, "{output}");
     assert!(output.contains("acme_app") || output.contains("user"), "it says whose: {output}");
     assert!(!output.contains("acme_app-secret"), "{output}");

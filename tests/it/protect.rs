@@ -7,9 +7,9 @@ use std::process::Command;
 use pgtenant::directory::{ContextMode, SealKey};
 use pgtenant::protect::{PIN, SelfTest, self_test, try_policies};
 use pgtenant::seal::proof;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls};
 
-use crate::support::cluster::{APP_PASSWORD, OWNER_PASSWORD};
+use crate::support::cluster::{APP_PASSWORD, OWNER_PASSWORD, first_column};
 use crate::support::config::Config;
 use crate::support::message::{sync, unnamed};
 use crate::support::proxy::run;
@@ -38,11 +38,7 @@ fn file(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> (tempfile::TempD
     let mut config = Config::new(cluster);
     sealed(&mut config, KEY);
     change(&mut config);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("pgtenant.toml");
-    fs::write(&path, config.text()).unwrap();
-    let path = path.display().to_string();
-    (directory, path)
+    config.to_file()
 }
 
 /// Runs `pgtenant protect`; exit code and what was said.
@@ -134,15 +130,6 @@ async fn under(client: &Client, tenant: &str, proof: &str, sql: &str) -> Result<
     };
     client.batch_execute("ROLLBACK").await.unwrap();
     outcome
-}
-
-async fn first_column(client: &Client, sql: &str) -> Result<Vec<String>, String> {
-    let messages = client.simple_query(sql).await.map_err(|error| error.code().unwrap().code().to_owned())?;
-    let rows = messages.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
-        _ => None,
-    });
-    Ok(rows.collect())
 }
 
 // === installing ===

@@ -205,19 +205,7 @@ fn may_read(survey: Survey) -> bool {
 fn takes_prefix(survey: Survey) -> bool {
     use StatementKind as K;
     survey.statements == Count::One
-        && matches!(
-            survey.first,
-            K::Select
-                | K::Insert
-                | K::Update
-                | K::Delete
-                | K::Merge
-                | K::Values
-                | K::Table
-                | K::With
-                | K::Begin
-                | K::CopyToStdout
-        )
+        && (survey.first.is_optimizable() || matches!(survey.first, K::Begin | K::CopyToStdout))
 }
 
 /// Whether all statements behind this place give up session state and do nothing else.
