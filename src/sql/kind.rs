@@ -90,8 +90,8 @@ impl StatementKind {
         )
     }
 
-    /// Whether it is one that `PostgreSQL` plans: a query or a change of rows ("optimizable statement" in its grammar).
-    pub fn is_optimizable(self) -> bool {
+    /// Whether it is a query of rows: it takes a snapshot, and means the same wherever it stands in its transaction.
+    pub fn reads(self) -> bool {
         matches!(
             self,
             Self::Select

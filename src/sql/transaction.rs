@@ -23,11 +23,20 @@ enum Commit {
     Possible,
 }
 
+/// Whether a transaction was told to end, and whether statements stand behind that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    None,
+    Last,
+    Followed,
+}
+
 /// The way of a sequence of statements through its transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Course {
     state: BlockState,
     commit: Commit,
+    end: End,
 }
 
 /// The course of a text, from wherever it begins.
@@ -37,6 +46,7 @@ pub struct TextCourse {
     implicit: Course,
     block: Course,
     failed: Course,
+    is_empty: bool,
 }
 
 // === impl Course ===
@@ -50,7 +60,12 @@ impl Course {
     pub const FAILED: Self = Self::begin(BlockState::Failed);
 
     const fn begin(state: BlockState) -> Self {
-        Self { state, commit: Commit::No }
+        Self { state, commit: Commit::No, end: End::None }
+    }
+
+    /// Whether a statement stands behind the end of a transaction.
+    pub fn goes_on_behind_end(self) -> bool {
+        self.end == End::Followed
     }
 
     /// Whether a statement that was sent may have committed a transaction.
@@ -66,13 +81,18 @@ impl Course {
     /// The course through this text, too.
     #[must_use]
     pub fn through(self, text: TextCourse) -> Self {
-        let Self { state, commit } = match self.state {
+        let Self { state, commit, end } = match self.state {
             BlockState::Idle => text.idle,
             BlockState::Implicit => text.implicit,
             BlockState::Block => text.block,
             BlockState::Failed => text.failed,
         };
-        Self { state, commit: if self.may_have_committed() { self.commit } else { commit } }
+        let end = match self.end {
+            End::None => end,
+            end if text.is_empty => end,
+            End::Last | End::Followed => End::Followed,
+        };
+        Self { state, commit: if self.may_have_committed() { self.commit } else { commit }, end }
     }
 
     fn then(self, kind: StatementKind) -> Self {
@@ -81,7 +101,13 @@ impl Course {
             BlockState::Block => inside(kind),
             BlockState::Failed => (behind_failure(kind), Commit::No),
         };
-        Self { state, commit: if self.may_have_committed() { self.commit } else { commit } }
+        let ends = kind.ends_transaction() || kind == StatementKind::PrepareTransaction;
+        let end = match self.end {
+            End::None if ends => End::Last,
+            End::None => End::None,
+            End::Last | End::Followed => End::Followed,
+        };
+        Self { state, commit: if self.may_have_committed() { self.commit } else { commit }, end }
     }
 
     fn outside(self, kind: StatementKind) -> (BlockState, Commit) {
@@ -170,7 +196,7 @@ impl Default for TextCourse {
         let [idle, implicit, block, failed] =
             [BlockState::Idle, BlockState::Implicit, BlockState::Block, BlockState::Failed]
                 .map(Course::begin);
-        Self { idle, implicit, block, failed }
+        Self { idle, implicit, block, failed, is_empty: true }
     }
 }
 
@@ -178,15 +204,15 @@ impl TextCourse {
     /// With one more statement.
     #[must_use]
     pub(super) fn then(self, kind: StatementKind) -> Self {
-        let Self { idle, implicit, block, failed } = self;
+        let Self { idle, implicit, block, failed, .. } = self;
         let [idle, implicit, block, failed] = [idle, implicit, block, failed].map(|course| course.then(kind));
-        Self { idle, implicit, block, failed }
+        Self { idle, implicit, block, failed, is_empty: false }
     }
 
     /// Of a text whose statements cannot be told apart.
     pub(super) fn unreadable() -> Self {
-        let unknown = Course { state: BlockState::Implicit, commit: Commit::Possible };
-        Self { idle: unknown, implicit: unknown, block: unknown, failed: unknown }
+        let unknown = Course { state: BlockState::Implicit, commit: Commit::Possible, end: End::Followed };
+        Self { idle: unknown, implicit: unknown, block: unknown, failed: unknown, is_empty: false }
     }
 }
 
@@ -244,6 +270,26 @@ mod tests {
         ] {
             let found = [Course::IDLE, Course::BLOCK, Course::FAILED].map(|start| open(start, &[text]));
             assert_eq!(found, [idle, block, failed], "{text}");
+        }
+    }
+
+    #[test]
+    fn statements_behind_the_end_of_a_transaction_are_noticed() {
+        for (texts, expected) in [
+            (&["SELECT 1", "COMMIT"][..], false),
+            (&["SELECT 1; ROLLBACK", "", ";"], false),
+            (&["SELECT 1; COMMIT; SELECT 2"], true),
+            (&["COMMIT", "SELECT 2"], true),
+            (&["ABORT; BEGIN"], true),
+            (&["PREPARE TRANSACTION 'p'; SELECT 1"], true),
+            (&["COMMIT AND CHAIN", "SELECT 1"], true),
+            (&["SELECT 'no end"], true),
+            (&["ROLLBACK TO s", "SELECT 1"], false),
+        ] {
+            let course = texts
+                .iter()
+                .fold(Course::BLOCK, |course, text| course.through(survey(text.as_bytes()).course));
+            assert_eq!(course.goes_on_behind_end(), expected, "{texts:?}");
         }
     }
 

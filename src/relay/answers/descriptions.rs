@@ -21,7 +21,7 @@ impl Conversation {
             Some(Reply::Query(text)) if tag == b'T' => {
                 return Ok(if text.is_hidden() { Disposition::Swallow } else { Disposition::Forward });
             }
-            Some(Reply::Own(_) | Reply::OwnQuery) => return Ok(Disposition::Swallow),
+            Some(Reply::Own(_) | Reply::OwnQuery | Reply::OpenBlock(_)) => return Ok(Disposition::Swallow),
             Some(Reply::DescribeStatement(shown, ..)) if tag == b't' => {
                 let shown = *shown;
                 self.types = body.into();
@@ -60,7 +60,7 @@ impl Conversation {
                 server.state().adopt_prepared(shared, statement.id);
             }
         } else if is_compared {
-            self.changed = Some(Box::new(statement.id));
+            self.errors.changed = Some(statement.id);
             let (state, out, _) = server.parts();
             if name.is_empty() {
                 state.unnamed = None;

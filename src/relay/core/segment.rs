@@ -75,6 +75,8 @@ pub enum Unnamed {
 pub enum AwaitedReply {
     /// The description of a statement that was prepared again, to be compared with what its client was told.
     Description,
+    /// Whether the client's block is open.
+    Block,
     /// Whether a COPY from the client begins.
     CopyStart,
     /// The error of a COPY that the proxy ended with CopyFail, because of a message of this kind.
