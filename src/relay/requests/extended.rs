@@ -378,7 +378,7 @@ impl Conversation {
 
     pub(super) fn describe(
         &mut self,
-        target: frontend::Target<'_>,
+        target: frontend::StatementOrPortal<'_>,
         whole: &[u8],
         server: &mut dyn ServerSide,
     ) -> Taken {
@@ -412,7 +412,12 @@ impl Conversation {
         Taken::Yes
     }
 
-    pub(super) fn close(&mut self, target: frontend::Target<'_>, whole: &[u8], server: &mut dyn ServerSide) {
+    pub(super) fn close(
+        &mut self,
+        target: frontend::StatementOrPortal<'_>,
+        whole: &[u8],
+        server: &mut dyn ServerSide,
+    ) {
         self.begin(server);
         if target.kind == b'P' {
             self.portals.close(target.name);

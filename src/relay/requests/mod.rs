@@ -20,7 +20,7 @@ use crate::relay::core::replies::{Closed, Reply, Text};
 use crate::relay::core::segment::{AwaitedReply, Segment};
 use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, RelayFault, refusal};
-use crate::sql::{Reset, SessionState, Survey};
+use crate::sql::{Reset, SessionEffect, Survey};
 use crate::upstream::{APPLICATION_NAME, ServerSide, SessionParameters, Span, Temporary, Wear};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
@@ -246,7 +246,7 @@ impl Conversation {
     fn read(&self, text: &[u8]) -> Result<Reading, Refusal> {
         match self.relay.verdicts.inspect(text, &self.rules) {
             Verdict::Pass(survey) => {
-                let leaves = survey.session_state == SessionState::Maybe;
+                let leaves = survey.session_effect == SessionEffect::Maybe;
                 let footprint =
                     leaves.then(|| footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
                 Ok(Reading { survey, change: None, footprint })
@@ -265,7 +265,7 @@ impl Conversation {
         self.note_for_choice(survey);
         self.note_for_pin(survey);
         self.session.note(survey);
-        if survey.session_state == SessionState::Maybe {
+        if survey.session_effect == SessionEffect::Maybe {
             server.state().wear = Wear::Dirty;
         }
     }

@@ -13,7 +13,7 @@ use crate::relay::requests::begin::{Asserted, Entered};
 use crate::relay::requests::extended::{DISCARD_STAND_IN, in_transaction};
 use crate::relay::requests::{Taken, note_temporary};
 use crate::sql::lexer::{Lexer, TokenKind};
-use crate::sql::{Count, Reset, ResetStatement, SessionState, StatementKind, Survey, may_reset, resets};
+use crate::sql::{Count, Reset, ResetStatement, SessionEffect, StatementKind, Survey, may_reset, resets};
 use crate::upstream::ServerSide;
 use crate::wire::backend::Status;
 use crate::wire::encode;
@@ -148,7 +148,7 @@ impl Conversation {
         survey: Survey,
         server: &mut dyn ServerSide,
     ) -> Result<Vec<Added>, Report> {
-        if survey.session_state != SessionState::Maybe || !may_reset(text) {
+        if survey.session_effect != SessionEffect::Maybe || !may_reset(text) {
             return Ok(Vec::new());
         }
         let (found, count) = resets(text);
