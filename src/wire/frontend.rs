@@ -78,6 +78,13 @@ pub fn parameter(rest: &[u8], number: u16) -> Option<Option<&[u8]>> {
     None
 }
 
+/// How many values stand in what follows the names in a `Bind`.
+pub fn parameter_count(rest: &[u8]) -> Option<u16> {
+    let (formats, rest) = rest.split_first_chunk::<2>()?;
+    let formats = usize::from(u16::from_be_bytes(*formats)).checked_mul(2)?;
+    rest.get(formats..)?.first_chunk::<2>().map(|count| u16::from_be_bytes(*count))
+}
+
 /// The type that a `Parse` declares for the parameter `$number`, zero if it leaves that open.
 pub fn parameter_type(types: &[u8], number: u16) -> Option<u32> {
     let place = usize::from(number).checked_sub(1)?.checked_mul(4)?.checked_add(2)?;

@@ -4,7 +4,8 @@
 //!
 //! `PGTENANT_WIRE_FUZZ_SECONDS` and `PGTENANT_WIRE_FUZZ_SEED` say how long and from where;
 //! `PGTENANT_WIRE_FUZZ_FAMILY` names the families that are used, separated by commas, or `all`;
-//! `PGTENANT_WIRE_FUZZ_FINDS` is the number of faults after which it stops.
+//! `PGTENANT_WIRE_FUZZ_FINDS` is the number of faults after which it stops; `PGTENANT_WIRE_FUZZ_CONTEXT` is `plain` or
+//! `sealed`; `PGTENANT_WIRE_FUZZ_POSTGRES` is the directory of PostgreSQL's programs, for another version.
 
 mod batches;
 mod compare;

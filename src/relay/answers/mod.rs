@@ -276,10 +276,12 @@ impl Conversation {
                 self.note_completion(tag, backend::command_tag(body), server);
                 Ok(Disposition::Forward)
             }
-            Then::DiscardAll => {
-                self.discard_all(client.output.space());
+            // The statements that are there now were prepared behind it.
+            Then::DeallocateAll(_) => Ok(Disposition::Forward),
+            Then::DiscardAll(_) => {
                 client.input.forget();
                 encode::command_complete(client.output.space(), "DISCARD ALL");
+                self.discard_all(client.output.space());
                 Ok(Disposition::Swallow)
             }
             Then::Deallocate(_) => {
@@ -300,8 +302,7 @@ impl Conversation {
             b"ROLLBACK" => self.outcome = Outcome::RolledBack,
             b"DEALLOCATE ALL" | b"DISCARD ALL" if tag == b'C' => {
                 self.loses_context |= command == b"DISCARD ALL";
-                self.statements.clear();
-                server.state().deallocate_all();
+                drop((self.statements.take_named(), server.state().deallocate_all()));
             }
             _ => {}
         }

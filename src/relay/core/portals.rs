@@ -20,6 +20,18 @@ pub struct Portal {
     pub names: Vec<Option<String>>,
     /// The tenant that the bound values choose.
     pub wish: Option<Wish>,
+    /// Whether it was executed.
+    pub ran: Ran,
+}
+
+/// How far a portal was executed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ran {
+    /// It was not, or it may have more rows.
+    #[default]
+    No,
+    /// Its statement is one that runs once, and it did.
+    ToItsEnd,
 }
 
 /// What undoes a Bind.
@@ -84,6 +96,15 @@ impl Portals {
         }
     }
 
+    /// An Execute of a statement that runs once was sent.
+    pub fn end(&mut self, name: &[u8]) {
+        let Some(open) = &mut self.0 else { return };
+        let portal = if name.is_empty() { open.unnamed.as_mut() } else { open.named.get_mut(name) };
+        if let Some(portal) = portal {
+            portal.ran = Ran::ToItsEnd;
+        }
+    }
+
     /// A Close was sent.
     pub fn close(&mut self, name: &[u8]) {
         let Some(open) = &mut self.0 else { return };
@@ -126,7 +147,7 @@ mod tests {
     use crate::relay::core::statements::tests::statement;
 
     fn portal(text: &str) -> Portal {
-        Portal { statement: statement(text), names: Vec::new(), wish: None }
+        Portal { statement: statement(text), names: Vec::new(), wish: None, ran: Ran::No }
     }
 
     fn text(portals: &Portals, name: &[u8]) -> Option<String> {

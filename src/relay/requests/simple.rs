@@ -9,7 +9,7 @@ use crate::relay::core::replies::{Reply, Shown, Text, Then, Undo};
 use crate::relay::core::segment::Segment;
 use crate::relay::core::statements::{NOTHING, Reading};
 use crate::relay::core::tenant_choice::too_late;
-use crate::relay::requests::extended::{DISCARD_STAND_IN, in_transaction};
+use crate::relay::requests::execute::DISCARD_STAND_IN;
 use crate::relay::requests::{Asserted, Entered, note_temporary};
 use crate::sql::lexer::{Lexer, TokenKind};
 use crate::sql::{Count, Reset, ResetStatement, SessionState, StatementKind, Survey, may_reset, resets};
@@ -56,11 +56,11 @@ impl Conversation {
             return Ok(());
         }
         if survey.discards_all() && self.status != Status::Failed {
-            let is_behind_others = self.segment == Segment::Open && self.is_in_transaction();
-            if self.status == Status::Transaction || is_behind_others {
-                return Err(in_transaction());
+            if let Some(report) = self.lacks_own_transaction() {
+                return Err(report);
             }
-            self.stand_in_for_query(DISCARD_STAND_IN, Then::DiscardAll, server);
+            let all = Box::new(self.statements.take_named());
+            self.stand_in_for_query(DISCARD_STAND_IN, Then::DiscardAll(all), server);
             return Ok(());
         }
         self.send_query(text, survey, server)
@@ -157,6 +157,10 @@ impl Conversation {
             }
         }
         if survey.statements == Count::Unreadable && !all.is_empty() {
+            if Lexer::new(text).any(|token| token.kind == TokenKind::Unterminated) {
+                // PostgreSQL refuses the whole text.
+                return Ok(Vec::new());
+            }
             return Err(Report::new(
                 sqlstate::FEATURE_NOT_SUPPORTED,
                 "RESET and DEALLOCATE are not supported in a text whose statements cannot be told apart",

@@ -28,7 +28,7 @@ fn discard_all_is_stood_for_and_told_when_it_is_executed() {
         ("> P - DISCARD ALL | B p - | S", "P - DISCARD TEMP | B p - | S"),
         ("< 1 | 2 | S TimeZone=Asia/Tokyo | Z I", "1 | 2 | S TimeZone=Asia/Tokyo | Z I (I)"),
         ("> P - DISCARD ALL | B - - | E - | S", "P - DISCARD TEMP | B - - | E - | S"),
-        ("< 1 | 2 | C DISCARD TEMP | Z I", "1 | 2 | S TimeZone=UTC | C DISCARD ALL | Z I (I)"),
+        ("< 1 | 2 | C DISCARD TEMP | Z I", "1 | 2 | C DISCARD ALL | S TimeZone=UTC | Z I (I)"),
         ("> Q SELECT 1", "hand-over | Q SELECT 1"),
     ]);
 }
@@ -213,5 +213,61 @@ fn the_unnamed_statement_outlives_deallocate_all_and_discard_all() {
         ("> P - DISCARD ALL | B - - | E - | S", "P - DISCARD TEMP | B - - | E - | S"),
         ("< 1 | 2 | C DISCARD TEMP | Z I", "1 | 2 | C DISCARD ALL | Z I (I)"),
         ("> B - - | S", "hand-over | P - DISCARD TEMP | B - - | S"),
+    ]);
+}
+
+#[test]
+fn what_is_prepared_behind_a_deallocate_all_stays() {
+    with_statements(&["s1"]).script(&[
+        (
+            "> P - DEALLOCATE ALL | B - - | E - | P s2 SELECT 2 | P - DEALLOCATE s1 | B d - | E d | S",
+            "P - DEALLOCATE ALL | B - - | E - | P pgtenant_2 SELECT 2 | D S pgtenant_2 | P - DEALLOCATE s1 | B d - | E d | S",
+        ),
+        (
+            "< 1 | 2 | C DEALLOCATE ALL | 1 | t | T a:23 | 1 | 2 | E 26000 | Z I",
+            "1 | 2 | C DEALLOCATE ALL | 1 | 1 | 2 | E 26000 | Z I (I)",
+        ),
+        ("> B - s2 | S", "B - pgtenant_2 | S"),
+        ("< 2 | Z I", "2 | Z I (I)"),
+        ("> B - s1 | S", "P - refused by pgtenant | S"),
+    ]);
+    // One that was skipped deallocates nothing.
+    with_statements(&["s1"]).script(&[
+        (
+            "> P - DEALLOCATE ALL | B d - | P - SELECT nope | E d | S",
+            "P - DEALLOCATE ALL | B d - | P - SELECT nope | E d | D S - | S",
+        ),
+        ("< 1 | 2 | E 42703 | Z I", "1 | 2 | E 42703 | Z I (I)"),
+        ("> B - s1 | S", "B - pgtenant_0 | S"),
+    ]);
+    with_statements(&["s1"]).script(&[
+        (
+            "> P - DISCARD ALL | B d - | P - SELECT nope | E d | S",
+            "P - DISCARD TEMP | B d - | P - SELECT nope | E d | D S - | S",
+        ),
+        ("< 1 | 2 | E 42703 | Z I", "1 | 2 | E 42703 | Z I (I)"),
+        ("> B - s1 | S", "B - pgtenant_0 | S"),
+    ]);
+}
+
+#[test]
+fn a_portal_that_has_run_to_its_end_is_the_servers_to_refuse() {
+    for text in ["DEALLOCATE s1", "DISCARD ALL", "DEALLOCATE ALL"] {
+        let mut talk = with_statements(&["s1"]);
+        talk.client(&format!("P - {text} | B - - | E -"));
+        talk.server("1 | 2 | C OK");
+        assert_eq!(talk.client("E - | S"), "E - | S", "{text}");
+        assert_eq!(talk.server("E 55000 | Z I"), "E 55000 | Z I (I)");
+    }
+}
+
+#[test]
+fn a_refused_query_between_transactions_closes_the_unnamed_statement() {
+    in_force(Mode::Sealed).script(&[
+        ("> P - SELECT 7 | S", "P - SELECT 7 | D S - | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ("> Q SET ROLE x", "E 42501 | Z I (I)"),
+        ("> B - - | S", "P - refused by pgtenant | S"),
+        ("< E 42601 | Z I", "E 26000 | Z I (I)"),
     ]);
 }
