@@ -100,6 +100,8 @@ pub struct Conversation {
     changed: Option<Box<StatementId>>,
     /// Errors of the proxy that the client has not been told yet.
     errors: Box<Errors>,
+    /// Parameters that a DISCARD ALL changed, as messages that go in front of the ReadyForQuery.
+    reports: Box<[u8]>,
     /// Bytes that the next client frame has in all, if it is not there yet.
     wanted: u32,
 }
@@ -167,6 +169,7 @@ impl Conversation {
             changed: None,
             types: Box::default(),
             errors: Box::default(),
+            reports: Box::default(),
             wanted: 0,
         }
     }
@@ -263,6 +266,7 @@ impl Conversation {
         self.progress = Progress::default();
         self.loses_context = false;
         self.changed = None;
+        self.reports = Box::default();
         self.choice.abandon();
         if let Some(before) = self.session.abandon() {
             self.parameters = before;

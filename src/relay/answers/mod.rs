@@ -205,6 +205,7 @@ impl Conversation {
             Some(Reply::Query(_) | Reply::Sync | Reply::FunctionCall) if self.replies.is_empty() => {
                 self.end_segment(status, server);
                 client.input.forget();
+                client.output.space().extend_from_slice(&std::mem::take(&mut self.reports));
                 Ok(Disposition::Forward)
             }
             _ => {
@@ -281,7 +282,10 @@ impl Conversation {
             Then::DiscardAll(_) => {
                 client.input.forget();
                 encode::command_complete(client.output.space(), "DISCARD ALL");
-                self.discard_all(client.output.space());
+                // PostgreSQL reports parameters in front of ReadyForQuery.
+                let mut reports = Vec::new();
+                self.discard_all(&mut reports);
+                self.reports = reports.into();
                 Ok(Disposition::Swallow)
             }
             Then::Deallocate(_) => {

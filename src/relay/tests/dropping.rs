@@ -271,3 +271,14 @@ fn a_refused_query_between_transactions_closes_the_unnamed_statement() {
         ("< E 42601 | Z I", "E 26000 | Z I (I)"),
     ]);
 }
+
+#[test]
+fn parameters_that_discard_all_changes_are_reported_in_front_of_ready_for_query() {
+    in_force(Mode::Sealed).script(&[
+        ("> Q SET timezone = 'Asia/Tokyo'", "Q SET timezone = 'Asia/Tokyo'"),
+        ("< C SET | S TimeZone=Asia/Tokyo | Z I", "C SET | S TimeZone=Asia/Tokyo | Z I (I)"),
+        ("> P - DISCARD ALL | B - - | E - | E p | S", "P - DISCARD TEMP | B - - | E - | E p | S"),
+        ("< 1 | 2 | C DISCARD TEMP | E 34000", "1 | 2 | C DISCARD ALL | E 34000"),
+        ("< Z I", "S TimeZone=UTC | Z I (I)"),
+    ]);
+}

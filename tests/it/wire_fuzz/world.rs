@@ -107,12 +107,6 @@ impl World {
         .await;
         let superuser = cluster.superuser_of("postgres").await;
         superuser.batch_execute(&format!("CREATE DATABASE {TWIN} TEMPLATE app")).await.unwrap();
-        if context == Context::Sealed {
-            superuser
-                .batch_execute(&format!("REVOKE TEMP ON DATABASE {TWIN} FROM PUBLIC, app"))
-                .await
-                .unwrap();
-        }
         let databases = [cluster.superuser().await, cluster.superuser_of(TWIN).await];
         recorder.arm();
         let log = proxy.log().len();
