@@ -50,8 +50,10 @@ impl Conversation {
         let discards = matches!(then, Then::DiscardAll(_));
         self.send(whole, Reply::Execute(then), server);
         if discards {
-            for other in self.portals.take_others(name) {
-                encode::close(server.parts().1, b'P', &other);
+            // It commits at once: what follows is in another transaction, and no portal lasts.
+            self.executed = Executed::Nothing;
+            for portal in self.portals.take_all() {
+                encode::close(server.parts().1, b'P', &portal);
                 self.replies.push(Reply::OwnClose);
             }
         }
