@@ -123,10 +123,10 @@ impl Portals {
     /// DISCARD ALL closes all, its own too. Their names, in order.
     pub fn take_all(&mut self) -> Vec<Box<[u8]>> {
         let Some(open) = &mut self.0 else { return Vec::new() };
-        let named = std::mem::take(&mut open.named).into_keys();
-        let mut names: Vec<Box<[u8]>> = named.chain(open.unnamed.take().map(|_| Box::default())).collect();
-        names.sort_unstable();
-        names
+        let unnamed = open.unnamed.take().map(|_| Box::default());
+        let mut all: Vec<Box<[u8]>> = std::mem::take(&mut open.named).into_keys().chain(unnamed).collect();
+        all.sort_unstable();
+        all
     }
 
     /// The transaction is over, and all portals with it.
