@@ -3,14 +3,14 @@
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ColumnType {
     Text,
     Number,
 }
 
 /// One value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum CellValue {
     Null,
     Text(String),
     Number(i64),
@@ -19,41 +19,41 @@ pub(super) enum Value {
 /// Columns and rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
-    pub(super) columns: &'static [(&'static str, Kind)],
-    pub(super) rows: Vec<Vec<Value>>,
+    pub(super) columns: &'static [(&'static str, ColumnType)],
+    pub(super) rows: Vec<Vec<CellValue>>,
 }
 
-impl From<&str> for Value {
+impl From<&str> for CellValue {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
     }
 }
 
-impl From<String> for Value {
+impl From<String> for CellValue {
     fn from(text: String) -> Self {
         Self::Text(text)
     }
 }
 
-impl From<Option<String>> for Value {
+impl From<Option<String>> for CellValue {
     fn from(text: Option<String>) -> Self {
         text.map_or(Self::Null, Self::Text)
     }
 }
 
-impl From<usize> for Value {
+impl From<usize> for CellValue {
     fn from(number: usize) -> Self {
         Self::Number(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
 
-impl From<u32> for Value {
+impl From<u32> for CellValue {
     fn from(number: u32) -> Self {
         Self::Number(number.into())
     }
 }
 
-impl From<i64> for Value {
+impl From<i64> for CellValue {
     fn from(number: i64) -> Self {
         Self::Number(number)
     }

@@ -1,7 +1,7 @@
 //! One pass over a text: each token goes to the survey, to the rules of the level, and on. Nothing is read twice but
 //! for what a rule looks at ahead, which is a few tokens, or up to the end of the command where it begins.
 
-use super::assignment::Watch;
+use super::assignment::RemainingValues;
 use super::footprint::{Footprint, footprint_until};
 use super::rule::refusal;
 use super::weight::{MIN_WEIGHED_BYTES, Weight};
@@ -9,9 +9,9 @@ use super::{Refusal, Rules, TenantChange, Verdict, names, rule, setting, strict}
 use crate::directory::GuardLevel;
 use crate::sql::keyword::Keyword;
 use crate::sql::lexer::{Lexer, Token, TokenKind, content};
-use crate::sql::statement::{Place, Surveyor};
+use crate::sql::statement::{Surveyor, TokenPosition};
 use crate::sql::words::folded;
-use crate::sql::{Count, SessionState, Survey};
+use crate::sql::{Count, SessionEffect, Survey};
 
 /// Texts that are longer take so long to read, from a millisecond on, that a worker of the runtime would keep others
 /// waiting: to be read by [`read_until`] where blocking is allowed.
@@ -48,7 +48,9 @@ pub fn inspect(text: &[u8], rules: &Rules) -> Verdict {
 pub fn read_until(text: &[u8], rules: &Rules, stop: &dyn Fn() -> bool) -> Result<Findings, Stopped> {
     let verdict = Inspection::new(text, rules, stop).run()?;
     let footprint = match &verdict {
-        Verdict::Pass(survey) if survey.session_state == SessionState::Maybe => footprint_until(text, stop)?,
+        Verdict::Pass(survey) if survey.session_effect == SessionEffect::Maybe => {
+            footprint_until(text, stop)?
+        }
         Verdict::Pass(_) | Verdict::Tenant(..) | Verdict::Refuse(_) => Footprint::default(),
     };
     Ok(Findings { verdict, footprint })
@@ -104,7 +106,7 @@ struct Inspection<'a> {
     rules: &'a Rules,
     weight: Weight,
     is_weighed: bool,
-    watch: Watch,
+    watch: RemainingValues,
     stop: &'a dyn Fn() -> bool,
 }
 
@@ -112,7 +114,7 @@ struct Inspection<'a> {
 struct Step<'a> {
     token: &'a Token<'a>,
     keyword: Keyword,
-    place: Place,
+    place: TokenPosition,
     /// Where the token before begins, or what stands in front of it.
     previous: usize,
     /// Where the token before ends.
@@ -131,7 +133,7 @@ impl<'a> Inspection<'a> {
     fn new(text: &'a [u8], rules: &'a Rules, stop: &'a dyn Fn() -> bool) -> Self {
         let weight = Weight::new(text.len());
         let is_weighed = text.len() >= MIN_WEIGHED_BYTES;
-        Self { text, rules, weight, is_weighed, watch: Watch::Nothing, stop }
+        Self { text, rules, weight, is_weighed, watch: RemainingValues::Nothing, stop }
     }
 
     #[inline(always)]
@@ -144,7 +146,7 @@ impl<'a> Inspection<'a> {
         // To the guard that is off a change of the tenant is the proxy's own matter as well.
         if self.rules.level == GuardLevel::Off
             && survey.statements == Count::One
-            && survey.session_state == SessionState::Maybe
+            && survey.session_effect == SessionEffect::Maybe
             && let Some(change) = TenantChange::read(self.text, &self.rules.setting)
         {
             return Ok(Verdict::Tenant(survey, change));
@@ -196,7 +198,9 @@ impl<'a> Inspection<'a> {
         }
         match step.keyword {
             Keyword::Other => self.check_token(step, surveyor),
-            Keyword::Set | Keyword::Reset if step.place == Place::Start || surveyor.takes_set_clause() => {
+            Keyword::Set | Keyword::Reset
+                if step.place == TokenPosition::Start || surveyor.takes_set_clause() =>
+            {
                 self.watch_for(self.rules.check_set(step.keyword, step.lexer.clone())?);
                 Ok(())
             }
@@ -217,15 +221,15 @@ impl<'a> Inspection<'a> {
         self.weight.feed((step.token, step.keyword), step.behind, step.lexer.rest())
     }
 
-    fn watch_for(&mut self, watch: Watch) {
-        if watch != Watch::Nothing {
+    fn watch_for(&mut self, watch: RemainingValues) {
+        if watch != RemainingValues::Nothing {
             self.watch = watch;
         }
     }
 
     #[inline(always)]
     fn check_strictly(&self, step: &Step<'_>, surveyor: &Surveyor) -> Result<(), Refusal> {
-        if step.place == Place::Start
+        if step.place == TokenPosition::Start
             && let Err(objection) = strict::check_start(step.token, step.keyword, step.lexer)
         {
             self.rules.object(objection)?;
@@ -257,7 +261,7 @@ impl<'a> Inspection<'a> {
 
     #[inline(always)]
     fn check_token(&mut self, step: &Step<'_>, surveyor: &Surveyor) -> Result<(), Halt> {
-        if self.watch == Watch::Schemas {
+        if self.watch == RemainingValues::Schemas {
             self.watch_schemas(step.token)?;
         }
         match step.token.kind {
@@ -273,7 +277,7 @@ impl<'a> Inspection<'a> {
     fn watch_schemas(&mut self, token: &Token<'_>) -> Result<(), Refusal> {
         match token.kind {
             TokenKind::Semicolon => {
-                self.watch = Watch::Nothing;
+                self.watch = RemainingValues::Nothing;
                 Ok(())
             }
             _ => check_schema(token),
@@ -298,7 +302,7 @@ impl Rules {
     fn check_code(&self, code: &[u8], poll: &mut Poll<'_>) -> Result<(), Halt> {
         let weight = Weight::new(code.len());
         let mut lexer = Lexer::new(code);
-        let (mut place, mut watch) = (Place::Start, Watch::Nothing);
+        let (mut place, mut watch) = (TokenPosition::Start, RemainingValues::Nothing);
         while let Some(token) = lexer.next() {
             let keyword = match token.kind {
                 TokenKind::Word => Keyword::of(token.bytes),
@@ -309,20 +313,20 @@ impl Rules {
             if self.is_strict() {
                 self.check_denied(&token)?;
             }
-            if watch == Watch::Schemas {
+            if watch == RemainingValues::Schemas {
                 check_schema(&token)?;
             }
             let found = match keyword {
-                Keyword::Set | Keyword::Reset if place == Place::Start => {
+                Keyword::Set | Keyword::Reset if place == TokenPosition::Start => {
                     self.check_set(keyword, lexer.clone())?
                 }
-                Keyword::Other => check_own(&token, &lexer).map(|()| Watch::Nothing)?,
+                Keyword::Other => check_own(&token, &lexer).map(|()| RemainingValues::Nothing)?,
                 _ => self.check_anywhere(keyword, &lexer)?,
             };
             watch = match (token.kind, found) {
-                (TokenKind::Semicolon, _) => Watch::Nothing,
-                (_, Watch::Nothing) => watch,
-                (_, Watch::Schemas) => found,
+                (TokenKind::Semicolon, _) => RemainingValues::Nothing,
+                (_, RemainingValues::Nothing) => watch,
+                (_, RemainingValues::Schemas) => found,
             };
             place = place_behind(&token, keyword);
             poll.at(lexer.position())?;
@@ -331,26 +335,26 @@ impl Rules {
     }
 
     /// What is judged wherever it stands. The lexer is behind the keyword.
-    fn check_anywhere(&self, keyword: Keyword, lexer: &Lexer<'_>) -> Result<Watch, Refusal> {
+    fn check_anywhere(&self, keyword: Keyword, lexer: &Lexer<'_>) -> Result<RemainingValues, Refusal> {
         match keyword {
             Keyword::SetConfig => self.check_set_config(lexer.clone()),
             // PostgreSQL has a rule on this view that calls set_config.
             Keyword::Update if setting::is_settings_view(lexer) => {
                 Err(refusal(rule::OPAQUE_NAME, "UPDATE pg_settings"))
             }
-            _ => Ok(Watch::Nothing),
+            _ => Ok(RemainingValues::Nothing),
         }
     }
 }
 
 /// Where in PL/pgSQL the token behind this one stands.
-fn place_behind(token: &Token<'_>, keyword: Keyword) -> Place {
+fn place_behind(token: &Token<'_>, keyword: Keyword) -> TokenPosition {
     match (token.kind, keyword) {
         (TokenKind::Semicolon, _) | (_, Keyword::Begin | Keyword::Then | Keyword::Else | Keyword::Loop) => {
-            Place::Start
+            TokenPosition::Start
         }
-        (TokenKind::Operator, _) if token.bytes == b">>" => Place::Start,
-        _ => Place::Within,
+        (TokenKind::Operator, _) if token.bytes == b">>" => TokenPosition::Start,
+        _ => TokenPosition::Within,
     }
 }
 

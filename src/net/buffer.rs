@@ -96,7 +96,7 @@ impl ReadBuffer {
         }
     }
 
-    /// Reads once, into at least [`READ_BYTES`] of room or as much as `wanted` in all, whichever is more.
+    /// Reads once. `wanted` is how much shall be there in all: the buffer grows towards it with what has come.
     pub fn poll_fill(
         &mut self,
         stream: &mut Stream,
@@ -126,14 +126,17 @@ impl ReadBuffer {
         if self.data.len() - self.end >= short.max(READ_BYTES / 4) {
             return;
         }
-        self.mark = None;
-        self.data.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        let needed = wanted.max(self.end + READ_BYTES / 4);
-        if self.data.len() < needed {
-            // Twice the length at a time, so that one large message is not copied for every read.
-            self.data.resize(needed.next_power_of_two().max(READ_BYTES), 0);
+        if self.start > 0 {
+            self.mark = None;
+            self.data.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.data.len() - self.end < READ_BYTES / 4 {
+            // Twice the length at a time, so that one large message is not copied for every read, and no more than
+            // that: `wanted` is what the sender announces, and memory is for what it has sent.
+            let needed = wanted.max(self.end + READ_BYTES / 4).next_power_of_two();
+            self.data.resize(needed.min(2 * self.data.len()), 0);
         }
     }
 
@@ -220,5 +223,60 @@ impl WriteBuffer {
         if data.capacity() > 0 && data.capacity() <= 2 * BACKPRESSURE_BYTES {
             give_back(&WRITE_RESERVE, data);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{READ_BYTES, ReadBuffer};
+
+    /// Takes bytes as a read does that fills all the room there is.
+    fn fill(buffer: &mut ReadBuffer, wanted: usize) {
+        buffer.make_room(wanted);
+        buffer.end = buffer.data.len();
+    }
+
+    #[test]
+    fn announced_bytes_take_no_memory_until_they_come() {
+        let mut buffer = ReadBuffer::default();
+        buffer.make_room(64 << 20);
+        buffer.end = 6;
+        buffer.make_room(64 << 20);
+        assert_eq!(buffer.data.len(), READ_BYTES);
+    }
+
+    #[test]
+    fn a_large_message_doubles_the_buffer_up_to_its_length() {
+        let (mut buffer, wanted, mut steps) = (ReadBuffer::default(), 1 << 20, 0);
+        while buffer.len() < wanted {
+            let before = buffer.data.len();
+            fill(&mut buffer, wanted);
+            steps += 1;
+            assert!(
+                buffer.data.len() <= (2 * before).max(READ_BYTES),
+                "from {before} to {}",
+                buffer.data.len()
+            );
+        }
+        assert_eq!((buffer.data.len(), steps), (wanted, 7));
+    }
+
+    #[test]
+    fn room_is_made_behind_what_was_consumed() {
+        let mut buffer = ReadBuffer::default();
+        fill(&mut buffer, 1);
+        buffer.mark();
+        buffer.consume(READ_BYTES - 10);
+        buffer.make_room(READ_BYTES / 2);
+        assert_eq!((buffer.len(), buffer.data.len(), buffer.is_marked()), (10, READ_BYTES, false));
+    }
+
+    #[test]
+    fn a_mark_stays_while_the_buffer_grows_behind_it() {
+        let mut buffer = ReadBuffer::default();
+        buffer.mark();
+        fill(&mut buffer, 1);
+        buffer.make_room(4 * READ_BYTES);
+        assert_eq!((buffer.data.len(), buffer.rewind()), (2 * READ_BYTES, true));
     }
 }

@@ -6,7 +6,7 @@
 //! `BEGIN ATOMIC ... END`. Such a body would need the grammar to find its end, so its text is `Unreadable`.
 
 use super::keyword::Keyword;
-use super::kind::{CopyPeer, SessionState, StatementKind, WORDS};
+use super::kind::{CopyPeer, SessionEffect, StatementKind, WORDS};
 use super::lexer::{Lexer, Token, TokenKind};
 use super::transaction::TextCourse;
 
@@ -18,7 +18,7 @@ pub struct Survey {
     /// The kind of the first one.
     pub first: StatementKind,
     /// Whether any of them may leave something behind in its session.
-    pub session_state: SessionState,
+    pub session_effect: SessionEffect,
     /// Their way through transactions.
     pub course: TextCourse,
 }
@@ -52,9 +52,9 @@ pub fn survey(text: &[u8]) -> Survey {
     surveyor.finish()
 }
 
-/// Where a token stands in its statement.
+/// Position of a token in its statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum TokenPosition {
     /// Where a command's first word stands.
     Start,
     Within,
@@ -67,12 +67,12 @@ pub(crate) struct Surveyor {
     /// How many tokens the statement has so far, counted up to [`WORDS`].
     count: usize,
     previous: Keyword,
-    place: Place,
+    place: TokenPosition,
     depth: usize,
     copy: CopyPeer,
     statements: Count,
     first: StatementKind,
-    session_state: SessionState,
+    session_effect: SessionEffect,
     course: TextCourse,
 }
 
@@ -82,12 +82,12 @@ impl Default for Surveyor {
             words: [Keyword::Other; WORDS],
             count: 0,
             previous: Keyword::Other,
-            place: Place::Start,
+            place: TokenPosition::Start,
             depth: 0,
             copy: CopyPeer::Unread,
             statements: Count::None,
             first: StatementKind::Nothing,
-            session_state: SessionState::None,
+            session_effect: SessionEffect::None,
             course: TextCourse::default(),
         }
     }
@@ -96,8 +96,8 @@ impl Default for Surveyor {
 impl Surveyor {
     /// Takes the next token; says which keyword it is and where it stood.
     #[inline]
-    pub(crate) fn feed(&mut self, token: &Token<'_>) -> (Keyword, Place) {
-        let place = std::mem::replace(&mut self.place, Place::Within);
+    pub(crate) fn feed(&mut self, token: &Token<'_>) -> (Keyword, TokenPosition) {
+        let place = std::mem::replace(&mut self.place, TokenPosition::Within);
         let keyword = match token.kind {
             TokenKind::Word => Keyword::of(token.bytes),
             TokenKind::QuotedWord => {
@@ -115,7 +115,7 @@ impl Surveyor {
                 Keyword::Other
             }
             TokenKind::UnicodeWord => {
-                self.session_state = SessionState::Maybe;
+                self.session_effect = SessionEffect::Maybe;
                 Keyword::Other
             }
             _ => Keyword::Other,
@@ -154,13 +154,13 @@ impl Surveyor {
         }
         self.end_statement();
         if self.statements == Count::Unreadable {
-            self.session_state = SessionState::Maybe;
+            self.session_effect = SessionEffect::Maybe;
             self.course = TextCourse::unreadable();
         }
         Survey {
             statements: self.statements,
             first: self.first,
-            session_state: self.session_state,
+            session_effect: self.session_effect,
             course: self.course,
         }
     }
@@ -196,7 +196,7 @@ impl Surveyor {
         if self.depth == 0 {
             self.end_statement();
         }
-        self.place = Place::Start;
+        self.place = TokenPosition::Start;
         self.previous = Keyword::Other;
         Keyword::Other
     }
@@ -209,11 +209,11 @@ impl Surveyor {
         }
         let pair = (std::mem::replace(&mut self.previous, keyword), keyword);
         match keyword {
-            Keyword::Lingering | Keyword::SetConfig => self.session_state = SessionState::Maybe,
+            Keyword::Lingering | Keyword::SetConfig => self.session_effect = SessionEffect::Maybe,
             Keyword::Atomic if pair.0 == Keyword::Begin && self.depth == 0 && self.creates_routine() => {
                 self.end_statement();
                 self.statements = Count::Unreadable;
-                self.place = Place::Start;
+                self.place = TokenPosition::Start;
             }
             _ => {}
         }
@@ -230,8 +230,8 @@ impl Surveyor {
         if self.first == StatementKind::Nothing {
             self.first = kind;
         }
-        if kind.session_state() == SessionState::Maybe {
-            self.session_state = SessionState::Maybe;
+        if kind.session_effect() == SessionEffect::Maybe {
+            self.session_effect = SessionEffect::Maybe;
         }
         self.course = self.course.then(kind);
         self.statements = match self.statements {

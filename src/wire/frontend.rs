@@ -31,7 +31,7 @@ pub struct Bind<'a> {
 
 /// `Describe` or `Close`: what kind, and its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target<'a> {
+pub struct StatementOrPortal<'a> {
     /// `S` or `P`.
     pub kind: u8,
     /// Its name.
@@ -78,11 +78,29 @@ pub fn parameter(rest: &[u8], number: u16) -> Option<Option<&[u8]>> {
     None
 }
 
-/// How many values stand in what follows the names in a `Bind`.
+/// How many parameters a `Bind` gives, by what follows its names.
 pub fn parameter_count(rest: &[u8]) -> Option<u16> {
     let (formats, rest) = rest.split_first_chunk::<2>()?;
     let formats = usize::from(u16::from_be_bytes(*formats)).checked_mul(2)?;
     rest.get(formats..)?.first_chunk::<2>().map(|count| u16::from_be_bytes(*count))
+}
+
+/// The format that a `Bind` asks for in the first result column: 0 text, 1 binary. None: malformed.
+pub fn result_format(rest: &[u8]) -> Option<u16> {
+    let count = parameter_count(rest)?;
+    let (formats, rest) = rest.split_first_chunk::<2>()?;
+    let formats = usize::from(u16::from_be_bytes(*formats)).checked_mul(2)?;
+    let mut values = rest.get(formats..)?.get(2..)?;
+    for _ in 0..count {
+        let (length, after) = values.split_first_chunk::<4>()?;
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        values = after.get(length..)?;
+    }
+    let (count, codes) = values.split_first_chunk::<2>()?;
+    match u16::from_be_bytes(*count) {
+        0 => Some(0),
+        _ => codes.first_chunk::<2>().map(|code| u16::from_be_bytes(*code)),
+    }
 }
 
 /// The type that a `Parse` declares for the parameter `$number`, zero if it leaves that open.
@@ -98,10 +116,10 @@ pub fn execute(body: &[u8]) -> Option<&[u8]> {
 }
 
 /// Reads a `Describe` or `Close` body.
-pub fn target(body: &[u8]) -> Option<Target<'_>> {
+pub fn target(body: &[u8]) -> Option<StatementOrPortal<'_>> {
     let (&kind, rest) = body.split_first()?;
     let (name, rest) = split_cstr(rest)?;
-    (rest.is_empty() && matches!(kind, b'S' | b'P')).then_some(Target { kind, name })
+    (rest.is_empty() && matches!(kind, b'S' | b'P')).then_some(StatementOrPortal { kind, name })
 }
 
 /// Reads a `Query` body; bytes behind the terminator make it malformed.
@@ -133,7 +151,7 @@ mod tests {
         assert_eq!((parameter_type(b"\0\x01\0\0\0\x17", 2), parameter_type(b"\0\0", 0)), (None, None));
         assert_eq!(execute(b"p\0\0\0\0\x01"), Some(&b"p"[..]));
         assert_eq!((execute(b"p\0\0\0\0"), execute(b"p"), execute(b"p\0\0\0\0\x01x")), (None, None, None));
-        assert_eq!(target(b"Ss\0"), Some(Target { kind: b'S', name: b"s" }));
+        assert_eq!(target(b"Ss\0"), Some(StatementOrPortal { kind: b'S', name: b"s" }));
         assert_eq!(target(b"Xs\0"), None);
         assert_eq!(target(b"Ss\0x"), None);
     }

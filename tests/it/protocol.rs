@@ -560,7 +560,7 @@ async fn a_result_of_fifty_megabytes_streams_through_in_bounded_memory() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_costs_bounded_memory_and_blocks_nobody_else() {
+async fn a_client_that_does_not_read_costs_bounded_memory_and_blocks_no_other() {
     let (_cluster, proxy) = started().await;
     let mut lazy = proxy.link("acme_app").await;
     let mut busy = proxy.link("globex_app").await;

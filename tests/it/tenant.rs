@@ -56,7 +56,7 @@ async fn a_gateway_user_names_its_tenant_in_any_of_the_agreed_ways() {
 }
 
 #[tokio::test]
-async fn a_user_name_and_startup_options_that_name_different_tenants_are_refused() {
+async fn user_name_and_startup_options_that_name_two_tenants_are_refused() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |_| {}).await;
     // Each of the first two would be let in alone; that the others are not there or not granted is not said.
@@ -103,7 +103,7 @@ async fn a_tenant_that_is_not_granted_is_refused_at_login() {
 }
 
 #[tokio::test]
-async fn a_gateway_user_without_a_tenant_is_refused_each_statement_and_told_what_to_do() {
+async fn a_gateway_user_without_a_tenant_is_refused_and_told_what_to_do() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |_| {}).await;
     let mut link = proxy.link("api").await;
@@ -112,8 +112,38 @@ async fn a_gateway_user_without_a_tenant_is_refused_each_statement_and_told_what
     assert!(refusal.fault().hint.is_some(), "{:?}", refusal.fault());
     let batch = [message::unnamed("INSERT INTO imports VALUES ('bare')", &[]), message::sync()].concat();
     assert_eq!(link.ask(batch).await, "E(28000) Z(I)");
-    assert_eq!(link.query("SELECT 1").await.code().as_deref(), Some("28000"));
+    let told = link.query(WHO).await.fault();
+    assert_eq!((told.code.as_str(), told.detail.unwrap().contains("app.tenant_id")), ("28000", true));
     assert_eq!(cluster.value("SELECT count(*) FROM imports").await, "0", "nothing was run");
+}
+
+#[tokio::test]
+async fn what_a_framework_asks_when_it_connects_needs_no_tenant() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let mut link = proxy.link("api").await;
+    for text in [
+        "SELECT version()",
+        "SHOW transaction_isolation",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "SELECT current_schema()",
+        "SET client_min_messages TO 'warning'; SET TIME ZONE 'UTC'",
+        "SELECT t.oid FROM pg_catalog.pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'hstore'",
+        "SELECT set_config('TimeZone', 'UTC', false)",
+        "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL",
+    ] {
+        let answer = link.query(text).await;
+        assert_eq!(answer.code(), None, "{text}: {answer}");
+        if !text.contains(';') {
+            assert_eq!(link.extended(text, &[]).await.code(), None, "{text}");
+        }
+    }
+    link.query("BEGIN").await;
+    assert_eq!(link.query("SELECT 1").await.value(), "1");
+    assert_eq!(link.query("SET LOCAL app.tenant_id = 'acme'").await, "C(SET) Z(T)", "not too late");
+    assert_eq!(link.query(WHO).await.value(), "acme");
+    link.query("COMMIT").await;
+    assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"));
 }
 
 #[tokio::test]
@@ -190,7 +220,7 @@ async fn startup_parameters_take_effect_for_this_client_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_startup_parameter_that_is_no_setting_is_refused_at_login_and_harms_nobody() {
+async fn an_unknown_startup_parameter_is_refused_at_login_and_harms_no_other() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
     let cases = [
@@ -273,7 +303,7 @@ async fn the_application_name_is_seen_by_the_client_and_in_the_servers_activity(
 }
 
 #[tokio::test]
-async fn the_first_transaction_on_a_server_may_fail_and_the_tenant_is_named_all_the_same() {
+async fn a_first_transaction_that_fails_still_names_the_tenant() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| {
         config.one_server();
@@ -304,7 +334,7 @@ async fn the_application_name_can_be_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn role_authorization_and_tenant_never_pass_through_from_the_startup_packet() {
+async fn role_and_tenant_never_pass_through_from_the_startup_packet() {
     let cluster = Cluster::start().await;
     cluster.execute("GRANT app_owner TO app").await;
     let proxy = Proxy::start(&cluster, |config| {

@@ -6,11 +6,11 @@ use crate::observability::metrics::context_error;
 use crate::relay::answers::Disposition;
 use crate::relay::core::copy::CopyIn;
 use crate::relay::core::replies::Reply;
-use crate::relay::core::segment::{Hold, Outcome, Segment, Skip};
+use crate::relay::core::segment::{AwaitedReply, Outcome, Segment, Skip};
 use crate::relay::requests::ClientSide;
 use crate::relay::{Conversation, RelayFault};
 use crate::upstream::ServerSide;
-use crate::wire::backend;
+use crate::wire::backend::{self, Status};
 use crate::wire::encode::{self, Severity};
 use crate::wire::frame::HEADER_BYTES;
 
@@ -32,9 +32,18 @@ impl Conversation {
                 server.state().stamp = None;
                 Ok(Disposition::Swallow)
             }
-            Some(Reply::Own(_) | Reply::OwnClose) => {
+            Some(Reply::Own(_) | Reply::OwnClose | Reply::OpenBlock(Status::Idle | Status::Transaction)) => {
                 server.state().stamp = None;
                 Err(RelayFault::Context(format!("{sqlstate}: {}", field(b'M'))))
+            }
+            Some(Reply::OpenBlock(Status::Failed)) => Ok(Disposition::Swallow),
+            Some(Reply::Begin) => {
+                client.input.forget();
+                self.metrics.error(sqlstate);
+                self.block.fail();
+                self.status = Status::Idle;
+                self.fail(server);
+                Ok(Disposition::Forward)
             }
             Some(reply) if self.reports_foreign_message(sqlstate, client) => {
                 match reply {
@@ -76,6 +85,7 @@ impl Conversation {
     }
 
     fn query_error(&mut self, (sqlstate, body): (&str, &[u8]), client: &mut ClientSide<'_>) -> Disposition {
+        self.block.fail();
         let disposition = match self.replies.front() {
             Some(Reply::Query(text)) if text.refused.is_some() => {
                 self.report_refusal(client);
@@ -135,7 +145,7 @@ impl Conversation {
     /// A COPY from the client has failed, if there was one: nobody reads its rows any more.
     pub(super) fn end_copy(&mut self) {
         self.copy_in = CopyIn::No;
-        if matches!(self.hold, Some(Hold::CopyStart | Hold::CopyError(_))) {
+        if matches!(self.hold, Some(AwaitedReply::CopyStart | AwaitedReply::CopyError(_))) {
             self.hold = None;
         }
         self.from_client.drop_rest();
@@ -143,7 +153,9 @@ impl Conversation {
 
     /// The proxy has ended a COPY because of another message: the client reads what PostgreSQL says to such a message.
     fn reports_foreign_message(&self, sqlstate: &str, client: &mut ClientSide<'_>) -> bool {
-        let Some(Hold::CopyError(tag)) = self.hold.filter(|_| sqlstate == "57014") else { return false };
+        let Some(AwaitedReply::CopyError(tag)) = self.hold.filter(|_| sqlstate == "57014") else {
+            return false;
+        };
         let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
         let report = Report::new(PROTOCOL_VIOLATION, message);
         self.metrics.error(report.sqlstate.0);

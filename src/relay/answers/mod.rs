@@ -8,7 +8,7 @@ use crate::net::buffer::ReadBuffer;
 use crate::relay::core::copy::CopyIn;
 use crate::relay::core::framing::FromServer;
 use crate::relay::core::replies::{Reply, Shown, Then};
-use crate::relay::core::segment::{Hold, Outcome, Progress, Segment};
+use crate::relay::core::segment::{AwaitedReply, Outcome, Progress, Segment};
 use crate::relay::requests::ClientSide;
 use crate::relay::{Conversation, RelayFault};
 use crate::upstream::{Expect, ServerSide};
@@ -40,6 +40,8 @@ enum Disposition {
     Forward,
     /// It does not, or something else went in its place.
     Swallow,
+    /// It does not; the client was told another status, and its segment ends.
+    Ends,
 }
 
 impl Conversation {
@@ -97,7 +99,7 @@ impl Conversation {
             }
             input.consume(header.total);
             // A ReadyForQuery that answers a part of the proxy's ends no segment.
-            if header.tag == b'Z' && disposition == Disposition::Forward {
+            if header.tag == b'Z' && disposition != Disposition::Swallow {
                 return Ok(Absorbed::Ready(self.status));
             }
         }
@@ -116,7 +118,7 @@ impl Conversation {
                 client.input.forget();
                 FromServer::Passed(total)
             }
-            Some(Reply::Own(_) | Reply::OwnQuery) => FromServer::Dropped(total),
+            Some(Reply::Own(_) | Reply::OwnQuery | Reply::OpenBlock(_)) => FromServer::Dropped(total),
             _ => return Err(RelayFault::Doubt("rows that nothing asked for")),
         };
         Ok(())
@@ -202,10 +204,24 @@ impl Conversation {
         let status = backend::ready_for_query(body).ok_or(RelayFault::Doubt("a malformed ReadyForQuery"))?;
         match self.replies.pop() {
             Some(Reply::OwnQuery) if status == Status::Idle => Ok(Disposition::Swallow),
+            Some(Reply::OpenBlock(expected)) if status == expected => {
+                if self.replies.is_empty() {
+                    self.status = status;
+                    self.block.opened();
+                    self.hold = None;
+                    self.progress = Progress::Running;
+                }
+                Ok(Disposition::Swallow)
+            }
             Some(Reply::Query(_) | Reply::Sync | Reply::FunctionCall) if self.replies.is_empty() => {
                 self.end_segment(status, server);
                 client.input.forget();
                 client.output.space().extend_from_slice(&std::mem::take(&mut self.reports));
+                if self.is_block_waiting() && status == Status::Idle {
+                    // Its BEGIN did not come to run.
+                    encode::ready_for_query(client.output.space(), self.told().byte());
+                    return Ok(Disposition::Ends);
+                }
                 Ok(Disposition::Forward)
             }
             _ => {
@@ -243,7 +259,13 @@ impl Conversation {
         server: &mut dyn ServerSide,
     ) -> Result<Disposition, RelayFault> {
         let then = match self.replies.front_mut() {
-            Some(Reply::OwnQuery) => return Ok(Disposition::Swallow),
+            Some(Reply::OwnQuery | Reply::OpenBlock(_)) => return Ok(Disposition::Swallow),
+            Some(Reply::Begin) if tag == b'C' => {
+                self.replies.pop();
+                self.block.opened();
+                self.progress = Progress::Running;
+                return Ok(Disposition::Swallow);
+            }
             Some(Reply::Own(Expect::Nothing)) if tag == b'C' => {
                 self.replies.pop();
                 if !self.replies.is_own() {
@@ -254,6 +276,9 @@ impl Conversation {
             Some(Reply::Own(Expect::Nonce(_))) => return Err(RelayFault::Shifted),
             Some(Reply::Query(text)) => {
                 let (number, is_hidden) = (text.at, text.is_hidden());
+                if text.begin == Some(number) {
+                    self.block.opened();
+                }
                 text.at += 1;
                 if is_hidden {
                     return Ok(Disposition::Swallow);
@@ -315,7 +340,7 @@ impl Conversation {
     fn copy_in_begins(&mut self) -> Result<Disposition, RelayFault> {
         let is_asked = match self.replies.front() {
             Some(Reply::Query(_)) => true,
-            Some(Reply::Execute(_)) => self.hold == Some(Hold::CopyStart),
+            Some(Reply::Execute(_)) => self.hold == Some(AwaitedReply::CopyStart),
             _ => false,
         };
         if !is_asked {
@@ -327,7 +352,7 @@ impl Conversation {
     }
 
     fn acknowledged(&mut self, tag: u8, server: &mut dyn ServerSide) -> Result<Disposition, RelayFault> {
-        let is_own = matches!(self.replies.front(), Some(Reply::Own(_)));
+        let is_own = matches!(self.replies.front(), Some(Reply::Own(_) | Reply::Begin));
         if is_own && tag != b'3' {
             return Ok(Disposition::Swallow);
         }

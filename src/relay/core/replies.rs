@@ -8,6 +8,7 @@ use crate::fault::Report;
 use crate::relay::core::portals::{Portal, Unbind};
 use crate::relay::core::statements::{AllNamed, Named, Statement};
 use crate::upstream::{Deallocated, Expect, ServerState, StatementId};
+use crate::wire::backend::Status;
 
 /// Whether the client sees an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,11 @@ pub enum Reply {
     Own(Expect),
     /// CloseComplete of a portal of the proxy.
     OwnClose,
+    /// The client's BEGIN that waited, in the extended protocol: everything up to its CommandComplete. An error is the
+    /// client's.
+    Begin,
+    /// A Query of the proxy that opens the client's block, or fails it: everything up to ReadyForQuery with this status.
+    OpenBlock(Status),
     /// ParseComplete, with what to undo if it does not come.
     Parse(Shown, Undo),
     /// BindComplete, with what to undo if it does not come.
@@ -74,6 +80,8 @@ pub enum Then {
 pub struct Text {
     /// Statements of the proxy in it, by their numbers from zero, in order.
     pub hidden: Vec<usize>,
+    /// The number of the BEGIN that waited, if that stands in front.
+    pub begin: Option<usize>,
     /// Where the proxy put bytes in: after so many characters of the client's text, so many.
     pub inserted: Vec<(usize, usize)>,
     /// The statement whose answers come now.
@@ -194,7 +202,7 @@ impl Reply {
     /// Whether it is the answer to a statement of the proxy.
     pub const fn is_own(&self) -> bool {
         match self {
-            Self::OwnQuery | Self::Own(_) | Self::OwnClose => true,
+            Self::OwnQuery | Self::Own(_) | Self::OwnClose | Self::Begin | Self::OpenBlock(_) => true,
             Self::Parse(..)
             | Self::Bind(..)
             | Self::DescribeStatement(..)

@@ -7,7 +7,7 @@ use crate::fault::{Report, sqlstate};
 use crate::relay::Conversation;
 use crate::relay::core::portals::Ran;
 use crate::relay::core::replies::{Reply, Then};
-use crate::relay::core::segment::{Executed, Hold, Segment};
+use crate::relay::core::segment::{AwaitedReply, Executed, Segment};
 use crate::relay::core::statements::Statement;
 use crate::relay::requests::extended::{no_statement, no_unnamed_portal};
 use crate::relay::requests::note_temporary;
@@ -59,7 +59,7 @@ impl Conversation {
         }
         self.after_execute(&statement, server);
         if survey.first == StatementKind::CopyFromStdin {
-            self.hold = Some(Hold::CopyStart);
+            self.hold = Some(AwaitedReply::CopyStart);
         }
     }
 
@@ -92,7 +92,7 @@ impl Conversation {
 
     /// PostgreSQL's words for a DISCARD ALL that is not alone in its transaction (`PreventInTransactionBlock`).
     pub(super) fn lacks_own_transaction(&self) -> Option<Report> {
-        let why = if self.status == Status::Transaction {
+        let why = if self.told() == Status::Transaction {
             "run inside a transaction block"
         } else if self.segment == Segment::Open && self.executed == Executed::Something {
             "be executed within a pipeline"
@@ -109,6 +109,9 @@ impl Conversation {
         (names, wish): (&[Option<String>], Option<&crate::relay::core::tenant_choice::Wish>),
         server: &mut dyn ServerSide,
     ) -> Result<(), Report> {
+        if let Some(report) = self.lack_of_tenant_for(&statement.text, &statement.reading) {
+            return Err(report);
+        }
         if let Some(footprint) = &statement.reading.footprint {
             self.note_footprint(footprint, &statement.text, names)?;
             note_temporary(footprint, server);

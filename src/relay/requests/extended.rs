@@ -8,7 +8,7 @@ use crate::guard::footprint::{Footprint, Name};
 use crate::relay::Conversation;
 use crate::relay::core::portals::{self, Portal, Ran};
 use crate::relay::core::replies::{Reply, Shown, Undo};
-use crate::relay::core::segment::{Hold, Unnamed};
+use crate::relay::core::segment::{AwaitedReply, Unnamed};
 use crate::relay::core::statements::{MAX_NAMED, Named, Reading, Statement};
 use crate::relay::requests::Taken;
 use crate::relay::requests::execute::DISCARD_STAND_IN;
@@ -94,7 +94,7 @@ impl Conversation {
     ) -> Result<Reading, Report> {
         let reading = self.inspect(parse.text)?;
         self.follow_comment(parse.text, server)?;
-        match reading.unfit(parse.types).or_else(|| self.lack_of_tenant_for(&reading)) {
+        match reading.unfit(parse.types).or_else(|| self.lack_of_tenant_for(parse.text, &reading)) {
             Some(report) => Err(report),
             None => Ok(reading),
         }
@@ -170,9 +170,7 @@ impl Conversation {
 
     /// Makes sure that the server has what the client calls by this name.
     fn provide(&mut self, name: &[u8], statement: &Arc<Statement>, server: &mut dyn ServerSide) -> Provided {
-        if let Some(changed) = self.changed.take()
-            && *changed == statement.id
-        {
+        if self.errors.changed.take() == Some(statement.id) {
             return Provided::Changed;
         }
         let on_server = if name.is_empty() {
@@ -208,7 +206,7 @@ impl Conversation {
         encode::describe(out, b'S', &sent_name);
         encode::bare(out, b'H');
         self.replies.push(Reply::DescribeStatement(Shown::Nobody, name.into(), Arc::clone(statement)));
-        self.hold = Some(Hold::Description);
+        self.hold = Some(AwaitedReply::Description);
         Provided::Later
     }
 
@@ -239,7 +237,7 @@ impl Conversation {
             return Err(Report::new(sqlstate::CONFIGURATION_LIMIT, message).hint("Close portals."));
         }
         self.follow_comment(&statement.text, server)?;
-        if let Some(report) = self.lack_of_tenant_for(&statement.reading) {
+        if let Some(report) = self.lack_of_tenant_for(&statement.text, &statement.reading) {
             return Err(report);
         }
         let change = statement.reading.change.as_ref();
@@ -275,7 +273,7 @@ impl Conversation {
 
     pub(super) fn describe(
         &mut self,
-        target: frontend::Target<'_>,
+        target: frontend::StatementOrPortal<'_>,
         whole: &[u8],
         server: &mut dyn ServerSide,
     ) -> Taken {
@@ -309,7 +307,12 @@ impl Conversation {
         Taken::Yes
     }
 
-    pub(super) fn close(&mut self, target: frontend::Target<'_>, whole: &[u8], server: &mut dyn ServerSide) {
+    pub(super) fn close(
+        &mut self,
+        target: frontend::StatementOrPortal<'_>,
+        whole: &[u8],
+        server: &mut dyn ServerSide,
+    ) {
         self.begin(server);
         if target.kind == b'P' {
             self.portals.close(target.name);

@@ -9,10 +9,11 @@ use crate::relay::core::replies::{Reply, Shown, Text, Then, Undo};
 use crate::relay::core::segment::Segment;
 use crate::relay::core::statements::{NOTHING, Reading};
 use crate::relay::core::tenant_choice::too_late;
+use crate::relay::requests::begin::{Asserted, ContextEntered};
 use crate::relay::requests::execute::DISCARD_STAND_IN;
-use crate::relay::requests::{Asserted, Entered, note_temporary};
+use crate::relay::requests::{Taken, note_temporary};
 use crate::sql::lexer::{Lexer, TokenKind};
-use crate::sql::{Count, Reset, ResetStatement, SessionState, StatementKind, Survey, may_reset, resets};
+use crate::sql::{Count, Reset, ResetStatement, SessionEffect, StatementKind, Survey, may_reset, resets};
 use crate::upstream::ServerSide;
 use crate::wire::backend::Status;
 use crate::wire::encode;
@@ -30,19 +31,27 @@ pub(super) struct Added {
 }
 
 impl Conversation {
-    pub(super) fn query(&mut self, text: &[u8], server: &mut dyn ServerSide) {
-        if let Err(report) = self.try_query(text, server) {
+    pub(super) fn query(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Taken {
+        self.try_query(text, server).unwrap_or_else(|report| {
             self.refuse_query(report, server);
-        }
+            Taken::Yes
+        })
     }
 
-    fn try_query(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Result<(), Report> {
+    fn try_query(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Result<Taken, Report> {
         let Reading { survey, change, footprint } = self.inspect(text)?;
+        if self.is_block_waiting()
+            && self.segment == Segment::Between
+            && (change.is_some() || self.reads_comments() || !may_follow_begin(survey))
+        {
+            return Ok(self.open_block(server));
+        }
         if let Some(change) = change {
-            return self.query_choice(text, survey, &change, server);
+            self.query_choice(text, survey, &change, server)?;
+            return Ok(Taken::Yes);
         }
         self.follow_comment(text, server)?;
-        if let Some(report) = self.lack_of_tenant(survey) {
+        if let Some(report) = self.lack_of_tenant(text, survey) {
             return Err(report);
         }
         if let Some(footprint) = footprint {
@@ -53,7 +62,7 @@ impl Conversation {
             self.known_deallocated(text, survey, b"").and_then(|name| self.statements.remove(&name))
         {
             self.stand_in_for_query(NOTHING, Then::Deallocate(Box::new(known)), server);
-            return Ok(());
+            return Ok(Taken::Yes);
         }
         if survey.discards_all() && self.status != Status::Failed {
             if let Some(report) = self.lacks_own_transaction() {
@@ -61,9 +70,10 @@ impl Conversation {
             }
             let all = Box::new(self.statements.take_named());
             self.stand_in_for_query(DISCARD_STAND_IN, Then::DiscardAll(all), server);
-            return Ok(());
+            return Ok(Taken::Yes);
         }
-        self.send_query(text, survey, server)
+        self.send_query(text, survey, server)?;
+        Ok(Taken::Yes)
     }
 
     /// Sends something that changes nothing in the place of a Query that the proxy carries out.
@@ -83,20 +93,28 @@ impl Conversation {
                 self.begin_course();
                 self.hand_over_if_needed(server)
             }
-            Segment::Open | Segment::Closed | Segment::Skipping(_) => Entered::Nothing,
+            Segment::Open | Segment::Closed | Segment::Skipping(_) => ContextEntered::Nothing,
         };
+        let begin = self.block.open();
         self.note_effects(survey, server);
         let mut sent = Text::default();
         let mut inserts: Vec<(usize, Vec<u8>)> = Vec::new();
-        if entered == Entered::Before {
-            match server.context().assertion().filter(|_| may_read(survey)) {
-                Some(assertion) if takes_prefix(survey) => {
+        if entered == ContextEntered::Before {
+            let is_needed = begin.is_some() || may_read(survey);
+            match server.context().assertion().filter(|_| is_needed) {
+                Some(assertion) if takes_prefix(survey) || (begin.is_some() && !assertion.takes_snapshot) => {
                     inserts.push((0, assertion.text.to_vec()));
                     sent.hidden.push(0);
                 }
                 Some(_) => self.assert_context(Asserted::Apart, server),
                 None => {}
             }
+        }
+        if let Some(begin) = begin {
+            self.status = Status::Transaction;
+            inserts.push((0, format!("{begin};").into_bytes()));
+            sent.begin = Some(sent.hidden.len());
+            sent.hidden.push(sent.hidden.len());
         }
         for Added { at, front, behind, then } in added {
             if let Some(front) = front {
@@ -130,7 +148,7 @@ impl Conversation {
         survey: Survey,
         server: &mut dyn ServerSide,
     ) -> Result<Vec<Added>, Report> {
-        if survey.session_state != SessionState::Maybe || !may_reset(text) {
+        if survey.session_effect != SessionEffect::Maybe || !may_reset(text) {
             return Ok(Vec::new());
         }
         let (found, count) = resets(text);
@@ -228,6 +246,12 @@ impl Conversation {
         }
         Ok(())
     }
+}
+
+/// Whether a BEGIN may stand in front of a text in one Query: PostgreSQL reads the text as it does alone, and the statement
+/// is none for which another stands in.
+fn may_follow_begin(survey: Survey) -> bool {
+    !matches!(survey.statements, Count::None) && survey.first != StatementKind::Deallocate
 }
 
 /// Whether a text may read a row, so that the context has to stand.

@@ -140,7 +140,7 @@ fn no_text_reaches_a_server_uninspected_behind_a_copy() {
 }
 
 #[test]
-fn an_error_of_the_server_ends_the_copy_in_the_middle_of_the_clients_frame() {
+fn an_error_of_the_server_ends_the_copy_in_the_middle_of_a_frame() {
     let mut frame = Vec::new();
     encode::copy_data(&mut frame, &[b'x'; 1000]);
     for (begin, answer) in [(SIMPLE, "E 23505 | Z I (I)"), (EXTENDED, "E 23505")] {

@@ -203,7 +203,7 @@ fn what_is_closed_behind_an_error_is_not_closed() {
 }
 
 #[test]
-fn statements_beyond_the_servers_limit_are_closed_there_and_prepared_again() {
+fn statements_beyond_the_servers_limit_are_closed_and_prepared_again() {
     let mut talk = in_force(Mode::Sealed);
     for number in 0..3 {
         let name = format!("pgtenant_{number}");
@@ -249,7 +249,7 @@ fn flush_and_describe_of_portals_pass() {
 }
 
 #[test]
-fn an_unnamed_statement_for_a_later_batch_is_described_and_prepared_again_with_its_types() {
+fn an_unnamed_statement_for_a_later_batch_is_prepared_with_its_types() {
     let mut talk = in_force(Mode::Sealed);
     talk.script(&[
         ("> P - SELECT $1 | S", "P - SELECT $1 | D S - | S"),

@@ -221,6 +221,11 @@ impl Context {
         statement::apply(parameters, self.name(parameters).as_deref(), span)
     }
 
+    /// Writes a statement of the proxy in front of a client's segment: Parse, Bind, Execute of the unnamed ones.
+    pub(crate) fn write_alone(out: &mut Vec<u8>, sql: &str) {
+        statement::run(out, sql, &[]);
+    }
+
     /// Writes a statement of the proxy inside a client's segment: Parse, Bind, Execute, Close of a portal of its own.
     pub(crate) fn write_beside(out: &mut Vec<u8>, sql: &str) {
         statement::run_beside(out, sql, &[]);
