@@ -83,6 +83,11 @@ fn parameter_types_that_are_no_longer_what_was_told_are_an_error() {
     talk.script(&[
         ("> D S s | S", "P pgtenant_0 INSERT INTO t VALUES ($1) | D S pgtenant_0 | H"),
         ("< 1 | t 701 | n", "C S pgtenant_0 | P - refused by pgtenant | S"),
+        ("< 3 | E 42601 | Z I", "E 0A000 | Z I (I)"),
+        // PostgreSQL counts the values first.
+        ("> B - s | S", "P pgtenant_0 INSERT INTO t VALUES ($1) | D S pgtenant_0 | H"),
+        ("< 1 | t 701 | n", "C S pgtenant_0 | P - refused by pgtenant | S"),
+        ("< 3 | E 42601 | Z I", "E 08P01 | Z I (I)"),
     ]);
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
+use crate::protect::{KEY, install, sealed};
 use crate::support::cluster::{APP_PASSWORD, OWNER_PASSWORD};
 use crate::support::recorder::Recorder;
 use crate::support::{Cluster, Link, Proxy, message};
@@ -13,7 +14,7 @@ use crate::support::{Cluster, Link, Proxy, message};
 use super::compare::compare;
 use super::pair::{Closing, Fault, Pair, Stop};
 use super::step::{End, Event, Leaves, Message, Sequence, Step, TENANTS, Turn, Users};
-use super::tables::{END_SERVERS, LOCKS, ROWS, STATE, TABLES};
+use super::tables::{END_SERVERS, LOCKS, ROWS, SEALED, STATE, TABLES};
 
 /// Longest time for an answer; generous, because the machine is shared.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -41,6 +42,7 @@ pub(super) struct World {
     proxy: Proxy,
     recorder: Recorder,
     databases: [Client; 2],
+    context: Context,
     log: usize,
     tables_changed: bool,
     /// Clients of the last sequence that can go on, with who they are and their startup parameters.
@@ -49,12 +51,38 @@ pub(super) struct World {
     pub(super) patience: Duration,
 }
 
+/// How the proxy enters tenants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Context {
+    Plain,
+    Sealed,
+}
+
+impl Context {
+    fn chosen() -> Self {
+        match std::env::var("PGTENANT_WIRE_FUZZ_CONTEXT").as_deref() {
+            Ok("sealed") => Self::Sealed,
+            Ok("plain" | "") | Err(_) => Self::Plain,
+            Ok(other) => panic!("no such context: {other}"),
+        }
+    }
+}
+
 // === impl World ===
 
 impl World {
     pub(super) async fn start() -> Self {
-        let cluster = Cluster::start().await;
+        let cluster = match std::env::var_os("PGTENANT_WIRE_FUZZ_POSTGRES") {
+            Some(binaries) => Cluster::of(binaries.into()).await,
+            None => Cluster::start().await,
+        };
+        let context = Context::chosen();
         cluster.execute(TABLES).await;
+        if context == Context::Sealed {
+            // Both databases are made from this one, so that the direct side has the same privileges.
+            install(&cluster);
+            cluster.execute(TABLES).await;
+        }
         // The proxy logs in again whenever it had to close a server.
         for (role, password) in [("app", APP_PASSWORD), ("app_owner", OWNER_PASSWORD)] {
             cluster.execute(&format!("ALTER ROLE {role} PASSWORD '{}'", cheap_verifier(password))).await;
@@ -66,6 +94,9 @@ impl World {
             config.set("upstream.main.hosts", vec![server.clone()]);
             config.set("tenancy.application_name", "{application_name}");
             config.set("tenancy.allow_unsafe", true);
+            if context == Context::Sealed {
+                sealed(config, KEY);
+            }
             // The strict level refuses more of what sessions keep.
             config.lenient();
             config.set("defaults.queue_timeout", "20s");
@@ -84,8 +115,9 @@ impl World {
             proxy,
             recorder,
             databases,
+            context,
             log,
-            tables_changed: false,
+            tables_changed: true,
             idle: [None, None],
             patience: PATIENCE,
         }
@@ -106,6 +138,9 @@ impl World {
     async fn reset(&mut self) {
         if std::mem::take(&mut self.tables_changed) {
             self.both(TABLES).await;
+            if self.context == Context::Sealed {
+                self.databases[0].batch_execute(SEALED).await.unwrap();
+            }
         }
         self.both(ROWS).await;
         self.recorder.begin();
