@@ -43,7 +43,7 @@ use crate::startup::{Claim, Negotiator, Opening, StartupFault, StartupParameters
 use crate::tenant::{Standing, resolve};
 use crate::upstream::{Contexts, Greeting, SessionParameters, Share, Upstreams};
 use crate::wire::encode::{self, Severity};
-use logins::{Crowded, Logins, Place};
+use logins::{Crowded, LoginSlot, Logins};
 
 /// What a reload replaces as a whole.
 #[derive(Debug)]
@@ -159,12 +159,12 @@ enum Rejected {
 /// Serves one connection.
 pub async fn connection(shared: Arc<Shared>, stream: Stream) {
     let address = stream.peer().map(|address| address.ip());
-    let (place, eviction) = match shared.logins.enter(address, Instant::now()) {
+    let (slot, eviction) = match shared.logins.enter(address, Instant::now()) {
         Ok(entered) => entered,
         Err(Crowded) => return turn_away(&shared, stream).await,
     };
     let admitted = tokio::select! {
-        admitted = timeout(shared.login_timeout, log_in(&shared, stream, place)) => admitted,
+        admitted = timeout(shared.login_timeout, log_in(&shared, stream, slot)) => admitted,
         () = eviction.happens() => {
             login(LoginOutcome::Failed);
             tracing::info!(address = address.map(tracing::field::display), "a connection that did not log in gave way to another");
@@ -273,7 +273,7 @@ async fn tell(mut channel: Channel, report: &Report) {
 }
 
 /// The place is left once it is proven who the client is; a seat is taken then.
-async fn log_in(shared: &Arc<Shared>, stream: Stream, place: Place) -> Result<Welcome, Rejected> {
+async fn log_in(shared: &Arc<Shared>, stream: Stream, slot: LoginSlot) -> Result<Welcome, Rejected> {
     let live = shared.live.load_full();
     let (mut channel, mut claim) = match live.negotiator.negotiate(stream).await {
         Ok(Opening::Session(channel, claim)) => (channel, claim),
@@ -287,7 +287,7 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream, place: Place) -> Result<We
         Err(StartupFault::Refused(channel, report)) => return Err(Rejected::Told(channel, report)),
         Err(fault) => return Err(Rejected::Gone(fault.to_string())),
     };
-    place.is_heard();
+    slot.is_heard();
     // Nobody has to prove anything for nothing; but who that is, an operator has to prove.
     if shared.seats.available_permits() == 0 && claim.database != CONSOLE {
         return Err(Rejected::Told(channel, if shared.seats.is_closed() { shutdown() } else { full() }));
@@ -302,7 +302,7 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream, place: Place) -> Result<We
         Ok(seat) => seat,
         Err(report) => return Err(Rejected::Told(channel, report)),
     };
-    drop(place);
+    drop(slot);
     if identity.user().grant == Grant::Operator {
         return operator(shared, *channel, identity, &claim)
             .map(|session| Welcome::Operator(Box::new(session), seat));

@@ -6,9 +6,9 @@ use x509_parser::prelude::FromDer as _;
 
 use crate::directory::{CertificateName, Fit, SubjectKind};
 
-/// What a certificate is to a user.
+/// How the names in a client certificate match the name that its user is configured with.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(super) enum CertificateMatch {
     /// Not that user's, or none at all.
     No,
     /// That user's, for any of its tenants.
@@ -17,18 +17,18 @@ pub(super) enum Shown {
     Tenants(Vec<String>),
 }
 
-/// Looks for the name that a user's certificate must hold.
-pub(super) fn shown(wanted: &CertificateName, certificate: Option<&[u8]>) -> Shown {
+/// Compares the names in a certificate with the name that the user's certificate must hold.
+pub(super) fn matches(wanted: &CertificateName, certificate: Option<&[u8]>) -> CertificateMatch {
     let names = certificate.map(|der| names(wanted.kind, der)).unwrap_or_default();
     let mut tenants = Vec::new();
     for name in &names {
         match wanted.pattern.fit(name) {
             Fit::No => {}
-            Fit::Whole => return Shown::User,
+            Fit::Whole => return CertificateMatch::User,
             Fit::Tenant(tenant) => tenants.push(tenant.to_owned()),
         }
     }
-    if tenants.is_empty() { Shown::No } else { Shown::Tenants(tenants) }
+    if tenants.is_empty() { CertificateMatch::No } else { CertificateMatch::Tenants(tenants) }
 }
 
 /// A subject with two common names has none: which of them was meant is in doubt.
@@ -65,23 +65,23 @@ mod tests {
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
     }
 
-    fn look(kind: SubjectKind, pattern: &str) -> Shown {
+    fn look(kind: SubjectKind, pattern: &str) -> CertificateMatch {
         let wanted = CertificateName { kind, pattern: Pattern::parse(pattern).unwrap() };
-        shown(&wanted, Some(&certificate()))
+        matches(&wanted, Some(&certificate()))
     }
 
     #[test]
     fn each_kind_of_name_is_found_in_its_place_only() {
-        assert_eq!(look(SubjectKind::Cn, "acme_app"), Shown::User);
-        assert_eq!(look(SubjectKind::Cn, "api.example.com"), Shown::No);
-        assert_eq!(look(SubjectKind::Dns, "api.example.com"), Shown::User);
-        assert_eq!(look(SubjectKind::Dns, "acme_app"), Shown::No);
-        assert_eq!(look(SubjectKind::Cn, "{tenant}_app"), Shown::Tenants(vec!["acme".into()]));
-        let both = Shown::Tenants(vec!["acme".into(), "globex".into()]);
+        assert_eq!(look(SubjectKind::Cn, "acme_app"), CertificateMatch::User);
+        assert_eq!(look(SubjectKind::Cn, "api.example.com"), CertificateMatch::No);
+        assert_eq!(look(SubjectKind::Dns, "api.example.com"), CertificateMatch::User);
+        assert_eq!(look(SubjectKind::Dns, "acme_app"), CertificateMatch::No);
+        assert_eq!(look(SubjectKind::Cn, "{tenant}_app"), CertificateMatch::Tenants(vec!["acme".into()]));
+        let both = CertificateMatch::Tenants(vec!["acme".into(), "globex".into()]);
         assert_eq!(look(SubjectKind::Uri, "spiffe://example.com/{tenant}/api"), both);
-        assert_eq!(look(SubjectKind::Uri, "spiffe://example.org/{tenant}/api"), Shown::No);
+        assert_eq!(look(SubjectKind::Uri, "spiffe://example.org/{tenant}/api"), CertificateMatch::No);
         let wanted = CertificateName { kind: SubjectKind::Cn, pattern: Pattern::parse("a").unwrap() };
-        assert_eq!(shown(&wanted, None), Shown::No);
-        assert_eq!(shown(&wanted, Some(b"no certificate")), Shown::No);
+        assert_eq!(matches(&wanted, None), CertificateMatch::No);
+        assert_eq!(matches(&wanted, Some(b"no certificate")), CertificateMatch::No);
     }
 }

@@ -50,31 +50,31 @@ enum KeysFault {
     Empty,
 }
 
-/// One public key.
+/// Public key that verifies signatures of tokens.
 #[derive(Clone)]
-pub(super) struct Key {
+pub(super) struct VerificationKey {
     id: Option<String>,
     jwk: Jwk,
     pub(super) decoding: DecodingKey,
 }
 
-/// The keys as they are now.
-pub(super) struct Keys {
+/// Current verification keys of one JWKS source.
+pub(super) struct KeySet {
     source: JwksSource,
     https: Option<HttpsClient>,
     interval: Duration,
-    current: watch::Sender<Arc<Vec<Key>>>,
+    current: watch::Sender<Arc<Vec<VerificationKey>>>,
     wanted: Notify,
     last: Mutex<Option<Instant>>,
 }
 
-impl std::fmt::Debug for Keys {
+impl std::fmt::Debug for KeySet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Keys({:?})", self.source)
+        write!(f, "KeySet({:?})", self.source)
     }
 }
 
-impl Keys {
+impl KeySet {
     pub(super) fn new(settings: &TokenSettings) -> Result<Self, TlsError> {
         let https = match &settings.jwks {
             JwksSource::File(_) => None,
@@ -92,9 +92,9 @@ impl Keys {
 
     /// The keys that a signature may be of: those with the token's key id, or all if it names none. Waits for one
     /// reading if there is none of that id yet.
-    pub(super) async fn of(&self, id: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
-        let find = |keys: &[Key]| -> Vec<Key> {
-            let same = |key: &&Key| id.is_none() || key.id.as_deref() == id;
+    pub(super) async fn of(&self, id: Option<&str>, algorithm: Algorithm) -> Vec<VerificationKey> {
+        let find = |keys: &[VerificationKey]| -> Vec<VerificationKey> {
+            let same = |key: &&VerificationKey| id.is_none() || key.id.as_deref() == id;
             keys.iter().filter(same).filter(|key| key.fits(algorithm)).cloned().collect()
         };
         let mut readings = self.current.subscribe();
@@ -134,7 +134,7 @@ impl Keys {
         }
     }
 
-    async fn read(&self) -> Result<Vec<Key>, KeysFault> {
+    async fn read(&self) -> Result<Vec<VerificationKey>, KeysFault> {
         let bytes = match (&self.source, &self.https) {
             (JwksSource::Https(address), Some(client)) => fetch(client, address).await?,
             (JwksSource::Https(_), None) => return Err(KeysFault::Empty),
@@ -173,7 +173,7 @@ async fn fetch(client: &HttpsClient, address: &str) -> Result<Bytes, KeysFault> 
 }
 
 /// Keys that cannot be used are passed over: sets hold keys for encryption, and of kinds that are new.
-fn parse(bytes: &[u8]) -> Result<Vec<Key>, KeysFault> {
+fn parse(bytes: &[u8]) -> Result<Vec<VerificationKey>, KeysFault> {
     #[derive(serde::Deserialize)]
     struct Loose {
         keys: Vec<serde_json::Value>,
@@ -183,9 +183,9 @@ fn parse(bytes: &[u8]) -> Result<Vec<Key>, KeysFault> {
     let JwkSet { keys } = JwkSet { keys: jwks };
     let usable = keys.into_iter().filter(is_for_signatures).filter_map(|jwk| {
         let decoding = DecodingKey::from_jwk(&jwk).ok()?;
-        Some(Key { id: jwk.common.key_id.clone(), jwk, decoding })
+        Some(VerificationKey { id: jwk.common.key_id.clone(), jwk, decoding })
     });
-    let usable: Vec<Key> = usable.take(MAX_KEYS).collect();
+    let usable: Vec<VerificationKey> = usable.take(MAX_KEYS).collect();
     if usable.is_empty() { Err(KeysFault::Empty) } else { Ok(usable) }
 }
 
@@ -202,7 +202,7 @@ fn is_for_signatures(jwk: &Jwk) -> bool {
     is_public && use_fits && operations.is_none_or(|all| all.contains(&KeyOperations::Verify))
 }
 
-impl Key {
+impl VerificationKey {
     /// Whether the key is of the kind that an algorithm needs, and says nothing else of itself.
     fn fits(&self, algorithm: Algorithm) -> bool {
         let kind = match (&self.jwk.algorithm, algorithm) {

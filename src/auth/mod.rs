@@ -22,7 +22,7 @@ use crate::net::Channel;
 use crate::net::stream::Stream;
 use crate::startup::Claim;
 use crate::wire::encode;
-use certificate::Shown;
+use certificate::CertificateMatch;
 use exchange::{AUTHENTICATION_OK, SASL_FINAL};
 pub use reach::Reach;
 use scram::Scram;
@@ -261,13 +261,13 @@ pub fn accept(identity: &Identity, out: &mut Vec<u8>) {
 /// A candidate that needs a certificate is one only with it. Without, the login goes on as for an unknown name.
 fn certified(mut candidate: Candidate, channel: &Channel, claim: &Claim) -> Option<Candidate> {
     let Some(wanted) = &candidate.user.certificate else { return Some(candidate) };
-    match certificate::shown(wanted, channel.stream.client_certificate()) {
-        Shown::No => {
+    match certificate::matches(wanted, channel.stream.client_certificate()) {
+        CertificateMatch::No => {
             tracing::info!(user = claim.user, "the user's certificate was not shown");
             return None;
         }
-        Shown::User => {}
-        Shown::Tenants(tenants) => candidate.reach.narrow(tenants),
+        CertificateMatch::User => {}
+        CertificateMatch::Tenants(tenants) => candidate.reach.narrow(tenants),
     }
     Some(candidate)
 }

@@ -7,7 +7,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
-use super::keys::Keys;
+use super::keys::KeySet;
 use super::settings::TokenSettings;
 use crate::directory::{Grant, User};
 use crate::names::MAX_NAME_BYTES;
@@ -49,13 +49,13 @@ pub(super) struct Proven {
 #[derive(Debug)]
 pub struct Tokens {
     pub(super) settings: TokenSettings,
-    keys: Keys,
+    keys: KeySet,
 }
 
 impl Tokens {
     /// Reads no keys yet.
     pub fn new(settings: TokenSettings) -> Result<Self, TlsError> {
-        let keys = Keys::new(&settings)?;
+        let keys = KeySet::new(&settings)?;
         Ok(Self { settings, keys })
     }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::{complain, on_runtime_coded, say};
 use crate::config;
-use crate::doctor::{Severity, as_json, as_text, examine};
+use crate::doctor::{FindingSeverity, as_json, as_text, examine};
 
 /// How the findings are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) fn run(path: &Path, format: Format) -> ExitCode {
         });
         let is_fine = examinations
             .iter()
-            .all(|one| one.count(Severity::Critical) == 0 && one.count(Severity::Warning) == 0);
+            .all(|one| one.count(FindingSeverity::Critical) == 0 && one.count(FindingSeverity::Warning) == 0);
         if is_fine { said } else { ExitCode::from(1) }
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::compile::DAY;
 use super::file::Section;
 use super::keys;
-use super::problem::{Refusal, refuse};
+use super::problem::{InvalidValue, refuse};
 use crate::names::TenantId;
 use crate::tenant::{Canary, ContextMode, Directory};
 
@@ -53,7 +53,7 @@ fn tenants(section: &Section<'_>, directory: &Directory) -> Option<[TenantId; 2]
     Some([first.id.clone(), second.id.clone()])
 }
 
-fn query(text: &str) -> Result<String, Refusal> {
+fn query(text: &str) -> Result<String, InvalidValue> {
     if text.trim().is_empty() || text.contains('\0') {
         return Err(refuse("must be a query", "write it as \"SELECT tenant_id FROM t\", or leave it out"));
     }

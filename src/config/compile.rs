@@ -12,7 +12,7 @@ use super::canary::canary;
 use super::directory::{Known, directory};
 use super::file::Section;
 use super::keys;
-use super::problem::{Refusal, refuse};
+use super::problem::{InvalidValue, refuse};
 use super::reader::{auth_query, tables};
 use super::token::token;
 use super::value;
@@ -143,7 +143,7 @@ fn log(section: &Section<'_>) -> LogSettings {
     }
 }
 
-fn log_level(text: &str) -> Result<String, Refusal> {
+fn log_level(text: &str) -> Result<String, InvalidValue> {
     if text.trim().is_empty() || EnvFilter::try_new(text).is_err() {
         return Err(refuse("is not a log filter", "use \"info\", or \"info,pgtenant::session=debug\""));
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::compile::{DAY, MAX_CLIENTS, MAX_SERVERS, databases};
 use super::file::Section;
 use super::keys;
-use super::problem::{Refusal, refuse, suggest};
+use super::problem::{InvalidValue, refuse, suggest};
 use super::value;
 use super::verifier::{PlainPasswords, verifier};
 use crate::auth::settings::TokenSettings;
@@ -41,7 +41,7 @@ impl<'p> Known<'p> {
         self.set.contains(name)
     }
 
-    fn check(&self, name: &str) -> Result<(), Refusal> {
+    fn check(&self, name: &str) -> Result<(), InvalidValue> {
         if self.set.contains(name) {
             return Ok(());
         }
@@ -432,7 +432,7 @@ pub(super) fn other_readings(
         .filter(move |(first, rest)| is_gateway(first) && (is_gateway(name) || is_tenant(rest)))
 }
 
-pub(super) fn ambiguous(first: &str, rest: &str) -> Refusal {
+pub(super) fn ambiguous(first: &str, rest: &str) -> InvalidValue {
     let what = format!("reads as the gateway user {first:?} asking for the tenant {rest:?}");
     refuse(what, "rename the user, for example with a dash for the dot")
 }

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Keys};
 use super::named::{open, read_secret};
-use super::problem::{Problem, Problems, Refusal, refuse, suggest};
+use super::problem::{InvalidValue, Problem, Problems, refuse, suggest};
 use super::value;
 use crate::names::NameError;
 use crate::secret::Secret;
@@ -73,7 +73,7 @@ impl<'p> Page<'p> {
         self.line_ends.partition_point(|end| *end < offset) + 1
     }
 
-    fn report(&self, place: String, offset: Option<usize>, refusal: Refusal) {
+    fn report(&self, place: String, offset: Option<usize>, refusal: InvalidValue) {
         let line = offset.map(|offset| self.line(offset));
         self.problems.borrow_mut().push(Problem { place, line, what: refusal.what, hint: refusal.hint });
     }
@@ -164,18 +164,18 @@ impl Section<'_> {
     }
 
     /// Puts a problem with `key` on the page.
-    pub(super) fn report(&self, key: &str, refusal: Refusal) {
+    pub(super) fn report(&self, key: &str, refusal: InvalidValue) {
         let offset = self.value(key).map_or(self.offset, |value| value.span().start);
         self.page.report(self.place_of(key), Some(offset), refusal);
     }
 
     /// Puts a problem with the section as a whole on the page.
-    pub(super) fn report_whole(&self, refusal: Refusal) {
+    pub(super) fn report_whole(&self, refusal: InvalidValue) {
         self.page.report(self.place.clone(), Some(self.offset), refusal);
     }
 
     /// Keeps what was read, or puts the refusal on the page.
-    pub(super) fn accept<T>(&self, key: &str, read: Result<T, Refusal>) -> Option<T> {
+    pub(super) fn accept<T>(&self, key: &str, read: Result<T, InvalidValue>) -> Option<T> {
         read.map_err(|refusal| self.report(key, refusal)).ok()
     }
 
@@ -217,7 +217,7 @@ impl<'p> Section<'p> {
     }
 
     /// A text that `parse` understands.
-    pub(super) fn parsed<T>(&self, key: &str, parse: fn(&str) -> Result<T, Refusal>) -> Option<T> {
+    pub(super) fn parsed<T>(&self, key: &str, parse: fn(&str) -> Result<T, InvalidValue>) -> Option<T> {
         let text = self.text(key)?;
         self.accept(key, parse(text))
     }

@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::problem::{Refusal, refuse};
+use super::problem::{InvalidValue, refuse};
 
 /// The longest secret accepted from a file.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// Opens a file that the configuration names.
-pub(super) fn open(path: &Path) -> Result<File, Refusal> {
+pub(super) fn open(path: &Path) -> Result<File, InvalidValue> {
     let refused = |error: io::Error| {
         refuse(format!("{} cannot be read: {error}", path.display()), "check the path and its permissions")
     };
@@ -23,7 +23,7 @@ pub(super) fn open(path: &Path) -> Result<File, Refusal> {
 }
 
 /// The text of a secret's file, without the line ends at its end.
-pub(super) fn read_secret(path: &Path) -> Result<String, Refusal> {
+pub(super) fn read_secret(path: &Path) -> Result<String, InvalidValue> {
     let mut text = String::new();
     let read = open(path)?.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text);
     if read.is_err() || text.len() as u64 > MAX_SECRET_BYTES {

@@ -44,16 +44,16 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// A problem whose place is not known yet: what a parser of one value returns.
+/// Error of a parser of one value: what is wrong and a hint. The section and the key are added by the reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct InvalidValue {
     pub(super) what: String,
     pub(super) hint: String,
 }
 
-/// Makes a [`Refusal`].
-pub(super) fn refuse(what: impl Into<String>, hint: impl Into<String>) -> Refusal {
-    Refusal { what: what.into(), hint: hint.into() }
+/// Makes an [`InvalidValue`].
+pub(super) fn refuse(what: impl Into<String>, hint: impl Into<String>) -> InvalidValue {
+    InvalidValue { what: what.into(), hint: hint.into() }
 }
 
 /// Names shown at most in one hint.

@@ -6,7 +6,7 @@ use super::compile::DAY;
 use super::directory::{Known, upstream_of};
 use super::file::Section;
 use super::keys;
-use super::problem::{Refusal, refuse};
+use super::problem::{InvalidValue, refuse};
 use super::value;
 use crate::names::UserName;
 use crate::tenant::{AuthQuery, ReaderLogin, Tables};
@@ -56,7 +56,7 @@ fn login(section: &Section<'_>, (known, upstreams): Upstreams<'_>) -> Option<Rea
     Some(ReaderLogin { upstream: upstream?, database, user: user?.as_str().to_owned(), password })
 }
 
-fn query(text: &str) -> Result<String, Refusal> {
+fn query(text: &str) -> Result<String, InvalidValue> {
     let hint = "write it as \"SELECT verifier, tenant FROM auth.find_user($1)\"";
     if text.contains('\0') || !text.contains("$1") {
         return Err(refuse("must be a query with $1 for the login name", hint));

@@ -189,7 +189,7 @@ fn is_gateway(users: &HashMap<UserName, Arc<User>>, name: &str) -> bool {
     users.get(name).is_some_and(|user| user.grant.is_gateway())
 }
 
-fn in_file() -> super::problem::Refusal {
+fn in_file() -> super::problem::InvalidValue {
     refuse("is in the configuration file too, which counts", "remove one of them")
 }
 

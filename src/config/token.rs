@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::compile::DAY;
 use super::file::Section;
 use super::keys;
-use super::problem::{Refusal, refuse};
+use super::problem::{InvalidValue, refuse};
 use crate::auth::settings::{Algorithm, JwksSource, TokenSettings, algorithm};
 
 /// The section, if there is one; none as well if something in it is wrong.
@@ -59,7 +59,7 @@ fn jwks(section: &Section<'_>) -> Option<JwksSource> {
 
 fn algorithms(section: &Section<'_>) -> Vec<Algorithm> {
     let Some(texts) = section.texts("algorithms") else { return vec![Algorithm::RS256, Algorithm::ES256] };
-    let named = |text: &str| -> Result<Algorithm, Refusal> {
+    let named = |text: &str| -> Result<Algorithm, InvalidValue> {
         let hint = "use RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA";
         algorithm(text).ok_or_else(|| refuse("is no public-key algorithm known here", hint))
     };

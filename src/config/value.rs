@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::de::DeValue;
 
-use super::problem::{Refusal, refuse};
+use super::problem::{InvalidValue, refuse};
 use crate::tenant::{CertificateName, Pattern, SealKey, SubjectKind};
 use crate::upstream::settings::ServerAddress;
 
@@ -51,14 +51,14 @@ pub(super) fn bytes(text: &str) -> Option<usize> {
 }
 
 /// `host:port` to listen on; port 0 takes a free one.
-pub(super) fn listen_address(text: &str) -> Result<String, Refusal> {
+pub(super) fn listen_address(text: &str) -> Result<String, InvalidValue> {
     let hint = || "write it as \"127.0.0.1:6432\", \"0.0.0.0:6432\" or \"[::]:6432\"";
     let (_, port) = host_port(text).ok_or_else(|| refuse("is not host:port", hint()))?;
     port.map(|_| text.to_owned()).ok_or_else(|| refuse("has no port", hint()))
 }
 
 /// `host`, `host:port`, `[::1]:port`, `/dir` or `/dir/.s.PGSQL.port`.
-pub(super) fn server_address(text: &str) -> Result<ServerAddress, Refusal> {
+pub(super) fn server_address(text: &str) -> Result<ServerAddress, InvalidValue> {
     let hint = "write it as \"db.example.com:5432\", \"[::1]:5432\" or \"/run/postgresql\"";
     if text.starts_with('/') {
         return socket_address(text);
@@ -72,7 +72,7 @@ pub(super) fn server_address(text: &str) -> Result<ServerAddress, Refusal> {
     }
 }
 
-fn socket_address(text: &str) -> Result<ServerAddress, Refusal> {
+fn socket_address(text: &str) -> Result<ServerAddress, InvalidValue> {
     let path = Path::new(text);
     let is_socket = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".s.PGSQL."));
     let path = if is_socket { path.to_owned() } else { path.join(format!(".s.PGSQL.{DEFAULT_PORT}")) };
@@ -81,7 +81,7 @@ fn socket_address(text: &str) -> Result<ServerAddress, Refusal> {
 }
 
 /// Whether a unix socket may have this path.
-pub(super) fn socket_path(path: &Path) -> Result<(), Refusal> {
+pub(super) fn socket_path(path: &Path) -> Result<(), InvalidValue> {
     let bytes = path.as_os_str().as_encoded_bytes();
     if bytes.len() > MAX_SOCKET_PATH_BYTES || bytes.contains(&0) {
         let what = format!("makes a socket path longer than {MAX_SOCKET_PATH_BYTES} bytes");
@@ -113,7 +113,7 @@ fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
 
 /// `app.tenant_id`: two simple identifiers, not in a class that belongs to `PostgreSQL`.
 /// Names of settings ignore case in `PostgreSQL`, so the lower-case one stands for all.
-pub(super) fn tenancy_setting(text: &str) -> Result<String, Refusal> {
+pub(super) fn tenancy_setting(text: &str) -> Result<String, InvalidValue> {
     let hint = "use two words joined by a dot, for example \"app.tenant_id\"";
     let setting = text.to_ascii_lowercase();
     let Some((class, name)) = setting.split_once('.') else {
@@ -129,7 +129,7 @@ pub(super) fn tenancy_setting(text: &str) -> Result<String, Refusal> {
 }
 
 /// The name of a database, schema or role of PostgreSQL.
-pub(super) fn identifier(text: &str) -> Result<String, Refusal> {
+pub(super) fn identifier(text: &str) -> Result<String, InvalidValue> {
     if text.is_empty() || text.len() > 63 || text.chars().any(char::is_control) {
         return Err(refuse(
             "must be 1 to 63 bytes without control characters",
@@ -140,19 +140,19 @@ pub(super) fn identifier(text: &str) -> Result<String, Refusal> {
 }
 
 /// The name of a database that clients connect to.
-pub(super) fn database(text: &str) -> Result<String, Refusal> {
+pub(super) fn database(text: &str) -> Result<String, InvalidValue> {
     identifier(text)
         .map_err(|refusal| refuse(refusal.what, "write each name as it stands in connection strings"))
 }
 
 /// The TLS server name that stands for a tenant. Names of hosts ignore case, so the lower-case one stands for all.
-pub(super) fn server_name(text: &str) -> Result<Pattern, Refusal> {
+pub(super) fn server_name(text: &str) -> Result<Pattern, InvalidValue> {
     let pattern = Pattern::parse(&text.to_ascii_lowercase()).filter(Pattern::has_gap);
     pattern.ok_or_else(|| refuse("must hold {tenant} once", "for example \"{tenant}.db.example.com\""))
 }
 
 /// `cn:name`, `dns:name` or `uri:name`; `{user}` stands for the user, `{tenant}` is read out of the certificate.
-pub(super) fn certificate_name(text: &str, user: &str) -> Result<CertificateName, Refusal> {
+pub(super) fn certificate_name(text: &str, user: &str) -> Result<CertificateName, InvalidValue> {
     let hint =
         "for example \"cn:{user}\", \"dns:api.example.com\" or \"uri:spiffe://example.com/{tenant}/api\"";
     let kind_and_name = text.split_once(':').and_then(|(kind, name)| match kind {
@@ -168,7 +168,7 @@ pub(super) fn certificate_name(text: &str, user: &str) -> Result<CertificateName
 }
 
 /// What clients are called on servers.
-pub(super) fn name_form(text: &str) -> Result<String, Refusal> {
+pub(super) fn name_form(text: &str) -> Result<String, InvalidValue> {
     let hint = "for example \"{tenant} {application_name}\"";
     if !["{tenant}", "{application_name}"].iter().any(|word| text.contains(word)) {
         return Err(refuse("must hold {tenant} or {application_name}", hint));
@@ -180,7 +180,7 @@ pub(super) fn name_form(text: &str) -> Result<String, Refusal> {
 }
 
 /// 32 bytes in hexadecimal, as `openssl rand -hex 32` prints them.
-pub(super) fn seal_key(text: &str) -> Result<SealKey, Refusal> {
+pub(super) fn seal_key(text: &str) -> Result<SealKey, InvalidValue> {
     let refused = || refuse("must be 64 hexadecimal digits", "make one with: openssl rand -hex 32");
     let digits = text.trim();
     if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {

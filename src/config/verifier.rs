@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::problem::{Refusal, refuse};
+use super::problem::{InvalidValue, refuse};
 use crate::secret::Secret;
 use crate::tenant::Verifier;
 
@@ -36,7 +36,7 @@ pub fn stored_verifier(text: &str) -> Result<Verifier, String> {
 }
 
 /// Reads a `user.password`.
-pub(super) fn verifier(password: &str, plain: PlainPasswords) -> Result<Verifier, Refusal> {
+pub(super) fn verifier(password: &str, plain: PlainPasswords) -> Result<Verifier, InvalidValue> {
     if let Some(rest) = password.strip_prefix(SCHEME) {
         return scram(rest);
     }
@@ -59,7 +59,7 @@ pub(super) fn verifier(password: &str, plain: PlainPasswords) -> Result<Verifier
 }
 
 /// `<iterations>:<salt>$<stored key>:<server key>`, as in `pg_authid.rolpassword`.
-fn scram(text: &str) -> Result<Verifier, Refusal> {
+fn scram(text: &str) -> Result<Verifier, InvalidValue> {
     let hint = "write SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>, as pgtenant scram does";
     let malformed = || refuse("is a malformed SCRAM-SHA-256 verifier", hint);
     let (front, keys) = text.split_once('$').ok_or_else(malformed)?;

@@ -15,7 +15,7 @@ use pgwire::messages::PgWireBackendMessage;
 
 use super::Operator;
 use super::command::{Command, Show};
-use super::table::{Kind, Table, Value};
+use super::table::{ColumnType, Table, Value};
 
 /// A statement: what was read, once.
 #[derive(Debug, Clone)]
@@ -38,10 +38,10 @@ fn read(text: &str) -> PgWireResult<Option<Command>> {
 }
 
 fn fields(show: Show, format: impl Fn(usize) -> FieldFormat) -> Vec<FieldInfo> {
-    let field = |(place, (name, kind)): (usize, &(&str, Kind))| {
+    let field = |(place, (name, kind)): (usize, &(&str, ColumnType))| {
         let datatype = match kind {
-            Kind::Text => Type::TEXT,
-            Kind::Number => Type::INT8,
+            ColumnType::Text => Type::TEXT,
+            ColumnType::Number => Type::INT8,
         };
         FieldInfo::new((*name).to_owned(), None, None, datatype, format(place))
     };

@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use super::Console;
 use super::command::{Command, Show};
-use super::table::Kind::{Number, Text};
-use super::table::{Kind, Table, Value};
+use super::table::ColumnType::{Number, Text};
+use super::table::{ColumnType, Table, Value};
 use crate::clients::{Activity, ClientView};
 use crate::directory::{Grant, PoolMode};
 
-type Columns = &'static [(&'static str, Kind)];
+type Columns = &'static [(&'static str, ColumnType)];
 
 const CLIENTS: Columns = &[
     ("type", Text),
@@ -196,7 +196,7 @@ impl Console {
                     ("link", link.into()),
                     ("remote_pid", (*process_id).into()),
                 ];
-                let cell = |(name, _): &(&str, Kind)| {
+                let cell = |(name, _): &(&str, ColumnType)| {
                     known
                         .iter()
                         .find(|(column, _)| column == name)

@@ -3,7 +3,7 @@
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ColumnType {
     Text,
     Number,
 }
@@ -19,7 +19,7 @@ pub(super) enum Value {
 /// Columns and rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
-    pub(super) columns: &'static [(&'static str, Kind)],
+    pub(super) columns: &'static [(&'static str, ColumnType)],
     pub(super) rows: Vec<Vec<Value>>,
 }
 

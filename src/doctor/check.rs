@@ -7,7 +7,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::trial::Trial;
-use super::{Finding, Severity};
+use super::{Finding, FindingSeverity};
 use crate::directory::{ContextMode, GuardLevel, Tenancy};
 
 /// What the queries begin with.
@@ -47,7 +47,7 @@ pub(super) struct Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rank {
     /// The same always.
-    Always(Severity),
+    Always(FindingSeverity),
     /// What the sealed context rests on: critical with it, advice without.
     Sealed,
     /// What the strict guard refuses: advice with it, a warning without.
@@ -61,9 +61,9 @@ struct Answer {
     unseen: usize,
 }
 
-/// What the checks are asked about.
+/// Parameters of the checks: the role, the tenancy and the schemas that they look at.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Question<'q> {
+pub(super) struct CheckScope<'q> {
     pub(super) role: &'q str,
     pub(super) tenancy: &'q Tenancy,
     /// Schemas that are one tenant's own, and its role for each.
@@ -71,7 +71,7 @@ pub(super) struct Question<'q> {
     pub(super) roles: &'q [&'q str],
 }
 
-impl Question<'_> {
+impl CheckScope<'_> {
     const fn sealed(self) -> bool {
         matches!(self.tenancy.context, ContextMode::Sealed(_))
     }
@@ -80,12 +80,12 @@ impl Question<'_> {
         matches!(self.tenancy.guard, GuardLevel::Strict)
     }
 
-    fn severity(self, rank: Rank) -> Severity {
+    fn severity(self, rank: Rank) -> FindingSeverity {
         match rank {
             Rank::Always(severity) => severity,
-            Rank::Sealed if self.sealed() => Severity::Critical,
-            Rank::BehindGuard if !self.strict() => Severity::Warning,
-            Rank::Sealed | Rank::BehindGuard => Severity::Advice,
+            Rank::Sealed if self.sealed() => FindingSeverity::Critical,
+            Rank::BehindGuard if !self.strict() => FindingSeverity::Warning,
+            Rank::Sealed | Rank::BehindGuard => FindingSeverity::Advice,
         }
     }
 }
@@ -113,31 +113,31 @@ impl Check {
         self
     }
 
-    /// Asks; a question that PostgreSQL does not answer is a finding too.
-    pub(super) async fn run(&self, client: &Client, question: Question<'_>) -> Vec<Finding> {
-        match self.ask(client, question).await {
-            Ok(answer) => self.findings(&answer, question),
+    /// Asks; a query that PostgreSQL does not answer is a finding too.
+    pub(super) async fn run(&self, client: &Client, scope: CheckScope<'_>) -> Vec<Finding> {
+        match self.ask(client, scope).await {
+            Ok(answer) => self.findings(&answer, scope),
             Err(error) => vec![self.unanswered(&error)],
         }
     }
 
-    async fn ask(&self, client: &Client, question: Question<'_>) -> Result<Answer, tokio_postgres::Error> {
+    async fn ask(&self, client: &Client, scope: CheckScope<'_>) -> Result<Answer, tokio_postgres::Error> {
         let limit = if self.trial.is_some() { MAX_TRIALS } else { MAX_FINDINGS };
         let sql = format!(
             "{PRELUDE} SELECT q.*, count(*) OVER () AS total FROM ({}) q ORDER BY 1, 2 LIMIT {limit}",
             self.query
         );
         let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
-            (&question.role, Type::TEXT),
-            (&question.tenancy.setting, Type::TEXT),
-            (&question.sealed(), Type::BOOL),
-            (&question.strict(), Type::BOOL),
-            (&question.schemas, Type::TEXT_ARRAY),
-            (&question.roles, Type::TEXT_ARRAY),
+            (&scope.role, Type::TEXT),
+            (&scope.tenancy.setting, Type::TEXT),
+            (&scope.sealed(), Type::BOOL),
+            (&scope.strict(), Type::BOOL),
+            (&scope.schemas, Type::TEXT_ARRAY),
+            (&scope.roles, Type::TEXT_ARRAY),
         ];
         client.batch_execute(BEGIN).await?;
         let answer = match client.query_typed(&sql, &parameters).await {
-            Ok(rows) => self.confirm(client, question, rows).await,
+            Ok(rows) => self.confirm(client, scope, rows).await,
             Err(error) => Err(error),
         };
         client.batch_execute("ROLLBACK").await?;
@@ -148,7 +148,7 @@ impl Check {
     async fn confirm(
         &self,
         client: &Client,
-        question: Question<'_>,
+        scope: CheckScope<'_>,
         rows: Vec<Row>,
     ) -> Result<Answer, tokio_postgres::Error> {
         let total: i64 = rows.first().map_or(0, |row| row.try_get("total").unwrap_or(0));
@@ -156,18 +156,18 @@ impl Check {
         let Some(trial) = self.trial else { return Ok(Answer { rows, unseen }) };
         let mut confirmed = Vec::new();
         for row in rows {
-            if trial.confirms(client, &question.tenancy.setting, &row).await? {
+            if trial.confirms(client, &scope.tenancy.setting, &row).await? {
                 confirmed.push(row);
             }
         }
         Ok(Answer { rows: confirmed, unseen })
     }
 
-    fn findings(&self, answer: &Answer, question: Question<'_>) -> Vec<Finding> {
-        let usual = question.severity(self.rank);
+    fn findings(&self, answer: &Answer, scope: CheckScope<'_>) -> Vec<Finding> {
+        let usual = scope.severity(self.rank);
         let text = |row: &Row, column: &str| row.try_get::<_, String>(column).unwrap_or_default();
         let told = answer.rows.iter().take(MAX_FINDINGS).map(|row| {
-            let severity = Severity::parse(&text(row, "severity")).unwrap_or(usual);
+            let severity = FindingSeverity::parse(&text(row, "severity")).unwrap_or(usual);
             self.finding(severity, text(row, "object"), text(row, "message"), text(row, "fix"))
         });
         let mut findings: Vec<Finding> = told.collect();
@@ -184,10 +184,10 @@ impl Check {
     fn unanswered(&self, error: &tokio_postgres::Error) -> Finding {
         let reason = error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned());
         let message = format!("could not be checked: {reason}");
-        self.finding(Severity::Warning, self.name.to_owned(), message, String::new())
+        self.finding(FindingSeverity::Warning, self.name.to_owned(), message, String::new())
     }
 
-    fn finding(&self, severity: Severity, object: String, message: String, fix: String) -> Finding {
+    fn finding(&self, severity: FindingSeverity, object: String, message: String, fix: String) -> Finding {
         Finding { id: self.id, severity, name: self.name, object, message, why: self.why, fix }
     }
 }

@@ -4,7 +4,7 @@
 use tokio_postgres::Client;
 
 use super::Finding;
-use super::Severity::{self, Critical, Warning};
+use super::FindingSeverity::{self, Critical, Warning};
 use crate::control;
 use crate::directory::{ContextMode, GuardLevel, Tenancy};
 use crate::protect::{self, SelfTest};
@@ -61,7 +61,7 @@ const SOUND: [(i32, i32); 4] = [(14, 19), (15, 14), (16, 10), (17, 6)];
 const OLDEST: i32 = 14;
 
 impl Known {
-    fn found(&self, severity: Severity, object: &str, message: String, fix: &str) -> Finding {
+    fn found(&self, severity: FindingSeverity, object: &str, message: String, fix: &str) -> Finding {
         let (object, fix) = (object.to_owned(), fix.to_owned());
         Finding { id: self.id, severity, name: self.name, object, message, why: self.why, fix }
     }
@@ -84,7 +84,7 @@ pub(super) fn configuration(tenancy: &Tenancy) -> Vec<Finding> {
             "set tenancy.guard = \"strict\", and after pgtenant protect tenancy.context = \"sealed\"",
         ),
         (ContextMode::Plain, GuardLevel::Strict) => CONFIGURATION.found(
-            Severity::Advice,
+            FindingSeverity::Advice,
             object,
             "tenancy.context is plain: code inside the database can change the setting".to_owned(),
             "run pgtenant protect, then set tenancy.context = \"sealed\"",

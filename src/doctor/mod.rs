@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::control;
 use crate::directory::{Directory, Isolation, Tenant};
 use crate::upstream::settings::UpstreamSettings;
-use check::Question;
+use check::CheckScope;
 pub use report::{as_json, as_text};
 pub use watch::{Unsafe, Watch};
 
@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// How much a finding weighs; the heaviest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
+pub enum FindingSeverity {
     /// Tenants are not isolated.
     Critical,
     /// They are, and something can be seen or disturbed.
@@ -34,7 +34,7 @@ pub enum Severity {
     Advice,
 }
 
-impl Severity {
+impl FindingSeverity {
     /// All of them, the heaviest first.
     pub const ALL: [Self; 3] = [Self::Critical, Self::Warning, Self::Advice];
 
@@ -58,7 +58,7 @@ pub struct Finding {
     /// The check's number.
     pub id: &'static str,
     /// How much it weighs.
-    pub severity: Severity,
+    pub severity: FindingSeverity,
     /// The check in a few words.
     pub name: &'static str,
     /// What it is about, as SQL would name it.
@@ -93,7 +93,7 @@ pub struct Examination {
 
 impl Examination {
     /// How many findings weigh this much.
-    pub fn count(&self, severity: Severity) -> usize {
+    pub fn count(&self, severity: FindingSeverity) -> usize {
         self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 }
@@ -127,12 +127,12 @@ async fn look(
     let client = control::connect(settings, &settings.user, settings.password.as_ref()).await?;
     let (schemas, roles) = schemas_of(directory, settings);
     let tenancy = &directory.tenancy;
-    let question = Question { role: &settings.user, tenancy, schemas: &schemas, roles: &roles };
+    let scope = CheckScope { role: &settings.user, tenancy, schemas: &schemas, roles: &roles };
     let version = live::version(&client).await;
     let mut findings = live::outdated(version);
     findings.extend(live::pooler(settings, &client).await);
     for check in checks::all().filter(|check| version >= check.since) {
-        findings.extend(check.run(&client, question).await);
+        findings.extend(check.run(&client, scope).await);
     }
     findings.extend(live::self_test(&client, tenancy).await);
     Ok(findings)

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Examination, Finding, Severity};
+use super::{Examination, Finding, FindingSeverity};
 
 /// One finding as JSON says it.
 #[derive(Serialize)]
@@ -49,7 +49,7 @@ pub fn as_text(examinations: &[Examination]) -> String {
         if examination.findings.is_empty() {
             line(&mut text, format_args!("  nothing found"));
         }
-        for severity in Severity::ALL {
+        for severity in FindingSeverity::ALL {
             let found: Vec<&Finding> =
                 examination.findings.iter().filter(|finding| finding.severity == severity).collect();
             if !found.is_empty() {
@@ -62,7 +62,7 @@ pub fn as_text(examinations: &[Examination]) -> String {
         text.push('\n');
     }
     let total = |severity| examinations.iter().map(|one| one.count(severity)).sum::<usize>();
-    let [critical, warning, advice] = Severity::ALL.map(total);
+    let [critical, warning, advice] = FindingSeverity::ALL.map(total);
     line(&mut text, format_args!("{critical} critical, {warning} warnings, {advice} advice"));
     text
 }

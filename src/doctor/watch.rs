@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Examination, Finding, Reached, Severity, examine};
+use super::{Examination, Finding, FindingSeverity, Reached, examine};
 use crate::directory::{Directory, Tenancy};
 use crate::observability::metrics::isolation_findings;
 use crate::upstream::settings::UpstreamSettings;
@@ -110,7 +110,7 @@ impl Watch {
     }
 
     fn verdict(&self, examination: &Examination, before: Option<Reached>) -> Result<(), Unsafe> {
-        if examination.count(Severity::Critical) == 0 {
+        if examination.count(FindingSeverity::Critical) == 0 {
             return Ok(());
         }
         let upstream = &examination.upstream;
@@ -122,7 +122,7 @@ impl Watch {
             tracing::error!(upstream, "the database does not isolate tenants any more");
             return Ok(());
         }
-        let critical = examination.findings.iter().filter(|one| one.severity == Severity::Critical);
+        let critical = examination.findings.iter().filter(|one| one.severity == FindingSeverity::Critical);
         let line = |one: &Finding| {
             format!("  {upstream}: {} {}: {}\n", one.id, one.object.escape_debug(), one.message)
         };
@@ -130,7 +130,7 @@ impl Watch {
     }
 
     fn count(&self) {
-        for severity in Severity::ALL {
+        for severity in FindingSeverity::ALL {
             let count = self.known.values().map(|known| known.count(severity)).sum();
             isolation_findings(severity.word(), count);
         }
@@ -143,19 +143,19 @@ fn tell(examination: &Examination, known: &[Finding]) {
     for finding in findings.iter().filter(|finding| !known.contains(finding)) {
         let Finding { id, object, message, fix, .. } = finding;
         match finding.severity {
-            Severity::Critical => {
+            FindingSeverity::Critical => {
                 tracing::error!(upstream, id, object, finding = message, fix, "doctor: critical");
             }
-            Severity::Warning => {
+            FindingSeverity::Warning => {
                 tracing::warn!(upstream, id, object, finding = message, fix, "doctor: warning");
             }
-            Severity::Advice => {
+            FindingSeverity::Advice => {
                 tracing::debug!(upstream, id, object, finding = message, fix, "doctor: advice");
             }
         }
     }
     if findings != known && *reached == Reached::Examined {
-        let [critical, warnings, advice] = Severity::ALL.map(|severity| examination.count(severity));
+        let [critical, warnings, advice] = FindingSeverity::ALL.map(|severity| examination.count(severity));
         tracing::info!(upstream, critical, warnings, advice, "doctor: examined");
     }
 }

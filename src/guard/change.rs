@@ -19,6 +19,8 @@ pub struct TenantChange {
     pub target: Target,
     /// Where `set_config`'s last argument, with its cast, lies in the text; empty for the other forms.
     pub local_argument: Range<usize>,
+    /// What `set_config`'s result column is called; empty for the other forms.
+    pub column: Box<[u8]>,
 }
 
 /// The command that sets a setting.
@@ -153,6 +155,13 @@ impl TenantChange {
         reader.0.next().is_none().then_some(change)
     }
 
+    /// How many parameters it has.
+    pub fn parameters(&self) -> u16 {
+        let target = if let Target::Parameter(number) = self.target { number } else { 0 };
+        let scope = if let Scope::Parameter(number) = self.scope { number } else { 0 };
+        target.max(scope)
+    }
+
     /// The text of a `set_config` with its last argument so that the change is for the transaction, whatever the
     /// client asked for. A parameter stays in the text, so that the client's Bind still fits.
     pub fn made_local(&self, text: &[u8]) -> Option<Vec<u8>> {
@@ -185,7 +194,13 @@ impl<'a> Reader<'a> {
         if !name.is(setting) || !assigns {
             return None;
         }
-        Some(TenantChange { form: Form::Set, scope, target: self.assigned()?, local_argument: 0..0 })
+        Some(TenantChange {
+            form: Form::Set,
+            scope,
+            target: self.assigned()?,
+            local_argument: 0..0,
+            column: Box::default(),
+        })
     }
 
     fn reset(&mut self, setting: &str) -> Option<TenantChange> {
@@ -195,6 +210,7 @@ impl<'a> Reader<'a> {
             scope: Scope::Session,
             target: Target::Default,
             local_argument: 0..0,
+            column: Box::default(),
         })
     }
 
@@ -245,11 +261,16 @@ impl<'a> Reader<'a> {
         self.takes(TokenKind::Comma).then_some(())?;
         let (scope, local_argument) = self.argument(&["bool", "boolean"], locality)?;
         self.takes(TokenKind::Close).then_some(())?;
+        let mut column: Box<[u8]> = b"set_config"[..].into();
         if self.take_if(|token| is_word(token, "as")).is_some() {
             let alias = self.0.next()?;
-            matches!(alias.kind, TokenKind::Word | TokenKind::QuotedWord).then_some(())?;
+            column = match alias.kind {
+                TokenKind::Word => folded(alias.bytes).into(),
+                TokenKind::QuotedWord => content(&alias).into(),
+                _ => return None,
+            };
         }
-        Some(TenantChange { form: Form::SetConfig, scope, target, local_argument })
+        Some(TenantChange { form: Form::SetConfig, scope, target, local_argument, column })
     }
 
     /// An argument with or without a cast to one of these types, and where it lies.

@@ -9,7 +9,7 @@ use super::{Refusal, Rules, TenantChange, Verdict, names, rule, setting, strict}
 use crate::directory::GuardLevel;
 use crate::sql::keyword::Keyword;
 use crate::sql::lexer::{Lexer, Token, TokenKind, content};
-use crate::sql::statement::{Place, Surveyor};
+use crate::sql::statement::{Surveyor, TokenPosition};
 use crate::sql::words::folded;
 use crate::sql::{Count, SessionState, Survey};
 
@@ -112,7 +112,7 @@ struct Inspection<'a> {
 struct Step<'a> {
     token: &'a Token<'a>,
     keyword: Keyword,
-    place: Place,
+    place: TokenPosition,
     /// Where the token before begins, or what stands in front of it.
     previous: usize,
     /// Where the token before ends.
@@ -196,7 +196,9 @@ impl<'a> Inspection<'a> {
         }
         match step.keyword {
             Keyword::Other => self.check_token(step, surveyor),
-            Keyword::Set | Keyword::Reset if step.place == Place::Start || surveyor.takes_set_clause() => {
+            Keyword::Set | Keyword::Reset
+                if step.place == TokenPosition::Start || surveyor.takes_set_clause() =>
+            {
                 self.watch_for(self.rules.check_set(step.keyword, step.lexer.clone())?);
                 Ok(())
             }
@@ -225,7 +227,7 @@ impl<'a> Inspection<'a> {
 
     #[inline(always)]
     fn check_strictly(&self, step: &Step<'_>, surveyor: &Surveyor) -> Result<(), Refusal> {
-        if step.place == Place::Start
+        if step.place == TokenPosition::Start
             && let Err(objection) = strict::check_start(step.token, step.keyword, step.lexer)
         {
             self.rules.object(objection)?;
@@ -298,7 +300,7 @@ impl Rules {
     fn check_code(&self, code: &[u8], poll: &mut Poll<'_>) -> Result<(), Halt> {
         let weight = Weight::new(code.len());
         let mut lexer = Lexer::new(code);
-        let (mut place, mut watch) = (Place::Start, Watch::Nothing);
+        let (mut place, mut watch) = (TokenPosition::Start, Watch::Nothing);
         while let Some(token) = lexer.next() {
             let keyword = match token.kind {
                 TokenKind::Word => Keyword::of(token.bytes),
@@ -313,7 +315,7 @@ impl Rules {
                 check_schema(&token)?;
             }
             let found = match keyword {
-                Keyword::Set | Keyword::Reset if place == Place::Start => {
+                Keyword::Set | Keyword::Reset if place == TokenPosition::Start => {
                     self.check_set(keyword, lexer.clone())?
                 }
                 Keyword::Other => check_own(&token, &lexer).map(|()| Watch::Nothing)?,
@@ -344,13 +346,13 @@ impl Rules {
 }
 
 /// Where in PL/pgSQL the token behind this one stands.
-fn place_behind(token: &Token<'_>, keyword: Keyword) -> Place {
+fn place_behind(token: &Token<'_>, keyword: Keyword) -> TokenPosition {
     match (token.kind, keyword) {
         (TokenKind::Semicolon, _) | (_, Keyword::Begin | Keyword::Then | Keyword::Else | Keyword::Loop) => {
-            Place::Start
+            TokenPosition::Start
         }
-        (TokenKind::Operator, _) if token.bytes == b">>" => Place::Start,
-        _ => Place::Within,
+        (TokenKind::Operator, _) if token.bytes == b">>" => TokenPosition::Start,
+        _ => TokenPosition::Within,
     }
 }
 

@@ -20,6 +20,7 @@ mod weight;
 pub mod cache;
 
 pub mod change;
+pub mod tenantless;
 
 pub mod footprint;
 
@@ -69,6 +70,11 @@ impl Rules {
         let bits = GRANTABLE.iter().enumerate().filter(|(_, rule)| allow.contains(rule));
         let granted = bits.fold(0, |granted, (at, _)| granted | 1 << at);
         Self { setting: setting.to_ascii_lowercase().into(), level, granted }
+    }
+
+    /// The setting that carries the tenant.
+    pub fn tenant_setting(&self) -> &str {
+        &self.setting
     }
 
     /// The refusal of a change of the tenant that the user has no grant for.

@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use crate::fault::sqlstate::SqlState;
 use crate::names::TenantId;
-use crate::observability::table::{ALL, Kind};
+use crate::observability::table::{ALL, MetricKind};
 
 /// Label of every tenant beyond the bound.
 pub const OTHER: &str = "_other";
@@ -47,9 +47,9 @@ impl Exporter {
             .install_recorder()?;
         for &(name, kind, _, help) in ALL {
             match kind {
-                Kind::Counter => metrics::describe_counter!(name, help),
-                Kind::Gauge => metrics::describe_gauge!(name, help),
-                Kind::Histogram => metrics::describe_histogram!(name, metrics::Unit::Seconds, help),
+                MetricKind::Counter => metrics::describe_counter!(name, help),
+                MetricKind::Gauge => metrics::describe_gauge!(name, help),
+                MetricKind::Histogram => metrics::describe_histogram!(name, metrics::Unit::Seconds, help),
             }
         }
         for outcome in LoginOutcome::ALL {

@@ -1,8 +1,8 @@
 //! The contract: every metric by name, kind, labels and help.
 
-/// What kind a metric is, with its help text.
+/// Type of a metric, as Prometheus names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only goes up.
     Counter,
     /// Goes up and down.
@@ -12,94 +12,109 @@ pub enum Kind {
 }
 
 /// One row of the contract: name, kind, labels, help.
-pub type Description = (&'static str, Kind, &'static [&'static str], &'static str);
+pub type Description = (&'static str, MetricKind, &'static [&'static str], &'static str);
 
 /// Every metric there is.
 pub const ALL: &[Description] = &[
     (
         "pgtenant_query_duration_seconds",
-        Kind::Histogram,
+        MetricKind::Histogram,
         &["tenant"],
         "From the client's request received to its ReadyForQuery sent",
     ),
     (
         "pgtenant_transaction_duration_seconds",
-        Kind::Histogram,
+        MetricKind::Histogram,
         &["tenant"],
         "From checkout of a server to its release",
     ),
-    ("pgtenant_queue_wait_seconds", Kind::Histogram, &["tenant"], "Wait for a server at checkout"),
-    ("pgtenant_queries_total", Kind::Counter, &["tenant"], "Requests answered with ReadyForQuery"),
+    ("pgtenant_queue_wait_seconds", MetricKind::Histogram, &["tenant"], "Wait for a server at checkout"),
+    ("pgtenant_queries_total", MetricKind::Counter, &["tenant"], "Requests answered with ReadyForQuery"),
     (
         "pgtenant_errors_total",
-        Kind::Counter,
+        MetricKind::Counter,
         &["tenant", "class"],
         "ErrorResponses sent to clients, by SQLSTATE class",
     ),
     (
         "pgtenant_client_bytes_total",
-        Kind::Counter,
+        MetricKind::Counter,
         &["tenant", "direction"],
         "Bytes from (in) and to (out) clients after login",
     ),
-    ("pgtenant_clients", Kind::Gauge, &["tenant"], "Logged-in clients"),
-    ("pgtenant_servers", Kind::Gauge, &["upstream", "state"], "Server connections by state: idle, used"),
+    ("pgtenant_clients", MetricKind::Gauge, &["tenant"], "Logged-in clients"),
+    (
+        "pgtenant_servers",
+        MetricKind::Gauge,
+        &["upstream", "state"],
+        "Server connections by state: idle, used",
+    ),
     (
         "pgtenant_replication_connections",
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["upstream"],
         "Replication connections, each with a server of its own",
     ),
-    ("pgtenant_guard_refusals_total", Kind::Counter, &["tenant", "rule"], "Statements refused by the guard"),
+    (
+        "pgtenant_guard_refusals_total",
+        MetricKind::Counter,
+        &["tenant", "rule"],
+        "Statements refused by the guard",
+    ),
     (
         "pgtenant_pins_total",
-        Kind::Counter,
+        MetricKind::Counter,
         &["tenant", "reason"],
         "Clients pinned to a server, by what keeps them there",
     ),
-    ("pgtenant_logins_total", Kind::Counter, &["outcome"], "Login attempts by outcome: ok, refused, failed"),
+    (
+        "pgtenant_logins_total",
+        MetricKind::Counter,
+        &["outcome"],
+        "Login attempts by outcome: ok, refused, failed",
+    ),
     (
         "pgtenant_context_switches_total",
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Hand-overs of servers to another tenant or client",
     ),
     (
         "pgtenant_context_errors_total",
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Hand-overs that failed, and statements that the context function refused",
     ),
     (
         "pgtenant_shifted_answers_total",
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Servers closed because they answered another statement than the one that was due",
     ),
     (
         "pgtenant_isolation_findings",
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["severity"],
         "What the doctor found at all upstreams: critical, warning, advice",
     ),
-    ("pgtenant_canary_up", Kind::Gauge, &[], "1 if both probes saw their own tenant at the last walk"),
+    ("pgtenant_canary_up", MetricKind::Gauge, &[], "1 if both probes saw their own tenant at the last walk"),
     (
         "pgtenant_canary_trips_total",
-        Kind::Counter,
+        MetricKind::Counter,
         &[],
         "Probes that saw another tenant; one stops all tenants",
     ),
     (
         "pgtenant_directory_up",
-        Kind::Gauge,
+        MetricKind::Gauge,
         &[],
         "1 as long as the tables of [directory] are read and changes to them are heard of",
     ),
     (
         "pgtenant_directory_rows",
-        Kind::Gauge,
+        MetricKind::Gauge,
         &["state"],
         "Rows of the tables of [directory]: taken, left_out because something in them is wrong",
     ),
-    ("pgtenant_build_info", Kind::Gauge, &["version"], "Always 1; the version is a label"),
+    ("pgtenant_build_info", MetricKind::Gauge, &["version"], "Always 1; the version is a label"),
 ];

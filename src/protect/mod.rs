@@ -24,7 +24,7 @@ pub use self_test::{PIN, SelfTest, self_test, try_policies};
 use crate::directory::ContextMode;
 use crate::names::TenantId;
 use policy::{SEALED_TENANT, setting_of_tenant};
-use register::Standing;
+use register::Prerequisite;
 
 /// How often what was applied is compared with the catalogs: default privileges can make a second round.
 const ROUNDS: usize = 3;
@@ -203,7 +203,7 @@ async fn compare(client: &Client, wish: &Wish, named: &[u32]) -> Result<Plan, Pr
     let role = schema::login_role(client, wish).await?;
     let mut plan = Plan::default();
     if let ContextMode::Sealed(key) = &wish.context
-        && schema::compare(client, wish, (&role, key), &mut plan).await? == Standing::Blocked
+        && schema::compare(client, wish, (&role, key), &mut plan).await? == Prerequisite::Blocked
     {
         return Ok(plan);
     }

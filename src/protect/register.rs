@@ -51,9 +51,9 @@ pub(super) struct Work {
     pub(super) own: Plan,
 }
 
-/// Whether what other parts rest on is there, or will be.
+/// Whether what other objects depend on exists or will be created by this plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Prerequisite {
     Usable,
     Blocked,
 }
@@ -97,11 +97,11 @@ impl Owner {
     }
 
     /// Adds what makes the role and what it does to the plan, or what an administrator has to run first.
-    pub(super) fn enclose(&self, work: Work, plan: &mut Plan) -> Standing {
+    pub(super) fn enclose(&self, work: Work, plan: &mut Plan) -> Prerequisite {
         if !self.has_role() {
             plan.steps.extend(work.own.steps);
             plan.notes.push(self.advice());
-            return Standing::Usable;
+            return Prerequisite::Usable;
         }
         if !self.exists {
             if self.grants_itself {
@@ -116,14 +116,14 @@ impl Owner {
             plan.add(PART, format!("GRANT SELECT ON pgtenant.key TO {ROLE}"));
         }
         if work.given.steps.is_empty() && work.own.steps.is_empty() {
-            return Standing::Usable;
+            return Prerequisite::Usable;
         }
         if !self.may_act {
             plan.blocked.push(self.request());
-            return Standing::Blocked;
+            return Prerequisite::Blocked;
         }
         self.act(work, plan);
-        Standing::Usable
+        Prerequisite::Usable
     }
 
     /// A membership and CREATE that begin and end inside the transaction.

@@ -3,7 +3,7 @@
 
 use tokio_postgres::Client;
 
-use super::register::{self, Owner, Standing, Work};
+use super::register::{self, Owner, Prerequisite, Work};
 use super::{Enter, Plan, ProtectError, Sql, Step, Wish, literal};
 use crate::directory::{ContextMode, SealKey};
 use crate::seal::key_id;
@@ -151,7 +151,7 @@ pub(super) async fn compare(
     wish: &Wish,
     (role, key): (&str, &SealKey),
     plan: &mut Plan,
-) -> Result<Standing, ProtectError> {
+) -> Result<Prerequisite, ProtectError> {
     check_owners(client, wish).await?;
     let there = client
         .query_one(
@@ -180,15 +180,15 @@ pub(super) async fn compare(
             .await?;
     }
     compare_privileges(client, &callers, (plan, &mut work)).await?;
-    let standing = owner.enclose(work, plan);
-    if standing == Standing::Blocked && !there.try_get::<_, bool>(2)? {
+    let prerequisite = owner.enclose(work, plan);
+    if prerequisite == Prerequisite::Blocked && !there.try_get::<_, bool>(2)? {
         plan.steps.clear();
-        return Ok(standing);
+        return Ok(prerequisite);
     }
     register::compare_role(client, &wish.role, plan).await?;
     let kids = if has_table { kids(client).await? } else { Vec::new() };
     compare_keys((key, wish.retire_keys), &kids, plan);
-    Ok(Standing::Usable)
+    Ok(Prerequisite::Usable)
 }
 
 /// What somebody else owns in the schema cannot be trusted, nor mended.

@@ -33,22 +33,22 @@ const FORMS: [(&str, &str); 3] = [
 ];
 
 /// A type of column: its name, two tenants, and what their text is cast to.
-struct Kind {
+struct KeyType {
     name: &'static str,
     own: &'static str,
     other: &'static str,
     cast: &'static str,
 }
 
-const KINDS: [Kind; 3] = [
-    Kind { name: "text", own: "pgtenant probe a", other: "pgtenant probe b", cast: "" },
-    Kind {
+const KINDS: [KeyType; 3] = [
+    KeyType { name: "text", own: "pgtenant probe a", other: "pgtenant probe b", cast: "" },
+    KeyType {
         name: "uuid",
         own: "11111111-1111-4111-8111-111111111111",
         other: "22222222-2222-4222-8222-222222222222",
         cast: "::uuid",
     },
-    Kind { name: "bigint", own: "1000001", other: "1000002", cast: "::bigint" },
+    KeyType { name: "bigint", own: "1000001", other: "1000002", cast: "::bigint" },
 ];
 
 /// How long a proof of the test holds.
@@ -179,7 +179,7 @@ async fn attempt(
     Ok(if leaks.is_empty() { SelfTest::Holds } else { SelfTest::Leaks(leaks) })
 }
 
-impl Kind {
+impl KeyType {
     fn written(&self, sql: &str) -> String {
         let filled =
             [("{kind}", self.name), ("{own}", self.own), ("{other}", self.other), ("{cast}", self.cast)];

@@ -10,7 +10,7 @@ use crate::names::TenantId;
 
 /// How a column is read.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum CellType {
     Text,
     Texts,
     Count,
@@ -18,35 +18,35 @@ enum Kind {
     Interval,
 }
 
-type Columns = &'static [(&'static str, Kind)];
+type Columns = &'static [(&'static str, CellType)];
 
 const TENANTS: Columns = &[
-    ("id", Kind::Text),
-    ("upstream", Kind::Text),
-    ("isolation", Kind::Text),
-    ("database", Kind::Text),
-    ("schema", Kind::Text),
-    ("role", Kind::Text),
-    ("role_password", Kind::Text),
-    ("max_clients", Kind::Count),
-    ("max_servers", Kind::Count),
-    ("max_pins", Kind::Count),
-    ("queue_timeout", Kind::Interval),
-    ("statement_timeout", Kind::Interval),
-    ("idle_transaction_timeout", Kind::Interval),
+    ("id", CellType::Text),
+    ("upstream", CellType::Text),
+    ("isolation", CellType::Text),
+    ("database", CellType::Text),
+    ("schema", CellType::Text),
+    ("role", CellType::Text),
+    ("role_password", CellType::Text),
+    ("max_clients", CellType::Count),
+    ("max_servers", CellType::Count),
+    ("max_pins", CellType::Count),
+    ("queue_timeout", CellType::Interval),
+    ("statement_timeout", CellType::Interval),
+    ("idle_transaction_timeout", CellType::Interval),
 ];
 
 const USERS: Columns = &[
-    ("name", Kind::Text),
-    ("password", Kind::Text),
-    ("certificate", Kind::Text),
-    ("token", Kind::Text),
-    ("tenant", Kind::Text),
-    ("tenants", Kind::Texts),
-    ("tenant_comment", Kind::Flag),
-    ("allow", Kind::Texts),
-    ("pool_mode", Kind::Text),
-    ("pinning", Kind::Text),
+    ("name", CellType::Text),
+    ("password", CellType::Text),
+    ("certificate", CellType::Text),
+    ("token", CellType::Text),
+    ("tenant", CellType::Text),
+    ("tenants", CellType::Texts),
+    ("tenant_comment", CellType::Flag),
+    ("allow", CellType::Texts),
+    ("pool_mode", CellType::Text),
+    ("pinning", CellType::Text),
 ];
 
 /// Both tables as the server sent them, in an order that does not change.
@@ -81,13 +81,13 @@ impl Raw {
 }
 
 fn query(table: &str, columns: Columns) -> String {
-    let column = |(name, kind): &(&str, Kind)| match kind {
-        Kind::Text => format!("{name}::text"),
-        Kind::Texts => format!("{name}::text[]"),
-        Kind::Count => format!("{name}::int8"),
-        Kind::Flag => format!("{name}::bool"),
+    let column = |(name, kind): &(&str, CellType)| match kind {
+        CellType::Text => format!("{name}::text"),
+        CellType::Texts => format!("{name}::text[]"),
+        CellType::Count => format!("{name}::int8"),
+        CellType::Flag => format!("{name}::bool"),
         // Away from zero: the shortest limit must not become none.
-        Kind::Interval => {
+        CellType::Interval => {
             format!("(ceil(abs(extract(epoch FROM {name}) * 1000)) * sign(extract(epoch FROM {name})))::int8")
         }
     };
@@ -99,11 +99,11 @@ fn cells(row: &Row, columns: Columns) -> Result<Vec<(&'static str, Cell)>, tokio
     let mut cells = Vec::with_capacity(columns.len());
     for (at, (name, kind)) in columns.iter().enumerate() {
         let cell = match kind {
-            Kind::Text => row.try_get::<_, Option<String>>(at)?.map(Cell::Text),
-            Kind::Texts => row.try_get::<_, Option<Vec<String>>>(at)?.map(Cell::Texts),
-            Kind::Count => row.try_get::<_, Option<i64>>(at)?.map(Cell::Count),
-            Kind::Flag => row.try_get::<_, Option<bool>>(at)?.map(Cell::Flag),
-            Kind::Interval => row.try_get::<_, Option<i64>>(at)?.map(Cell::Milliseconds),
+            CellType::Text => row.try_get::<_, Option<String>>(at)?.map(Cell::Text),
+            CellType::Texts => row.try_get::<_, Option<Vec<String>>>(at)?.map(Cell::Texts),
+            CellType::Count => row.try_get::<_, Option<i64>>(at)?.map(Cell::Count),
+            CellType::Flag => row.try_get::<_, Option<bool>>(at)?.map(Cell::Flag),
+            CellType::Interval => row.try_get::<_, Option<i64>>(at)?.map(Cell::Milliseconds),
         };
         // What a flag says by being false, the file says by having no such line.
         cells.extend(cell.filter(|cell| *cell != Cell::Flag(false)).map(|cell| (*name, cell)));

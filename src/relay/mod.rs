@@ -19,11 +19,12 @@ mod requests;
 
 use std::sync::Arc;
 
+use self::core::block::Block;
 use self::core::copy::CopyIn;
 use self::core::framing::{FromClient, FromServer};
-use self::core::portals::Portals;
+use self::core::portals::{Portals, Unbind};
 use self::core::replies::{Replies, Reply};
-use self::core::segment::{Executed, Hold, Outcome, Progress, Segment, Skip, Unnamed};
+use self::core::segment::{AwaitedReply, Executed, Outcome, Progress, Segment, Skip, Unnamed};
 use self::core::session_state::{Policy, SessionState};
 use self::core::statements::{Interner, Statements};
 use self::core::tenant_choice::{Acting, Chooser, TenantChoice};
@@ -76,12 +77,14 @@ pub struct Conversation {
     statements: Statements,
     portals: Portals,
     replies: Replies,
-    /// The transaction's status, as the last ReadyForQuery said.
+    /// The transaction's status, as the server's last ReadyForQuery said, or as it will be behind what was sent.
     status: Status,
+    /// The client's transaction block, as far as no server has it.
+    block: Block,
     segment: Segment,
     copy_in: CopyIn,
     /// What the client's next message waits for.
-    hold: Option<Hold>,
+    hold: Option<AwaitedReply>,
     from_server: FromServer,
     from_client: FromClient,
     outcome: Outcome,
@@ -94,8 +97,6 @@ pub struct Conversation {
     loses_context: bool,
     /// The parameter types of a statement, until its columns are known, too.
     types: Box<[u8]>,
-    /// The statement whose columns turned out to be others than its client was told.
-    changed: Option<Box<StatementId>>,
     /// Errors of the proxy that the client has not been told yet.
     errors: Box<Errors>,
     /// Bytes that the next client frame has in all, if it is not there yet.
@@ -109,6 +110,8 @@ struct Errors {
     local: Option<Box<Report>>,
     /// What the next request is answered with: its server was lost while the client was silent.
     owed: Option<Box<Report>>,
+    /// The statement whose columns turned out to be others than its client was told.
+    changed: Option<StatementId>,
     /// Why a segment is being refused, unless PostgreSQL would refuse it too and go on with the next.
     refused_for: Option<Box<Report>>,
 }
@@ -151,6 +154,7 @@ impl Conversation {
             portals: Portals::default(),
             replies: Replies::default(),
             status: Status::Idle,
+            block: Block::default(),
             segment: Segment::default(),
             copy_in: CopyIn::default(),
             hold: None,
@@ -162,7 +166,6 @@ impl Conversation {
             executed: Executed::default(),
             unnamed: Unnamed::default(),
             loses_context: false,
-            changed: None,
             types: Box::default(),
             errors: Box::default(),
             wanted: 0,
@@ -245,6 +248,7 @@ impl Conversation {
         let all = self.replies.abandon();
         self.undo(all, None);
         self.status = Status::Idle;
+        self.block.close();
         self.segment = Segment::default();
         self.copy_in = CopyIn::default();
         self.hold = None;
@@ -254,7 +258,7 @@ impl Conversation {
         self.outcome = Outcome::default();
         self.progress = Progress::default();
         self.loses_context = false;
-        self.changed = None;
+        self.errors.changed = None;
         self.choice.abandon();
         if let Some(before) = self.session.abandon() {
             self.parameters = before;
@@ -273,6 +277,18 @@ impl Conversation {
                     self.statements.undo(undo);
                 }
                 Reply::Bind(_, unbind) => self.portals.undo(unbind),
+                Reply::Execute(then) => self.statements.undo(then.into()),
+                Reply::Query(text) => {
+                    for (_, then) in text.then.into_iter().rev() {
+                        self.statements.undo(then.into());
+                    }
+                    let Some(closed) = text.closed else { continue };
+                    if let Some(state) = state {
+                        state.unnamed = closed.on_server;
+                    }
+                    self.statements.unnamed = closed.statement;
+                    self.portals.undo(Unbind::Unnamed(closed.portal));
+                }
                 Reply::CloseStatement(id) => {
                     if let Some(state) = state {
                         state.keep_unneeded(id);
@@ -285,11 +301,11 @@ impl Conversation {
                     }
                 }
                 Reply::OwnQuery
+                | Reply::Begin
+                | Reply::OpenBlock(_)
                 | Reply::DescribeStatement(..)
                 | Reply::DescribePortal(_)
-                | Reply::Execute(_)
                 | Reply::ClosePortal
-                | Reply::Query(_)
                 | Reply::FunctionCall
                 | Reply::Sync
                 | Reply::Refused(_) => {}

@@ -51,9 +51,9 @@ enum Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crowded;
 
-/// One connection's place; free once it is dropped.
+/// Slot of one connection that has not logged in yet; free once it is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct LoginSlot {
     logins: Arc<Logins>,
     number: u64,
 }
@@ -75,7 +75,7 @@ impl Logins {
         self: &Arc<Self>,
         address: Option<IpAddr>,
         now: Instant,
-    ) -> Result<(Place, Eviction), Crowded> {
+    ) -> Result<(LoginSlot, Eviction), Crowded> {
         let address = address.map(network);
         let mut state = self.lock();
         let state = &mut *state;
@@ -95,7 +95,7 @@ impl Logins {
         if let Some(address) = address {
             state.by_address.entry(address).or_default().insert(number);
         }
-        Ok((Place { logins: Arc::clone(self), number }, Eviction(evicted)))
+        Ok((LoginSlot { logins: Arc::clone(self), number }, Eviction(evicted)))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -152,9 +152,9 @@ impl State {
     }
 }
 
-// === impl Place ===
+// === impl LoginSlot ===
 
-impl Place {
+impl LoginSlot {
     /// Its startup packet has come.
     pub fn is_heard(&self) {
         if let Some(entry) = self.logins.lock().all.get_mut(&self.number) {
@@ -163,7 +163,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for LoginSlot {
     fn drop(&mut self) {
         self.logins.lock().remove(self.number);
     }
@@ -263,8 +263,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_has_logged_in_is_never_evicted() {
         let logins = Logins::new(1, 0);
-        let (place, eviction) = logins.enter(None, Instant::now()).unwrap();
-        drop(place);
+        let (slot, eviction) = logins.enter(None, Instant::now()).unwrap();
+        drop(slot);
         let waits = tokio::time::timeout(Duration::from_secs(3600), eviction.happens());
         assert!(waits.await.is_err());
     }

@@ -22,14 +22,14 @@ use crate::wire::encode;
 pub(super) struct Admitted {
     server: ReplicationServer,
     membership: Membership,
-    _place: Place,
+    _permit: ReplicationPermit,
     _gauge: ReplicationGauge,
 }
 
 /// One of a user's replication connections.
-struct Place(Arc<AtomicUsize>);
+struct ReplicationPermit(Arc<AtomicUsize>);
 
-impl Drop for Place {
+impl Drop for ReplicationPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -49,7 +49,7 @@ pub(super) async fn admit(
         return Err(not_allowed());
     }
     let database = database::chosen(shared, &live, user, claim)?;
-    let place = take_place(shared, &user.name, maintenance)?;
+    let permit = take_permit(shared, &user.name, maintenance)?;
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
     let membership =
         shared.clients.register(user.name.clone(), None, key_bytes, (address, identity.expires()));
@@ -69,7 +69,7 @@ pub(super) async fn admit(
     }
     tracing::warn!(user = %user.name, role = maintenance.server_user, kind, "replication connection");
     let gauge = ReplicationGauge::new(maintenance.upstream.as_str());
-    Ok(Admitted { server, membership, _place: place, _gauge: gauge })
+    Ok(Admitted { server, membership, _permit: permit, _gauge: gauge })
 }
 
 /// The login's last messages, and then the server's own.
@@ -85,14 +85,18 @@ pub(super) async fn run(mut admitted: Admitted, mut channel: Channel, identity: 
     tunnel::run(&mut channel, &admitted.membership, &mut admitted.server).await
 }
 
-fn take_place(shared: &Shared, user: &UserName, maintenance: &Maintenance) -> Result<Place, Report> {
+fn take_permit(
+    shared: &Shared,
+    user: &UserName,
+    maintenance: &Maintenance,
+) -> Result<ReplicationPermit, Report> {
     if maintenance.max_replication == 0 {
         return Err(not_allowed());
     }
     let count = Arc::clone(&shared.replication.entry(user.clone()).or_default());
     let more = |now| (now < maintenance.max_replication).then_some(now + 1);
     match count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-        Ok(_) => Ok(Place(count)),
+        Ok(_) => Ok(ReplicationPermit(count)),
         Err(_) => {
             Err(Report::new(sqlstate::TOO_MANY_CONNECTIONS, "too many replication connections of this user")
                 .hint("End one, or raise the user's maintenance.max_replication."))

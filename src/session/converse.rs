@@ -16,7 +16,9 @@ use crate::guard::footprint::State;
 use crate::observability::metrics::{context_error, shifted_answer};
 use crate::relay::core::session_state::Change;
 use crate::relay::{Absorbed, ClientSide, Pumped, RelayFault};
-use crate::session::{End, Session, cancelled, overdue, session_lost, shutdown, unresolved};
+use crate::session::{
+    End, Session, cancelled, idle_in_transaction, overdue, session_lost, shutdown, unresolved,
+};
 use crate::upstream::{TenantServer, UpstreamFault};
 use crate::wire::backend::Status;
 
@@ -260,10 +262,7 @@ impl Session {
             return Poll::Pending;
         }
         if self.conversation.is_idle_in_transaction() {
-            return Poll::Ready(Event::Leave(End::Told(Report::new(
-                sqlstate::IDLE_IN_TRANSACTION_TIMEOUT,
-                "terminating connection due to idle-in-transaction timeout",
-            ))));
+            return Poll::Ready(Event::Leave(End::Told(idle_in_transaction())));
         }
         Poll::Ready(Event::Overdue)
     }
@@ -429,6 +428,7 @@ impl Session {
         }
         let was_told = self.conversation.was_told();
         self.abandon();
+        self.conversation.fail_block();
         if was_told {
             // One error a segment: the client waits for the answer to its Sync.
             self.conversation.refuse_rest();
@@ -446,7 +446,7 @@ impl Session {
             report,
         );
         if closed {
-            self.tell_ready(Status::Idle);
+            self.tell_ready();
         } else {
             self.conversation.refuse_rest();
             self.conversation.refuses_for(report.clone());

@@ -6,14 +6,14 @@ use std::task::{Context, Poll};
 
 use crate::clients::Order;
 use crate::fault::{Report, sqlstate};
-use crate::relay::{Absorbed, RelayFault};
+use crate::relay::{Absorbed, ClientSide, RelayFault};
 use crate::session::turn::moved;
-use crate::session::{End, Session, farewell, session_lost};
+use crate::session::{End, Session, farewell, idle_in_transaction, session_lost};
 use crate::sql::lexer::{Lexer, TokenKind};
 use crate::sql::{Count, StatementKind, Survey, survey};
 use crate::upstream::TenantServer;
-use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
+use tokio::time::Instant;
 
 /// What the first frame in the buffer asks for.
 enum Next {
@@ -36,7 +36,7 @@ impl Session {
         loop {
             self.look_at_kept(kept);
             // Also for a client that sends ahead and is never found idle.
-            if let Some(order) = self.order() {
+            if let Some(order) = self.due_order() {
                 return Err(End::Told(farewell(order)));
             }
             match self.look() {
@@ -97,7 +97,7 @@ impl Session {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let client = self.membership.client();
         client.listen(cx);
-        if let Some(order) = client.order() {
+        if let Some(order) = self.due_order() {
             return Poll::Ready(Err(End::Told(farewell(order))));
         }
         let channel = &mut self.client;
@@ -113,8 +113,11 @@ impl Session {
         let client = self.membership.client();
         client.listen(cx);
         client.clear_cancel();
-        if let Some(order) = client.order() {
+        if let Some(order) = self.due_order() {
             return Poll::Ready(Err(End::Told(farewell(order))));
+        }
+        if let Poll::Ready(end) = self.poll_block(cx) {
+            return Poll::Ready(Err(end));
         }
         if let Some(server) = kept {
             if self.has_moved() {
@@ -161,7 +164,7 @@ impl Session {
             b'X' => Next::End(End::Goodbye),
             b'S' if header.total == frame::HEADER_BYTES => {
                 self.client.input.consume(header.total);
-                self.tell_ready(Status::Idle);
+                self.tell_ready();
                 Next::Done
             }
             // Nothing to flush; rows that come too late for a COPY that has failed.
@@ -187,21 +190,23 @@ impl Session {
             return self.refuse_request(report).map_or_else(Next::End, |()| Next::Done);
         }
         let text = (header.tag == b'Q').then(|| frontend::query(frame::body(message))).flatten();
-        if text.is_some_and(discards_all) {
+        if !self.conversation.is_block_waiting() && text.is_some_and(discards_all) {
             self.client.input.consume(header.total);
             self.discard_all();
             return Next::Done;
         }
-        let chosen = text.and_then(|text| self.conversation.choose_between(text));
-        let chosen = chosen.or_else(|| self.conversation.choose_by_comment(message).err().map(Err));
-        match chosen {
-            None => return Next::Server,
-            Some(Err(report)) => self.refuse_segment(&report),
-            Some(Ok(tag)) => {
-                self.client.input.consume(header.total);
-                encode::command_complete(self.client.output.space(), tag);
-                self.tell_ready(Status::Idle);
+        let answered = match self.conversation.choose_by_comment(message) {
+            Ok(()) => {
+                let channel = &mut self.client;
+                let mut client = ClientSide { input: &mut channel.input, output: &mut channel.output };
+                self.conversation.answer_without_server(&mut client)
             }
+            Err(report) => Some(Err(report)),
+        };
+        match answered {
+            None => return Next::Server,
+            Some(Ok(())) => self.idle_since = Instant::now(),
+            Some(Err(report)) => self.refuse_segment(&report),
         }
         Next::Done
     }
@@ -212,7 +217,23 @@ impl Session {
         encode::command_complete(out, "DISCARD ALL");
         self.conversation.discard_all(out);
         self.membership.client().shows_pin(None);
-        self.tell_ready(Status::Idle);
+        self.tell_ready();
+    }
+
+    /// The same, once it is due: a client that has begun a block may end it first.
+    fn due_order(&self) -> Option<Order> {
+        let is_in_block = self.conversation.is_block_waiting();
+        self.order().filter(|order| !is_in_block || *order != Order::Leave)
+    }
+
+    /// The same limit holds for a block that no server has.
+    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if !self.conversation.is_block_waiting() {
+            return Poll::Pending;
+        }
+        let limits = self.conversation.session_acting().limits();
+        self.alarm.set(self.idle_since, limits.idle_transaction_timeout);
+        self.alarm.poll(cx).map(|()| End::Told(idle_in_transaction()))
     }
 
     /// Whether the client was told to leave, and how.

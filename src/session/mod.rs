@@ -31,7 +31,6 @@ use crate::net::Channel;
 use crate::relay::Conversation;
 use crate::tenant::Limits;
 use crate::upstream::{ServerSide, Share, TenantServer, UpstreamFault, Wear};
-use crate::wire::backend::Status;
 use crate::wire::encode::{self, Severity};
 use turn::{Entered, Halt, moved};
 
@@ -250,9 +249,9 @@ impl Session {
         self.conversation.refuse(&mut self.client);
     }
 
-    /// The client believes that it is idle from here on.
-    fn tell_ready(&mut self, status: Status) {
-        encode::ready_for_query(self.client.output.space(), status.byte());
+    /// The client may send its next request.
+    fn tell_ready(&mut self) {
+        encode::ready_for_query(self.client.output.space(), self.conversation.told().byte());
     }
 }
 
@@ -273,6 +272,14 @@ fn poll_departure(client: &mut Channel, cx: &mut Context<'_>) -> Poll<End> {
 fn overdue() -> Report {
     Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout")
         .detail("The statement did not end when it was told to, so its server was closed.")
+}
+
+/// PostgreSQL's words.
+fn idle_in_transaction() -> Report {
+    Report::new(
+        sqlstate::IDLE_IN_TRANSACTION_TIMEOUT,
+        "terminating connection due to idle-in-transaction timeout",
+    )
 }
 
 fn cancelled() -> Report {

@@ -90,6 +90,21 @@ impl StatementKind {
         )
     }
 
+    /// Whether it is a query of rows: it takes a snapshot, and means the same wherever it stands in its transaction.
+    pub fn reads(self) -> bool {
+        matches!(
+            self,
+            Self::Select
+                | Self::Insert
+                | Self::Update
+                | Self::Delete
+                | Self::Merge
+                | Self::Values
+                | Self::Table
+                | Self::With
+        )
+    }
+
     /// Whether it ends a transaction.
     pub fn ends_transaction(self) -> bool {
         matches!(self, Self::Commit | Self::CommitAndChain | Self::Rollback | Self::RollbackAndChain)

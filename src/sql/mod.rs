@@ -16,6 +16,8 @@ pub(crate) mod words;
 
 pub mod lexer;
 
+pub mod block;
+
 pub mod keyword;
 
 pub mod kind;

@@ -1,6 +1,8 @@
-//! Which statements of a text return settings to their defaults, and which empty the session's sequence cache: RESET,
-//! SET … TO DEFAULT, SET TIME ZONE DEFAULT | LOCAL, SET NAMES DEFAULT, DISCARD SEQUENCES, in any spelling.
+//! Which statements of a text return settings to their defaults, empty the session's sequence cache, or drop prepared
+//! statements: RESET, SET … TO DEFAULT, SET TIME ZONE DEFAULT | LOCAL, SET NAMES DEFAULT, DISCARD SEQUENCES, DEALLOCATE,
+//! in any spelling.
 
+use super::deallocate::deallocated;
 use super::lexer::{Lexer, Token, TokenKind, content};
 
 /// Words of one statement that are looked at. `SET SESSION "a"."b" TO DEFAULT` has seven.
@@ -11,6 +13,8 @@ const MAX_WORDS: usize = 8;
 pub struct ResetStatement {
     /// Its number among the statements of the text, from zero.
     pub index: usize,
+    /// Where it begins in the text, in bytes.
+    pub start: usize,
     /// Where it ends in the text, in bytes, without its semicolon.
     pub end: usize,
     /// What it resets.
@@ -28,17 +32,25 @@ pub enum Reset {
     Local(String),
     /// DISCARD SEQUENCES.
     Sequences,
+    /// DEALLOCATE of this prepared statement.
+    Statement(Vec<u8>),
+    /// DEALLOCATE ALL.
+    Statements,
 }
 
 /// The reset statements of a text, and how many statements it holds.
 pub fn resets(text: &[u8]) -> (Vec<ResetStatement>, usize) {
     let mut found = Vec::new();
-    let (mut index, mut depth, mut end) = (0_usize, 0_usize, 0_usize);
+    let (mut index, mut depth) = (0_usize, 0_usize);
+    let (mut start, mut end) = (0_usize, 0_usize);
     let mut words: Vec<String> = Vec::new();
     let mut is_plain = true;
-    let mut close = |words: &mut Vec<String>, is_plain: &mut bool, end: usize| {
-        if let Some(what) = is_plain.then(|| reset(words)).flatten() {
-            found.push(ResetStatement { index, end, what });
+    let mut close = |words: &mut Vec<String>, is_plain: &mut bool, (start, end): (usize, usize)| {
+        let dropped = || deallocated(text.get(start..end)?).map(Reset::Statement);
+        let what = is_plain.then(|| reset(words)).flatten();
+        let drops = words.first().is_some_and(|word| word == "deallocate");
+        if let Some(what) = what.or_else(|| drops.then(dropped).flatten()) {
+            found.push(ResetStatement { index, start, end, what });
         }
         let is_empty = words.is_empty() && *is_plain;
         index = index.saturating_add(usize::from(!is_empty));
@@ -48,12 +60,15 @@ pub fn resets(text: &[u8]) -> (Vec<ResetStatement>, usize) {
     for token in Lexer::new(text) {
         match token.kind {
             TokenKind::Semicolon if depth == 0 => {
-                close(&mut words, &mut is_plain, end);
+                close(&mut words, &mut is_plain, (start, end));
                 continue;
             }
             TokenKind::Open => depth = depth.saturating_add(1),
             TokenKind::Close => depth = depth.saturating_sub(1),
             _ => {}
+        }
+        if words.is_empty() && is_plain {
+            start = token.range().start;
         }
         end = token.range().end;
         match word(&token).filter(|_| words.len() < MAX_WORDS) {
@@ -61,7 +76,7 @@ pub fn resets(text: &[u8]) -> (Vec<ResetStatement>, usize) {
             None => is_plain = false,
         }
     }
-    close(&mut words, &mut is_plain, end);
+    close(&mut words, &mut is_plain, (start, end));
     (found, index)
 }
 
@@ -70,7 +85,7 @@ pub fn resets(text: &[u8]) -> (Vec<ResetStatement>, usize) {
 pub fn may_reset(text: &[u8]) -> bool {
     Lexer::new(text).any(|token| {
         token.kind == TokenKind::Word
-            && [&b"reset"[..], b"default", b"local", b"names", b"discard"]
+            && [&b"reset"[..], b"default", b"local", b"names", b"discard", b"deallocate"]
                 .iter()
                 .any(|word| token.bytes.eq_ignore_ascii_case(word))
     })
@@ -80,6 +95,7 @@ fn reset(words: &[String]) -> Option<Reset> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["discard", "sequences"] => Some(Reset::Sequences),
+        ["deallocate", "all"] | ["deallocate", "prepare", "all"] => Some(Reset::Statements),
         ["reset", "all"] => Some(Reset::All),
         ["reset", "time", "zone"] => Some(Reset::Setting("timezone".to_owned())),
         ["reset", "transaction", "isolation", "level"] | ["reset", "session", "authorization"] => None,
@@ -146,6 +162,10 @@ mod tests {
             ("SET NAMES", Some(setting("client_encoding"))),
             ("RESET ALL", Some(Reset::All)),
             ("discard sequences", Some(Reset::Sequences)),
+            ("DEALLOCATE s1", Some(Reset::Statement(b"s1".to_vec()))),
+            ("deallocate prepare /* x */ \"S\"\"1\";", Some(Reset::Statement(b"S\"1".to_vec()))),
+            ("DEALLOCATE PREPARE ALL", Some(Reset::Statements)),
+            ("DEALLOCATE a b", None),
             ("RESET SESSION AUTHORIZATION", None),
             ("SET NAMES 'UTF8'", None),
             ("SET search_path TO x", None),
@@ -165,11 +185,12 @@ mod tests {
 
     #[test]
     fn statements_are_counted_and_their_ends_known() {
-        let text = b"CLOSE ALL;; RESET  all ; SELECT ';', (1); set x to default";
+        let text = b"CLOSE ALL;; RESET  all ; SELECT ';', (1);/**/deallocate x; set x to default";
         let (found, count) = resets(text);
-        assert_eq!(count, 4);
-        let [all, one] = found.as_slice() else { panic!("two of them: {found:?}") };
-        assert_eq!((all.index, text.get(..all.end)), (1, Some(&b"CLOSE ALL;; RESET  all"[..])));
-        assert_eq!((one.index, one.end), (3, text.len()));
+        assert_eq!(count, 5);
+        let places: Vec<_> =
+            found.iter().map(|one| (one.index, text.get(one.start..one.end).unwrap())).collect();
+        let expected = [(1, &b"RESET  all"[..]), (3, b"deallocate x"), (4, b"set x to default")];
+        assert_eq!(places, expected);
     }
 }

@@ -45,9 +45,9 @@ pub fn survey(text: &[u8]) -> Survey {
     surveyor.finish()
 }
 
-/// Where a token stands in its statement.
+/// Position of a token in its statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum TokenPosition {
     /// Where a command's first word stands.
     Start,
     Within,
@@ -60,7 +60,7 @@ pub(crate) struct Surveyor {
     /// How many tokens the statement has so far, counted up to [`WORDS`].
     count: usize,
     previous: Keyword,
-    place: Place,
+    place: TokenPosition,
     depth: usize,
     copy: CopyPeer,
     statements: Count,
@@ -75,7 +75,7 @@ impl Default for Surveyor {
             words: [Keyword::Other; WORDS],
             count: 0,
             previous: Keyword::Other,
-            place: Place::Start,
+            place: TokenPosition::Start,
             depth: 0,
             copy: CopyPeer::Unread,
             statements: Count::None,
@@ -89,8 +89,8 @@ impl Default for Surveyor {
 impl Surveyor {
     /// Takes the next token; says which keyword it is and where it stood.
     #[inline]
-    pub(crate) fn feed(&mut self, token: &Token<'_>) -> (Keyword, Place) {
-        let place = std::mem::replace(&mut self.place, Place::Within);
+    pub(crate) fn feed(&mut self, token: &Token<'_>) -> (Keyword, TokenPosition) {
+        let place = std::mem::replace(&mut self.place, TokenPosition::Within);
         let keyword = match token.kind {
             TokenKind::Word => Keyword::of(token.bytes),
             TokenKind::QuotedWord => {
@@ -189,7 +189,7 @@ impl Surveyor {
         if self.depth == 0 {
             self.end_statement();
         }
-        self.place = Place::Start;
+        self.place = TokenPosition::Start;
         self.previous = Keyword::Other;
         Keyword::Other
     }
@@ -206,7 +206,7 @@ impl Surveyor {
             Keyword::Atomic if pair.0 == Keyword::Begin && self.depth == 0 && self.creates_routine() => {
                 self.end_statement();
                 self.statements = Count::Unreadable;
-                self.place = Place::Start;
+                self.place = TokenPosition::Start;
             }
             _ => {}
         }

@@ -3,9 +3,9 @@
 
 use super::kind::StatementKind;
 
-/// Where a sequence of statements stands.
+/// Transaction state that a sequence of statements has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum BlockState {
     /// Outside a transaction block, behind nothing that may write.
     Idle,
     /// Outside a transaction block, behind a statement that may write. The end of the text, or Sync, commits it.
@@ -23,11 +23,20 @@ enum Commit {
     Possible,
 }
 
+/// Whether a transaction was told to end, and whether statements stand behind that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    None,
+    Last,
+    Followed,
+}
+
 /// The way of a sequence of statements through its transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Course {
-    place: Place,
+    state: BlockState,
     commit: Commit,
+    end: End,
 }
 
 /// The course of a text, from wherever it begins.
@@ -37,20 +46,26 @@ pub struct TextCourse {
     implicit: Course,
     block: Course,
     failed: Course,
+    is_empty: bool,
 }
 
 // === impl Course ===
 
 impl Course {
     /// Begins outside a transaction block.
-    pub const IDLE: Self = Self::begin(Place::Idle);
+    pub const IDLE: Self = Self::begin(BlockState::Idle);
     /// Begins in a transaction block.
-    pub const BLOCK: Self = Self::begin(Place::Block);
+    pub const BLOCK: Self = Self::begin(BlockState::Block);
     /// Begins in a failed transaction block.
-    pub const FAILED: Self = Self::begin(Place::Failed);
+    pub const FAILED: Self = Self::begin(BlockState::Failed);
 
-    const fn begin(place: Place) -> Self {
-        Self { place, commit: Commit::No }
+    const fn begin(state: BlockState) -> Self {
+        Self { state, commit: Commit::No, end: End::None }
+    }
+
+    /// Whether a statement stands behind the end of a transaction.
+    pub fn goes_on_behind_end(self) -> bool {
+        self.end == End::Followed
     }
 
     /// Whether a statement that was sent may have committed a transaction.
@@ -60,59 +75,70 @@ impl Course {
 
     /// Whether the end of the text, or Sync, commits something.
     pub fn commits_at_end(self) -> bool {
-        self.place == Place::Implicit
+        self.state == BlockState::Implicit
     }
 
     /// The course through this text, too.
     #[must_use]
     pub fn through(self, text: TextCourse) -> Self {
-        let Self { place, commit } = match self.place {
-            Place::Idle => text.idle,
-            Place::Implicit => text.implicit,
-            Place::Block => text.block,
-            Place::Failed => text.failed,
+        let Self { state, commit, end } = match self.state {
+            BlockState::Idle => text.idle,
+            BlockState::Implicit => text.implicit,
+            BlockState::Block => text.block,
+            BlockState::Failed => text.failed,
         };
-        Self { place, commit: if self.may_have_committed() { self.commit } else { commit } }
+        let end = match self.end {
+            End::None => end,
+            end if text.is_empty => end,
+            End::Last | End::Followed => End::Followed,
+        };
+        Self { state, commit: if self.may_have_committed() { self.commit } else { commit }, end }
     }
 
     fn then(self, kind: StatementKind) -> Self {
-        let (place, commit) = match self.place {
-            Place::Idle | Place::Implicit => self.outside(kind),
-            Place::Block => inside(kind),
-            Place::Failed => (behind_failure(kind), Commit::No),
+        let (state, commit) = match self.state {
+            BlockState::Idle | BlockState::Implicit => self.outside(kind),
+            BlockState::Block => inside(kind),
+            BlockState::Failed => (behind_failure(kind), Commit::No),
         };
-        Self { place, commit: if self.may_have_committed() { self.commit } else { commit } }
+        let ends = kind.ends_transaction() || kind == StatementKind::PrepareTransaction;
+        let end = match self.end {
+            End::None if ends => End::Last,
+            End::None => End::None,
+            End::Last | End::Followed => End::Followed,
+        };
+        Self { state, commit: if self.may_have_committed() { self.commit } else { commit }, end }
     }
 
-    fn outside(self, kind: StatementKind) -> (Place, Commit) {
+    fn outside(self, kind: StatementKind) -> (BlockState, Commit) {
         use StatementKind as K;
-        match (self.place, kind) {
-            (_, K::Begin) => (Place::Block, Commit::No),
-            (_, K::Rollback) | (Place::Idle, K::Commit) => (Place::Idle, Commit::No),
-            (_, K::Commit) => (Place::Idle, Commit::Possible),
-            (_, kind) if commits_by_itself(kind) => (Place::Implicit, Commit::Possible),
-            (_, kind) if may_write(kind) => (Place::Implicit, Commit::No),
-            (place, _) => (place, Commit::No),
+        match (self.state, kind) {
+            (_, K::Begin) => (BlockState::Block, Commit::No),
+            (_, K::Rollback) | (BlockState::Idle, K::Commit) => (BlockState::Idle, Commit::No),
+            (_, K::Commit) => (BlockState::Idle, Commit::Possible),
+            (_, kind) if commits_by_itself(kind) => (BlockState::Implicit, Commit::Possible),
+            (_, kind) if may_write(kind) => (BlockState::Implicit, Commit::No),
+            (state, _) => (state, Commit::No),
         }
     }
 }
 
-fn inside(kind: StatementKind) -> (Place, Commit) {
+fn inside(kind: StatementKind) -> (BlockState, Commit) {
     match kind {
-        StatementKind::Commit | StatementKind::PrepareTransaction => (Place::Idle, Commit::Possible),
-        StatementKind::CommitAndChain => (Place::Block, Commit::Possible),
-        StatementKind::Rollback => (Place::Idle, Commit::No),
-        _ => (Place::Block, Commit::No),
+        StatementKind::Commit | StatementKind::PrepareTransaction => (BlockState::Idle, Commit::Possible),
+        StatementKind::CommitAndChain => (BlockState::Block, Commit::Possible),
+        StatementKind::Rollback => (BlockState::Idle, Commit::No),
+        _ => (BlockState::Block, Commit::No),
     }
 }
 
 /// COMMIT of a failed transaction rolls it back.
-fn behind_failure(kind: StatementKind) -> Place {
+fn behind_failure(kind: StatementKind) -> BlockState {
     use StatementKind as K;
     match kind {
-        K::Commit | K::Rollback | K::PrepareTransaction => Place::Idle,
-        K::CommitAndChain | K::RollbackAndChain | K::RollbackTo => Place::Block,
-        _ => Place::Failed,
+        K::Commit | K::Rollback | K::PrepareTransaction => BlockState::Idle,
+        K::CommitAndChain | K::RollbackAndChain | K::RollbackTo => BlockState::Block,
+        _ => BlockState::Failed,
     }
 }
 
@@ -168,8 +194,9 @@ impl Default for TextCourse {
     /// Of a text without a statement.
     fn default() -> Self {
         let [idle, implicit, block, failed] =
-            [Place::Idle, Place::Implicit, Place::Block, Place::Failed].map(Course::begin);
-        Self { idle, implicit, block, failed }
+            [BlockState::Idle, BlockState::Implicit, BlockState::Block, BlockState::Failed]
+                .map(Course::begin);
+        Self { idle, implicit, block, failed, is_empty: true }
     }
 }
 
@@ -177,15 +204,15 @@ impl TextCourse {
     /// With one more statement.
     #[must_use]
     pub(super) fn then(self, kind: StatementKind) -> Self {
-        let Self { idle, implicit, block, failed } = self;
+        let Self { idle, implicit, block, failed, .. } = self;
         let [idle, implicit, block, failed] = [idle, implicit, block, failed].map(|course| course.then(kind));
-        Self { idle, implicit, block, failed }
+        Self { idle, implicit, block, failed, is_empty: false }
     }
 
     /// Of a text whose statements cannot be told apart.
     pub(super) fn unreadable() -> Self {
-        let unknown = Course { place: Place::Implicit, commit: Commit::Possible };
-        Self { idle: unknown, implicit: unknown, block: unknown, failed: unknown }
+        let unknown = Course { state: BlockState::Implicit, commit: Commit::Possible, end: End::Followed };
+        Self { idle: unknown, implicit: unknown, block: unknown, failed: unknown, is_empty: false }
     }
 }
 
@@ -243,6 +270,26 @@ mod tests {
         ] {
             let found = [Course::IDLE, Course::BLOCK, Course::FAILED].map(|start| open(start, &[text]));
             assert_eq!(found, [idle, block, failed], "{text}");
+        }
+    }
+
+    #[test]
+    fn statements_behind_the_end_of_a_transaction_are_noticed() {
+        for (texts, expected) in [
+            (&["SELECT 1", "COMMIT"][..], false),
+            (&["SELECT 1; ROLLBACK", "", ";"], false),
+            (&["SELECT 1; COMMIT; SELECT 2"], true),
+            (&["COMMIT", "SELECT 2"], true),
+            (&["ABORT; BEGIN"], true),
+            (&["PREPARE TRANSACTION 'p'; SELECT 1"], true),
+            (&["COMMIT AND CHAIN", "SELECT 1"], true),
+            (&["SELECT 'no end"], true),
+            (&["ROLLBACK TO s", "SELECT 1"], false),
+        ] {
+            let course = texts
+                .iter()
+                .fold(Course::BLOCK, |course, text| course.through(survey(text.as_bytes()).course));
+            assert_eq!(course.goes_on_behind_end(), expected, "{texts:?}");
         }
     }
 

@@ -138,6 +138,30 @@ pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
     frame(out, b'C', |out| cstr(out, tag.as_bytes()));
 }
 
+/// `RowDescription` of one column of type text that belongs to no table, in this format.
+pub fn text_column(out: &mut Vec<u8>, name: &[u8], format: u16) {
+    const TEXT: u32 = 25;
+    frame(out, b'T', |out| {
+        out.extend_from_slice(&[0, 1]);
+        cstr(out, name);
+        // No table, no column of one.
+        out.extend_from_slice(&[0; 6]);
+        out.extend_from_slice(&TEXT.to_be_bytes());
+        // Of variable length, without a modifier.
+        out.extend_from_slice(&(-1_i16).to_be_bytes());
+        out.extend_from_slice(&(-1_i32).to_be_bytes());
+        out.extend_from_slice(&format.to_be_bytes());
+    });
+}
+
+/// `DataRow` of one value.
+pub fn row(out: &mut Vec<u8>, value: &[u8]) {
+    frame(out, b'D', |out| {
+        out.extend_from_slice(&[0, 1]);
+        sized_parameter(out, value);
+    });
+}
+
 /// A message of a tag and nothing else: `ParseComplete`, `CloseComplete`, `Sync`, `Flush`, `Terminate` …
 pub fn bare(out: &mut Vec<u8>, tag: u8) {
     frame(out, tag, |_| {});

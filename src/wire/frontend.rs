@@ -78,6 +78,31 @@ pub fn parameter(rest: &[u8], number: u16) -> Option<Option<&[u8]>> {
     None
 }
 
+/// How many parameters a `Bind` gives, by what follows its names.
+pub fn parameter_count(rest: &[u8]) -> Option<u16> {
+    let (formats, rest) = rest.split_first_chunk::<2>()?;
+    let formats = usize::from(u16::from_be_bytes(*formats)).checked_mul(2)?;
+    rest.get(formats..)?.first_chunk::<2>().map(|count| u16::from_be_bytes(*count))
+}
+
+/// The format that a `Bind` asks for in the first result column: 0 text, 1 binary. None: malformed.
+pub fn result_format(rest: &[u8]) -> Option<u16> {
+    let count = parameter_count(rest)?;
+    let (formats, rest) = rest.split_first_chunk::<2>()?;
+    let formats = usize::from(u16::from_be_bytes(*formats)).checked_mul(2)?;
+    let mut values = rest.get(formats..)?.get(2..)?;
+    for _ in 0..count {
+        let (length, after) = values.split_first_chunk::<4>()?;
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        values = after.get(length..)?;
+    }
+    let (count, codes) = values.split_first_chunk::<2>()?;
+    match u16::from_be_bytes(*count) {
+        0 => Some(0),
+        _ => codes.first_chunk::<2>().map(|code| u16::from_be_bytes(*code)),
+    }
+}
+
 /// The type that a `Parse` declares for the parameter `$number`, zero if it leaves that open.
 pub fn parameter_type(types: &[u8], number: u16) -> Option<u32> {
     let place = usize::from(number).checked_sub(1)?.checked_mul(4)?.checked_add(2)?;

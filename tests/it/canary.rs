@@ -77,7 +77,7 @@ async fn a_row_of_another_tenant_stops_all_tenants() {
     proxy.measures(UP, &[], 1.0).await;
     let mut idle = proxy.link("acme_app").await;
     let mut busy = proxy.link("globex_app").await;
-    busy.query("BEGIN").await;
+    busy.hold().await;
     cluster.execute(OPEN).await;
     proxy.measures(TRIPS, &[], 1.0).await;
     proxy.measures(UP, &[], 0.0).await;
@@ -135,7 +135,7 @@ async fn a_client_that_waits_for_a_server_is_refused_and_does_not_hang() {
     .await;
     proxy.measures(UP, &[], 1.0).await;
     let mut holder = proxy.link("acme_app").await;
-    holder.query("BEGIN").await;
+    holder.hold().await;
     let mut waiter = proxy.link("acme_app").await;
     let answer = tokio::spawn(async move { waiter.query("SELECT 1").await });
     cluster.execute(OPEN).await;

@@ -42,7 +42,7 @@ async fn a_cancelled_extended_query_and_a_transaction_end_as_postgresql_ends_the
     cluster.settles(SLEEPING, "1").await;
     link.cancel().await;
     assert_eq!(link.answer().await.without(b"T"), "1 2 E(57014) Z(I)");
-    link.query("BEGIN").await;
+    link.hold().await;
     link.send(message::query("SELECT pg_sleep(60)")).await;
     cluster.settles(SLEEPING, "1").await;
     link.cancel().await;
@@ -100,7 +100,7 @@ async fn cancel_while_idle_does_nothing_to_the_next_query_nor_to_the_servers_nex
     let answer = busy.answer().await;
     assert_eq!(answer.code(), None, "the server had changed hands: {answer}");
     assert_eq!(idle.query("SELECT 1").await, ONE);
-    idle.query("BEGIN").await;
+    idle.hold().await;
     idle.cancel().await;
     assert_eq!(idle.query("SELECT 1").await.value(), "1", "idle inside a transaction");
     assert_eq!(idle.query("COMMIT").await, "C(COMMIT) Z(I)");
@@ -115,7 +115,7 @@ async fn cancel_of_a_client_that_waits_for_a_server_ends_its_waiting() {
     })
     .await;
     let mut holder = proxy.link("globex_app").await;
-    holder.query("BEGIN").await;
+    holder.hold().await;
     let mut waiting = proxy.link("acme_app").await;
     let before = Instant::now();
     waiting.send(message::query("INSERT INTO imports VALUES ('must not run')")).await;
@@ -262,7 +262,7 @@ async fn in_one_transaction_a_second_statement_can_be_cancelled_too() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |_| {}).await;
     let mut link = proxy.link("acme_app").await;
-    link.query("BEGIN").await;
+    link.hold().await;
     link.query("SAVEPOINT a").await;
     for _ in 0..3 {
         link.send(message::query("SELECT pg_sleep(60)")).await;

@@ -49,7 +49,7 @@ async fn every_table_is_shown_by_both_protocols_and_says_what_is_so() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, with_operator).await;
     let mut acme = proxy.link("acme_app").await;
-    acme.query("BEGIN").await;
+    acme.hold().await;
     acme.query("SELECT 1").await;
     proxy.link("globex_app").await.query("EXPLAIN SELECT 1").await;
     let mut ops = console(&proxy).await;
@@ -106,7 +106,7 @@ async fn a_suspended_tenant_is_refused_at_its_next_transaction_and_others_do_not
     let mut under_way = proxy.link("acme_app").await;
     let mut idle = proxy.link("acme_app").await;
     let mut other = proxy.link("globex_app").await;
-    under_way.query("BEGIN").await;
+    under_way.hold().await;
     assert_eq!(ops.query("SUSPEND TENANT acme").await, "C(SUSPEND) Z(I)");
     assert_eq!(under_way.query("SELECT 1").await.value(), "1", "what is under way ends as it would");
     assert_eq!(under_way.query("COMMIT").await, "C(COMMIT) Z(I)");
@@ -131,7 +131,7 @@ async fn a_drained_tenants_clients_leave_at_their_boundary_and_a_killed_ones_at_
     let mut ops = console(&proxy).await;
     let (mut idle, mut busy) = (proxy.link("acme_app").await, proxy.link("acme_app").await);
     let mut other = proxy.link("globex_app").await;
-    busy.query("BEGIN").await;
+    busy.hold().await;
     assert_eq!(ops.query("DRAIN TENANT acme").await, "C(DRAIN) Z(I)");
     assert_eq!(within("the idle one's end", idle.closes()).await.code().as_deref(), Some("57P01"));
     assert_eq!(busy.query("SELECT 1").await.value(), "1");
@@ -156,7 +156,7 @@ async fn pause_holds_new_transactions_back_until_resume() {
     let proxy = Proxy::start(&cluster, with_operator).await;
     let mut ops = console(&proxy).await;
     let mut open = proxy.link("acme_app").await;
-    open.query("BEGIN").await;
+    open.hold().await;
     ops.send(message::query("PAUSE")).await;
     assert!(ops.stays_silent(Duration::from_millis(200)).await, "a transaction is under way");
     open.query("COMMIT").await;
@@ -180,7 +180,7 @@ async fn reconnect_replaces_every_server_and_reload_and_shutdown_do_as_the_signa
     let mut link = proxy.link("acme_app").await;
     let pid = "SELECT pg_backend_pid()";
     let before = link.query(pid).await.value();
-    link.query("BEGIN").await;
+    link.hold().await;
     assert_eq!(ops.query("RECONNECT").await, "C(RECONNECT) Z(I)");
     assert_eq!(link.query(pid).await.value(), before, "in use it stays");
     link.query("COMMIT").await;

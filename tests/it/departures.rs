@@ -144,7 +144,7 @@ async fn what_vanished_clients_left_running_counts_until_postgresql_has_ended_it
 async fn a_client_that_vanishes_while_waiting_gives_its_place_in_the_line_up() {
     let (cluster, proxy) = one_server().await;
     let mut holder = proxy.link("globex_app").await;
-    holder.query("BEGIN").await;
+    holder.hold().await;
     for _ in 0..5 {
         let mut waiting = proxy.link("acme_app").await;
         waiting.send(message::query("INSERT INTO imports VALUES ('orphan')")).await;
@@ -161,7 +161,7 @@ async fn a_client_that_vanishes_while_waiting_gives_its_place_in_the_line_up() {
 async fn a_client_that_closes_its_sending_side_still_gets_its_transaction_ended() {
     let (cluster, proxy) = one_server().await;
     let mut link = proxy.link("acme_app").await;
-    link.query("BEGIN").await;
+    link.hold().await;
     link.query("INSERT INTO notes (body) VALUES ('orphan')").await;
     link.shut().await;
     link.closes().await;
@@ -184,11 +184,11 @@ async fn nothing_that_was_sent_ahead_runs_without_the_transaction_in_front_of_it
             _ => [message::unnamed(text, &[]), message::sync()].concat(),
         };
         let bytes = |first| [one(first), one(sent_ahead)].concat();
-        // No server becomes free in time for BEGIN, but one does for what follows.
+        // No server becomes free in time for the first, but one does for what follows.
         let mut holder = proxy.link("globex_app").await;
-        holder.query("BEGIN").await;
+        holder.hold().await;
         let mut waiting = proxy.link("acme_app").await;
-        waiting.send(bytes("BEGIN")).await;
+        waiting.send(bytes("SELECT 1")).await;
         let refused = waiting.frame("the refusal").await;
         assert_eq!(refused.tag, b'E', "{how}");
         holder.query("COMMIT").await;
@@ -197,7 +197,7 @@ async fn nothing_that_was_sent_ahead_runs_without_the_transaction_in_front_of_it
 
         // The server is lost in the middle of the transaction, while the client is silent.
         let mut silent = proxy.link("acme_app").await;
-        silent.query("BEGIN").await;
+        silent.hold().await;
         cluster.kill_servers().await;
         silent.send(bytes(sent_ahead)).await;
         let end = silent.closes().await;
@@ -260,7 +260,7 @@ async fn a_server_that_dies_mid_query_is_a_clear_error_and_the_next_query_works(
 async fn a_transaction_whose_server_died_while_the_client_was_thinking_is_lost_and_says_so() {
     let (cluster, proxy) = one_server().await;
     let mut link = proxy.link("acme_app").await;
-    link.query("BEGIN").await;
+    link.hold().await;
     link.query("INSERT INTO notes (body) VALUES ('lost')").await;
     cluster.kill_servers().await;
     // At once or at the next statement: never is the rest of the transaction run on another server.
@@ -316,7 +316,7 @@ async fn waiting_for_a_server_ends_with_53300_when_the_time_is_up() {
     })
     .await;
     let mut holder = proxy.link("globex_app").await;
-    holder.query("BEGIN").await;
+    holder.hold().await;
     let mut waiting = proxy.link("acme_app").await;
     for batch in [message::query("SELECT 1"), [message::unnamed("SELECT 1", &[]), message::sync()].concat()] {
         let before = Instant::now();
@@ -340,7 +340,7 @@ async fn a_tenant_at_its_own_server_limit_waits_while_others_are_served() {
     })
     .await;
     let mut first = proxy.link("acme_app").await;
-    first.query("BEGIN").await;
+    first.hold().await;
     let mut second = proxy.link("acme_app").await;
     assert_eq!(second.query("SELECT 1").await, "E(53300) Z(I)");
     assert_eq!(proxy.link("globex_app").await.query("SELECT 1").await, ONE);
@@ -426,7 +426,7 @@ async fn a_client_idle_in_its_transaction_beyond_its_time_is_put_out_with_25p03(
     })
     .await;
     let mut link = proxy.link("acme_app").await;
-    link.query("BEGIN").await;
+    link.hold().await;
     link.query("INSERT INTO notes (body) VALUES ('idle')").await;
     let last = link.until(b'E').await;
     assert_eq!(last.code().as_deref(), Some("25P03"), "{last}");

@@ -10,6 +10,7 @@
 mod support;
 
 mod before_login;
+mod blocks;
 mod canary;
 mod cancel;
 mod chaos;

@@ -43,7 +43,7 @@ async fn a_tenant_moves_by_a_reload_and_its_clients_stay() {
     let mut undecided = proxy.link("any").await;
     let mut acme = proxy.link("acme_app").await;
     assert_eq!(idle.query(COUNT).await.value(), "0");
-    busy.query("BEGIN").await;
+    busy.hold().await;
     assert_eq!(busy.query(COUNT).await.value(), "0");
     pinned.query("CREATE TEMP TABLE mine (a int)").await;
     proxy.reload(placed).await;
@@ -68,7 +68,7 @@ async fn a_paused_tenants_clients_wait_and_others_do_not() {
     let mut open = proxy.link("acme_app").await;
     let (mut waiting, mut extended) = (proxy.link("acme_app").await, proxy.link("any.acme").await);
     let (mut cancelled, mut other) = (proxy.link("acme_app").await, proxy.link("globex_app").await);
-    open.query("BEGIN").await;
+    open.hold().await;
     ops.send(message::query("PAUSE TENANT acme")).await;
     assert!(ops.stays_silent(Duration::from_millis(200)).await, "a transaction is under way");
     waiting.send(message::query("SELECT 2")).await;
@@ -87,7 +87,7 @@ async fn a_paused_tenants_clients_wait_and_others_do_not() {
     late.send(message::query("SELECT 5")).await;
     assert!(late.stays_silent(Duration::from_millis(100)).await, "it is let in, and waits");
     let mut gateway = proxy.link("any.globex").await;
-    gateway.query("BEGIN").await;
+    gateway.hold().await;
     assert_eq!(
         gateway.query("SET LOCAL app.tenant_id = 'acme'").await.code().as_deref(),
         Some("57P03"),
@@ -116,7 +116,7 @@ async fn who_leaves_in_front_of_a_paused_tenant_or_in_the_middle_of_a_statement_
     let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     cluster.settles(sleeping, "1").await;
     let mut open = proxy.link("acme_app").await;
-    open.query("BEGIN").await;
+    open.hold().await;
     open.query("INSERT INTO notes (body) VALUES ('never')").await;
     drop((running, open));
     assert_eq!(ops.query("PAUSE TENANT acme").await, "C(PAUSE) Z(I)");
@@ -163,7 +163,7 @@ async fn a_move_needs_the_file_to_say_so_and_changes_nothing_where_it_cannot_be_
         config.set_tenant("acme", "role_password", PASSWORD);
     });
     let mut acme = proxy.link("acme_app").await;
-    acme.query("BEGIN").await;
+    acme.hold().await;
     let (code, message) = refused(&mut ops, "MOVE TENANT acme TO DATABASE").await;
     assert_eq!((code.as_str(), message.starts_with("nothing has changed")), ("55000", true), "{message}");
     let mine = "SELECT count(*) FROM notes WHERE body = 'from its database'";

@@ -344,7 +344,7 @@ async fn sigterm_lets_running_transactions_finish_and_nobody_in() {
     let mut idle = proxy.link("acme_app").await;
     let mut working = proxy.link("acme_app").await;
     let mut running = proxy.link("globex_app").await;
-    working.query("BEGIN").await;
+    working.hold().await;
     working.query("INSERT INTO notes (body) VALUES ('finished')").await;
     running.send(message::query("SELECT pg_sleep(1), 'done' AS done")).await;
     cluster.settles("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'", "1").await;
@@ -367,7 +367,7 @@ async fn after_the_drain_timeout_the_rest_gets_57p01() {
     let cluster = Cluster::start().await;
     let mut proxy = Proxy::start(&cluster, |config| config.set("listen.drain_timeout", "600ms")).await;
     let mut open = proxy.link("acme_app").await;
-    open.query("BEGIN").await;
+    open.hold().await;
     open.query("INSERT INTO notes (body) VALUES ('unfinished')").await;
     let mut long = proxy.link("globex_app").await;
     long.send(message::query("SELECT pg_sleep(60)")).await;

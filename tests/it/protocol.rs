@@ -311,6 +311,7 @@ async fn a_name_can_be_used_again_after_close_and_not_before() {
     let mut link = proxy.link("acme_app").await;
     assert_eq!(link.ask([parse("s", "SELECT 1"), sync()].concat()).await, "1 Z(I)");
     assert_eq!(link.ask([parse("s", "SELECT 2"), sync()].concat()).await, "E(42P05) Z(I)");
+    assert_eq!(link.ask([parse("s", "SELEKT"), sync()].concat()).await, "E(42601) Z(I)", "it is read first");
     assert_eq!(link.ask([rerun("s", &[]), sync()].concat()).await.value(), "1");
     let again = [close_statement("s"), parse("s", "SELECT 2"), rerun("s", &[]), sync()].concat();
     assert_eq!(link.ask(again).await, "3 1 2 D(2) C(SELECT 1) Z(I)");
@@ -338,6 +339,65 @@ async fn a_failed_parse_leaves_nothing_behind() {
     cluster.execute("CREATE TABLE late (x int); GRANT SELECT ON late TO app").await;
     assert_eq!(other.ask(&late).await, "1 Z(I)");
     assert_eq!(link.ask(&late).await, "1 Z(I)");
+}
+
+#[tokio::test]
+async fn a_refused_query_behind_a_failed_message_is_skipped_to_the_sync() {
+    let (_cluster, proxy) = started().await;
+    let mut link = proxy.link("acme_app").await;
+    link.ask([parse("", "SELECT 7"), sync()].concat()).await;
+    let refused = query("SET ROLE app_owner");
+    for skipped in [refused.clone(), message::function_call(2854), query("SELECT 1")] {
+        let batch = [parse("s", "SELECT nope"), skipped, rerun("", &[]), sync()].concat();
+        assert_eq!(link.ask(batch).await, "E(42703) Z(I)");
+    }
+    assert_eq!(link.ask([rerun("", &[]), sync()].concat()).await.value(), "7", "no Query was run");
+    let behind = [unnamed("SELECT 1", &[]), refused].concat();
+    assert_eq!(link.ask(behind).await, "1 2 T(?column?) D(1) C(SELECT 1) E(42501) Z(I)");
+    assert_eq!(link.query("SELECT 1").await, ONE);
+}
+
+#[tokio::test]
+async fn an_extended_begin_is_the_first_statement_of_its_transaction() {
+    let (_cluster, proxy) = started().await;
+    let mut link = proxy.link("acme_app").await;
+    let run = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0), sync()].concat();
+    assert_eq!(link.query("SELECT 1").await, ONE, "the context is in force");
+    for (begin, tag) in [
+        ("BEGIN ISOLATION LEVEL SERIALIZABLE", "BEGIN"),
+        ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ", "START TRANSACTION"),
+    ] {
+        assert_eq!(link.ask(run(begin)).await, format!("1 2 C({tag}) Z(T)").as_str());
+        let own = link.query("SELECT current_setting('app.tenant_id')").await;
+        assert_eq!(own.value(), "acme");
+        assert_eq!(link.query("COMMIT").await, "C(COMMIT) Z(I)");
+    }
+    assert_eq!(link.ask(run("SET LOCAL work_mem = '6MB'")).await, "1 2 N(25P01) C(SET) Z(I)");
+    assert_eq!(link.ask(run("SAVEPOINT a")).await, "1 2 E(25P01) Z(I)");
+    // The unnamed statement is still the client's own.
+    assert_eq!(link.ask([parse("", "SHOW search_path"), sync()].concat()).await, "1 Z(I)");
+    assert_eq!(link.ask([rerun("", &[]), sync()].concat()).await.without(b"D"), "2 C(SHOW) Z(I)");
+}
+
+#[tokio::test]
+async fn a_deallocate_among_other_statements_is_as_postgresql_runs_it() {
+    let (cluster, proxy) = started().await;
+    let mut link = proxy.link("acme_app").await;
+    let mut direct = cluster.link("acme").await;
+    for frames in [
+        [parse("s1", "SELECT 1"), parse("S \"2", "SELECT 2"), sync()].concat(),
+        query("SELECT 1; DEALLOCATE s1; SELECT 2"),
+        query("BEGIN; SELECT 1/0; DEALLOCATE \"S \"\"2\"; SELECT 2"),
+        query("ROLLBACK; DEALLOCATE \"S \"\"2\"; DEALLOCATE \"S \"\"2\""),
+        [rerun("s1", &[]), sync()].concat(),
+        [rerun("S \"2", &[]), sync()].concat(),
+        [parse("s1", "DEALLOCATE s1"), rerun("s1", &[]), sync()].concat(),
+        [parse("d", "DEALLOCATE s1"), parse("s1", "SELECT 1"), rerun("d", &[]), sync()].concat(),
+        [rerun("d", &[]), sync()].concat(),
+    ] {
+        let answer = direct.ask(frames.clone()).await.without(b"T").to_string();
+        assert_eq!(link.ask(frames).await.without(b"T"), answer.as_str());
+    }
 }
 
 #[tokio::test]

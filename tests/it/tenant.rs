@@ -112,8 +112,38 @@ async fn a_gateway_user_without_a_tenant_is_refused_each_statement_and_told_what
     assert!(refusal.fault().hint.is_some(), "{:?}", refusal.fault());
     let batch = [message::unnamed("INSERT INTO imports VALUES ('bare')", &[]), message::sync()].concat();
     assert_eq!(link.ask(batch).await, "E(28000) Z(I)");
-    assert_eq!(link.query("SELECT 1").await.code().as_deref(), Some("28000"));
+    let told = link.query(WHO).await.fault();
+    assert_eq!((told.code.as_str(), told.detail.unwrap().contains("app.tenant_id")), ("28000", true));
     assert_eq!(cluster.value("SELECT count(*) FROM imports").await, "0", "nothing was run");
+}
+
+#[tokio::test]
+async fn what_a_framework_asks_when_it_connects_needs_no_tenant() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let mut link = proxy.link("api").await;
+    for text in [
+        "SELECT version()",
+        "SHOW transaction_isolation",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "SELECT current_schema()",
+        "SET client_min_messages TO 'warning'; SET TIME ZONE 'UTC'",
+        "SELECT t.oid FROM pg_catalog.pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'hstore'",
+        "SELECT set_config('TimeZone', 'UTC', false)",
+        "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL",
+    ] {
+        let answer = link.query(text).await;
+        assert_eq!(answer.code(), None, "{text}: {answer}");
+        if !text.contains(';') {
+            assert_eq!(link.extended(text, &[]).await.code(), None, "{text}");
+        }
+    }
+    link.query("BEGIN").await;
+    assert_eq!(link.query("SELECT 1").await.value(), "1");
+    assert_eq!(link.query("SET LOCAL app.tenant_id = 'acme'").await, "C(SET) Z(T)", "not too late");
+    assert_eq!(link.query(WHO).await.value(), "acme");
+    link.query("COMMIT").await;
+    assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"));
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ async fn a_request_waits_once_for_all_that_keeps_it() {
     let mut holder = proxy.link("globex_app").await;
     let mut waiting = proxy.link("acme_app").await;
     let (mut ops, mut second) = (console(&proxy).await, console(&proxy).await);
-    holder.query("BEGIN").await;
+    holder.hold().await;
     let sent = held_back_three_times(&mut ops, &mut waiting).await;
     assert_eq!(second.query("RESUME TENANT acme").await, "C(RESUME) Z(I)");
     sleep_until(sent + 2 * STEP).await;
@@ -72,7 +72,7 @@ async fn without_a_limit_a_request_waits_for_as_long_as_it_takes() {
     let mut holder = proxy.link("globex_app").await;
     let mut waiting = proxy.link("acme_app").await;
     let (mut ops, mut second) = (console(&proxy).await, console(&proxy).await);
-    holder.query("BEGIN").await;
+    holder.hold().await;
     held_back_three_times(&mut ops, &mut waiting).await;
     assert_eq!(second.query("RESUME TENANT acme").await, "C(RESUME) Z(I)");
     assert!(waiting.stays_silent(Duration::from_millis(300)).await, "at the gate");
@@ -81,7 +81,7 @@ async fn without_a_limit_a_request_waits_for_as_long_as_it_takes() {
     holder.query("COMMIT").await;
     assert_eq!(within("its turn", waiting.answer()).await.value(), "1");
     // It may still be cancelled and leave.
-    holder.query("BEGIN").await;
+    holder.hold().await;
     waiting.send(message::query("SELECT 1")).await;
     assert!(waiting.stays_silent(Duration::from_millis(300)).await);
     waiting.cancel().await;
@@ -98,7 +98,7 @@ async fn without_a_limit_a_login_and_a_move_wait_too() {
     .await;
     let mut ops = console(&proxy).await;
     let mut holder = proxy.link("acme_app").await;
-    holder.query("BEGIN").await;
+    holder.hold().await;
     // Parameters that nobody has asked for yet have a login ask a server.
     {
         let login = proxy.login("globex_app", &[("timezone", "Asia/Tokyo")]);
@@ -108,7 +108,7 @@ async fn without_a_limit_a_login_and_a_move_wait_too() {
         assert!(within("the login", login).await.is_ok());
     }
     let mut open = proxy.link("acme_app").await;
-    open.query("BEGIN").await;
+    open.hold().await;
     proxy.write(|config| {
         config.set_tenant("acme", "isolation", "database");
         config.set_tenant("acme", "database", "app");
@@ -130,7 +130,7 @@ async fn a_connection_that_another_pool_does_not_need_any_more_is_closed_for_who
     .await;
     let mut holder = proxy.link("acme_app").await;
     let mut other = proxy.link("migrate").await;
-    holder.query("BEGIN").await;
+    holder.hold().await;
     // Another role is another pool.
     other.send(message::query("SELECT 1")).await;
     assert!(other.stays_silent(Duration::from_millis(300)).await, "there is one connection for both pools");

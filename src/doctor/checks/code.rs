@@ -1,6 +1,6 @@
 //! Code and views inside the database that act for somebody else than the login role.
 
-use super::super::Severity::{Advice, Critical, Warning};
+use super::super::FindingSeverity::{Advice, Critical, Warning};
 use super::super::check::{Check, Rank};
 
 pub(super) const CHECKS: &[Check] = &[

@@ -1,6 +1,6 @@
 //! Policies: whether they speak of the tenant, and whether a client can talk them into another one.
 
-use super::super::Severity::{Advice, Critical};
+use super::super::FindingSeverity::{Advice, Critical};
 use super::super::check::{Check, Rank};
 use super::super::trial::Trial;
 

@@ -1,6 +1,6 @@
 //! Privileges that row-level security does not cover, and what all sessions of one role share.
 
-use super::super::Severity::{Critical, Warning};
+use super::super::FindingSeverity::{Critical, Warning};
 use super::super::check::{Check, Rank};
 
 pub(super) const CHECKS: &[Check] = &[

@@ -1,6 +1,6 @@
 //! The login role of the pool: what it is, what it can become, what it owns.
 
-use super::super::Severity::{Critical, Warning};
+use super::super::FindingSeverity::{Critical, Warning};
 use super::super::check::{Check, Rank};
 
 pub(super) const CHECKS: &[Check] = &[

@@ -1,6 +1,6 @@
 //! The server: its settings and what leaves it by other ways.
 
-use super::super::Severity::{Advice, Warning};
+use super::super::FindingSeverity::{Advice, Warning};
 use super::super::check::{Check, Rank};
 
 pub(super) const CHECKS: &[Check] = &[

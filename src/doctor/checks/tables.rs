@@ -1,6 +1,6 @@
 //! Tables with a tenant column: whether row-level security is on, and what keys and children give away.
 
-use super::super::Severity::{Advice, Critical, Warning};
+use super::super::FindingSeverity::{Advice, Critical, Warning};
 use super::super::check::{Check, Rank};
 
 pub(super) const CHECKS: &[Check] = &[

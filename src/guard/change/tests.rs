@@ -64,7 +64,8 @@ fn a_set_is_recognised_in_any_lawful_spelling() {
         ("SET LOCAL app.tenant_id = default", Scope::Local, Target::Default),
         ("SET app.tenant_id = \"default\"", Scope::Session, value("default")),
     ] {
-        let expected = TenantChange { form: Form::Set, scope, target, local_argument: 0..0 };
+        let expected =
+            TenantChange { form: Form::Set, scope, target, local_argument: 0..0, column: Box::default() };
         assert_eq!(change(text), Some(expected), "{text}");
     }
 }
@@ -77,6 +78,7 @@ fn a_reset_is_recognised() {
             scope: Scope::Session,
             target: Target::Default,
             local_argument: 0..0,
+            column: Box::default(),
         };
         assert_eq!(change(text), Some(expected), "{text}");
     }

@@ -41,7 +41,7 @@ impl Conversation {
         output: &mut WriteBuffer,
         server: &mut dyn ServerSide,
     ) -> Disposition {
-        if !self.listens() || matches!(self.replies.front(), Some(Reply::OwnQuery)) {
+        if !self.listens() || matches!(self.replies.front(), Some(Reply::OwnQuery | Reply::OpenBlock(_))) {
             // It was meant for the client that had the server before.
             return Disposition::Swallow;
         }

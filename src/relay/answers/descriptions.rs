@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::relay::answers::{Disposition, disposition};
 use crate::relay::core::replies::{Reply, Shown};
-use crate::relay::core::segment::Hold;
+use crate::relay::core::segment::AwaitedReply;
 use crate::relay::core::statements::{Description, Statement};
 use crate::relay::{Conversation, RelayFault};
 use crate::upstream::{ServerSide, prepared_name};
@@ -21,7 +21,7 @@ impl Conversation {
             Some(Reply::Query(text)) if tag == b'T' => {
                 return Ok(if text.is_hidden() { Disposition::Swallow } else { Disposition::Forward });
             }
-            Some(Reply::Own(_) | Reply::OwnQuery) => return Ok(Disposition::Swallow),
+            Some(Reply::Own(_) | Reply::OwnQuery | Reply::OpenBlock(_)) => return Ok(Disposition::Swallow),
             Some(Reply::DescribeStatement(shown, ..)) if tag == b't' => {
                 let shown = *shown;
                 self.types = body.into();
@@ -51,7 +51,7 @@ impl Conversation {
         let description = Description::read(&types, columns)
             .ok_or(RelayFault::Doubt("the server sent a malformed description"))?;
         let known = statement.description.get_or_init(|| description.clone());
-        let is_compared = self.hold == Some(Hold::Description);
+        let is_compared = self.hold == Some(AwaitedReply::Description);
         if is_compared {
             self.hold = None;
         }
@@ -60,7 +60,7 @@ impl Conversation {
                 server.state().adopt_prepared(shared, statement.id);
             }
         } else if is_compared {
-            self.changed = Some(Box::new(statement.id));
+            self.errors.changed = Some(statement.id);
             let (state, out, _) = server.parts();
             if name.is_empty() {
                 state.unnamed = None;

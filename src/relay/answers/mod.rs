@@ -2,20 +2,18 @@
 
 mod async_messages;
 mod descriptions;
+mod errors;
 
-use crate::fault::Report;
-use crate::fault::sqlstate::PROTOCOL_VIOLATION;
 use crate::net::buffer::ReadBuffer;
-use crate::observability::metrics::context_error;
 use crate::relay::core::copy::CopyIn;
 use crate::relay::core::framing::FromServer;
 use crate::relay::core::replies::{Reply, Shown, Then};
-use crate::relay::core::segment::{Hold, Outcome, Progress, Segment, Skip};
+use crate::relay::core::segment::{AwaitedReply, Outcome, Progress, Segment};
 use crate::relay::requests::ClientSide;
 use crate::relay::{Conversation, RelayFault};
 use crate::upstream::{Expect, ServerSide};
 use crate::wire::backend::{self, Status};
-use crate::wire::encode::{self, Severity};
+use crate::wire::encode;
 use crate::wire::frame;
 
 pub(in crate::relay) use async_messages::is_reported;
@@ -42,6 +40,8 @@ enum Disposition {
     Forward,
     /// It does not, or something else went in its place.
     Swallow,
+    /// It does not; the client was told another status, and its segment ends.
+    Ends,
 }
 
 impl Conversation {
@@ -99,7 +99,7 @@ impl Conversation {
             }
             input.consume(header.total);
             // A ReadyForQuery that answers a part of the proxy's ends no segment.
-            if header.tag == b'Z' && disposition == Disposition::Forward {
+            if header.tag == b'Z' && disposition != Disposition::Swallow {
                 return Ok(Absorbed::Ready(self.status));
             }
         }
@@ -118,7 +118,7 @@ impl Conversation {
                 client.input.forget();
                 FromServer::Passed(total)
             }
-            Some(Reply::Own(_) | Reply::OwnQuery) => FromServer::Dropped(total),
+            Some(Reply::Own(_) | Reply::OwnQuery | Reply::OpenBlock(_)) => FromServer::Dropped(total),
             _ => return Err(RelayFault::Doubt("rows that nothing asked for")),
         };
         Ok(())
@@ -146,7 +146,7 @@ impl Conversation {
             b'N' => Ok(self.notice(body, client)),
             b'A' => Ok(self.notification(body, client.output, server)),
             b'S' => self.parameter(body, client, server),
-            b'E' => match fatal(body) {
+            b'E' => match errors::fatal(body) {
                 Some(fault) => Err(fault),
                 None => self.error(body, client, server),
             },
@@ -195,124 +195,6 @@ impl Conversation {
         }
     }
 
-    fn error(
-        &mut self,
-        body: &[u8],
-        client: &mut ClientSide<'_>,
-        server: &mut dyn ServerSide,
-    ) -> Result<Disposition, RelayFault> {
-        let field = |code| backend::error_field(body, code).unwrap_or_default();
-        let sqlstate = field(b'C');
-        self.note_error(sqlstate, server);
-        match self.replies.front() {
-            None => Err(RelayFault::Doubt("an error that nothing caused")),
-            // Its ReadyForQuery follows, and then the entry fails for want of the nonce.
-            Some(Reply::OwnQuery) => {
-                tracing::warn!(sqlstate, message = field(b'M'), "a server could not be reset");
-                server.state().stamp = None;
-                Ok(Disposition::Swallow)
-            }
-            Some(Reply::Own(_) | Reply::OwnClose) => {
-                server.state().stamp = None;
-                Err(RelayFault::Context(format!("{sqlstate}: {}", field(b'M'))))
-            }
-            Some(reply) if self.reports_foreign_message(sqlstate, client) => {
-                match reply {
-                    Reply::Query(_) => self.end_copy(),
-                    _ => self.fail(server),
-                }
-                Ok(Disposition::Swallow)
-            }
-            Some(Reply::Query(text)) => {
-                let is_changed = !text.inserted.is_empty();
-                if is_changed {
-                    client.input.forget();
-                    encode::with_position(client.output.space(), b'E', body, |sent| text.position(sent));
-                }
-                self.metrics.error(sqlstate);
-                self.end_copy();
-                Ok(if is_changed { Disposition::Swallow } else { Disposition::Forward })
-            }
-            // Of a Sync, for example a deferred constraint, checked when the transaction ends.
-            Some(Reply::Sync | Reply::FunctionCall) => {
-                self.metrics.error(sqlstate);
-                Ok(Disposition::Forward)
-            }
-            Some(Reply::Refused(_)) => {
-                self.report_refusal(client);
-                self.fail(server);
-                Ok(Disposition::Swallow)
-            }
-            Some(
-                Reply::Parse(..)
-                | Reply::Bind(..)
-                | Reply::DescribeStatement(..)
-                | Reply::DescribePortal(_)
-                | Reply::Execute(_)
-                | Reply::ClosePortal
-                | Reply::CloseStatement(_)
-                | Reply::Local(..),
-            ) => {
-                self.metrics.error(sqlstate);
-                if let Some(Reply::Parse(_, undo)) = self.replies.front_mut() {
-                    // PostgreSQL drops the unnamed statement before it parses the new one.
-                    undo.forget_unnamed();
-                }
-                self.fail(server);
-                Ok(Disposition::Forward)
-            }
-        }
-    }
-
-    fn note_error(&mut self, sqlstate: &str, server: &mut dyn ServerSide) {
-        self.outcome = Outcome::RolledBack;
-        if server.context().is_sealed() && matches!(sqlstate, "28000" | "55000") {
-            // The register of a sealed context is empty or another tenant's.
-            self.loses_context = true;
-            context_error();
-        }
-    }
-
-    /// The client reads the proxy's report in the place of the error that was made to happen.
-    fn report_refusal(&mut self, client: &mut ClientSide<'_>) {
-        if let Some(Reply::Refused(report)) = self.replies.pop() {
-            self.metrics.error(report.sqlstate.0);
-            client.input.forget();
-            encode::error_response(client.output.space(), Severity::Error, &report);
-        }
-    }
-
-    /// A COPY from the client has failed, if there was one: nobody reads its rows any more.
-    fn end_copy(&mut self) {
-        self.copy_in = CopyIn::No;
-        if matches!(self.hold, Some(Hold::CopyStart | Hold::CopyError(_))) {
-            self.hold = None;
-        }
-        self.from_client.drop_rest();
-    }
-
-    /// The proxy has ended a COPY because of another message: the client reads what PostgreSQL says to such a message.
-    fn reports_foreign_message(&self, sqlstate: &str, client: &mut ClientSide<'_>) -> bool {
-        let Some(Hold::CopyError(tag)) = self.hold.filter(|_| sqlstate == "57014") else { return false };
-        let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
-        let report = Report::new(PROTOCOL_VIOLATION, message);
-        self.metrics.error(report.sqlstate.0);
-        client.input.forget();
-        encode::error_response(client.output.space(), Severity::Error, &report);
-        true
-    }
-
-    /// The server skips everything up to the next Sync.
-    fn fail(&mut self, server: &mut dyn ServerSide) {
-        self.end_copy();
-        self.hold = None;
-        let skipped = self.replies.skip_to_sync();
-        self.undo(skipped, Some(server));
-        if self.replies.is_empty() {
-            self.segment = Segment::Skipping(Skip::ServerError);
-        }
-    }
-
     fn ready(
         &mut self,
         body: &[u8],
@@ -322,9 +204,23 @@ impl Conversation {
         let status = backend::ready_for_query(body).ok_or(RelayFault::Doubt("a malformed ReadyForQuery"))?;
         match self.replies.pop() {
             Some(Reply::OwnQuery) if status == Status::Idle => Ok(Disposition::Swallow),
+            Some(Reply::OpenBlock(expected)) if status == expected => {
+                if self.replies.is_empty() {
+                    self.status = status;
+                    self.block.opened();
+                    self.hold = None;
+                    self.progress = Progress::Running;
+                }
+                Ok(Disposition::Swallow)
+            }
             Some(Reply::Query(_) | Reply::Sync | Reply::FunctionCall) if self.replies.is_empty() => {
                 self.end_segment(status, server);
                 client.input.forget();
+                if self.is_block_waiting() && status == Status::Idle {
+                    // Its BEGIN did not come to run.
+                    encode::ready_for_query(client.output.space(), self.told().byte());
+                    return Ok(Disposition::Ends);
+                }
                 Ok(Disposition::Forward)
             }
             _ => {
@@ -362,7 +258,13 @@ impl Conversation {
         server: &mut dyn ServerSide,
     ) -> Result<Disposition, RelayFault> {
         let then = match self.replies.front_mut() {
-            Some(Reply::OwnQuery) => return Ok(Disposition::Swallow),
+            Some(Reply::OwnQuery | Reply::OpenBlock(_)) => return Ok(Disposition::Swallow),
+            Some(Reply::Begin) if tag == b'C' => {
+                self.replies.pop();
+                self.block.opened();
+                self.progress = Progress::Running;
+                return Ok(Disposition::Swallow);
+            }
             Some(Reply::Own(Expect::Nothing)) if tag == b'C' => {
                 self.replies.pop();
                 if !self.replies.is_own() {
@@ -372,12 +274,15 @@ impl Conversation {
             }
             Some(Reply::Own(Expect::Nonce(_))) => return Err(RelayFault::Shifted),
             Some(Reply::Query(text)) => {
-                let is_hidden = text.is_hidden();
+                let (number, is_hidden) = (text.at, text.is_hidden());
+                if text.begin == Some(number) {
+                    self.block.opened();
+                }
                 text.at += 1;
                 if is_hidden {
                     return Ok(Disposition::Swallow);
                 }
-                std::mem::take(&mut text.then)
+                text.take_then(number)
             }
             Some(Reply::Execute(_)) => match self.replies.pop() {
                 Some(Reply::Execute(then)) => {
@@ -406,8 +311,7 @@ impl Conversation {
                 encode::command_complete(client.output.space(), "DISCARD ALL");
                 Ok(Disposition::Swallow)
             }
-            Then::Deallocate(name) => {
-                self.statements.remove(&name);
+            Then::Deallocate(_) => {
                 client.input.forget();
                 encode::command_complete(client.output.space(), "DEALLOCATE");
                 Ok(Disposition::Swallow)
@@ -435,7 +339,7 @@ impl Conversation {
     fn copy_in_begins(&mut self) -> Result<Disposition, RelayFault> {
         let is_asked = match self.replies.front() {
             Some(Reply::Query(_)) => true,
-            Some(Reply::Execute(_)) => self.hold == Some(Hold::CopyStart),
+            Some(Reply::Execute(_)) => self.hold == Some(AwaitedReply::CopyStart),
             _ => false,
         };
         if !is_asked {
@@ -447,7 +351,7 @@ impl Conversation {
     }
 
     fn acknowledged(&mut self, tag: u8, server: &mut dyn ServerSide) -> Result<Disposition, RelayFault> {
-        let is_own = matches!(self.replies.front(), Some(Reply::Own(_)));
+        let is_own = matches!(self.replies.front(), Some(Reply::Own(_) | Reply::Begin));
         if is_own && tag != b'3' {
             return Ok(Disposition::Swallow);
         }
@@ -469,13 +373,6 @@ impl Conversation {
             (_, None) => Err(RelayFault::Doubt("an answer that nothing waits for")),
         }
     }
-}
-
-/// The server ends the session with this error.
-fn fatal(body: &[u8]) -> Option<RelayFault> {
-    let field = |code| backend::error_field(body, code).unwrap_or_default();
-    let is_fatal = matches!(field(b'V'), "FATAL" | "PANIC");
-    is_fatal.then(|| RelayFault::Ended(format!("{}: {}", field(b'C'), field(b'M'))))
 }
 
 const fn disposition(shown: Shown) -> Disposition {

@@ -1,5 +1,6 @@
 //! The parts of a conversation's state. Each value is changed by its own methods only, and knows no socket, clock or pool.
 
+pub mod block;
 pub mod copy;
 pub mod framing;
 pub mod portals;

@@ -95,8 +95,8 @@ impl Portals {
     }
 
     /// A Query was sent, which closes the unnamed portal.
-    pub fn close_unnamed(&mut self) {
-        self.close(b"");
+    pub fn close_unnamed(&mut self) -> Option<Portal> {
+        self.0.as_mut()?.unnamed.take()
     }
 
     /// The transaction is over, and all portals with it.

@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::fault::Report;
-use crate::relay::core::portals::Unbind;
+use crate::relay::core::portals::{Portal, Unbind};
 use crate::relay::core::statements::{Named, Statement};
 use crate::upstream::{Expect, ServerState, StatementId};
+use crate::wire::backend::Status;
 
 /// Whether the client sees an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,11 @@ pub enum Reply {
     Own(Expect),
     /// CloseComplete of a portal of the proxy.
     OwnClose,
+    /// The client's BEGIN that waited, in the extended protocol: everything up to its CommandComplete. An error is the
+    /// client's.
+    Begin,
+    /// A Query of the proxy that opens the client's block, or fails it: everything up to ReadyForQuery with this status.
+    OpenBlock(Status),
     /// ParseComplete, with what to undo if it does not come.
     Parse(Shown, Undo),
     /// BindComplete, with what to undo if it does not come.
@@ -55,28 +61,46 @@ pub enum Reply {
 }
 
 /// What follows the completion of a statement.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub enum Then {
     /// Nothing.
     #[default]
     Nothing,
     /// It stands for DISCARD ALL.
     DiscardAll,
-    /// It stands for a DEALLOCATE of this name, which the protocol gave.
-    Deallocate(Box<[u8]>),
+    /// It stands for a DEALLOCATE of this statement, to which the protocol gave its name. The client has it again if the
+    /// DEALLOCATE does not complete.
+    Deallocate(Box<(Box<[u8]>, Named)>),
 }
 
 /// The text of a Query as it was sent.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Text {
     /// Statements of the proxy in it, by their numbers from zero, in order.
     pub hidden: Vec<usize>,
+    /// The number of the BEGIN that waited, if that stands in front.
+    pub begin: Option<usize>,
     /// Where the proxy put bytes in: after so many characters of the client's text, so many.
     pub inserted: Vec<(usize, usize)>,
     /// The statement whose answers come now.
     pub at: usize,
-    /// What the proxy does when it is complete.
-    pub then: Then,
+    /// What the proxy does when statements are complete, by their numbers, in order.
+    pub then: VecDeque<(usize, Then)>,
+    /// The report that the client reads in the place of an error that is made to happen.
+    pub refused: Option<Box<Report>>,
+    /// What it closed. None: no message in front of it can make the server skip it.
+    pub closed: Option<Box<Closed>>,
+}
+
+/// What a Query closes, given back if the server skips the Query.
+#[derive(Debug, Default)]
+pub struct Closed {
+    /// The unnamed statement.
+    pub statement: Option<Arc<Statement>>,
+    /// The unnamed statement of the server.
+    pub on_server: Option<StatementId>,
+    /// The unnamed portal.
+    pub portal: Option<Portal>,
 }
 
 /// What a client loses or keeps if a message was skipped.
@@ -98,6 +122,19 @@ pub enum Undo {
 }
 
 // === impl Undo ===
+
+impl From<Then> for Undo {
+    /// The statement did not complete.
+    fn from(then: Then) -> Self {
+        match then {
+            Then::Nothing | Then::DiscardAll => Self::Nothing,
+            Then::Deallocate(known) => {
+                let (name, named) = *known;
+                Self::Closed(name, Box::new(named))
+            }
+        }
+    }
+}
 
 impl Undo {
     /// PostgreSQL has dropped the unnamed statement.
@@ -131,7 +168,15 @@ impl Text {
         self.hidden.contains(&self.at)
     }
 
-    /// The text for the server: these bytes, all ASCII, are put in at these places, in order.
+    /// What follows the statement of this number; taken.
+    pub fn take_then(&mut self, number: usize) -> Then {
+        match self.then.front() {
+            Some((of, _)) if *of == number => self.then.pop_front().map(|(_, then)| then).unwrap_or_default(),
+            _ => Then::Nothing,
+        }
+    }
+
+    /// The text for the server: these bytes are put in at these places, in order.
     pub fn insert(&mut self, text: &[u8], inserts: &[(usize, Vec<u8>)]) -> Vec<u8> {
         let mut sent =
             Vec::with_capacity(text.len() + inserts.iter().map(|(_, added)| added.len()).sum::<usize>());
@@ -139,7 +184,7 @@ impl Text {
         for (at, added) in inserts {
             sent.extend_from_slice(text.get(from..*at).unwrap_or_default());
             sent.extend_from_slice(added);
-            self.inserted.push((characters(text.get(..*at).unwrap_or_default()), added.len()));
+            self.inserted.push((characters(text.get(..*at).unwrap_or_default()), characters(added)));
             from = *at;
         }
         sent.extend_from_slice(text.get(from..).unwrap_or_default());
@@ -168,7 +213,7 @@ impl Reply {
     /// Whether it is the answer to a statement of the proxy.
     pub const fn is_own(&self) -> bool {
         match self {
-            Self::OwnQuery | Self::Own(_) | Self::OwnClose => true,
+            Self::OwnQuery | Self::Own(_) | Self::OwnClose | Self::Begin | Self::OpenBlock(_) => true,
             Self::Parse(..)
             | Self::Bind(..)
             | Self::DescribeStatement(..)

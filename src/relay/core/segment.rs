@@ -70,11 +70,13 @@ pub enum Unnamed {
     Parsed,
 }
 
-/// What the client's next message waits for. PostgreSQL answers each of these without further input.
+/// Server reply that the client's next message waits for. PostgreSQL sends each of these without further input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
+pub enum AwaitedReply {
     /// The description of a statement that was prepared again, to be compared with what its client was told.
     Description,
+    /// Whether the client's block is open.
+    Block,
     /// Whether a COPY from the client begins.
     CopyStart,
     /// The error of a COPY that the proxy ended with CopyFail, because of a message of this kind.

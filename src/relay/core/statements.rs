@@ -102,7 +102,7 @@ impl Statement {
         self.place != place && self.description.get().is_some_and(Description::has_own_types)
     }
 
-    fn key(&self) -> Option<Key> {
+    fn key(&self) -> Option<StatementKey> {
         let description = self.description.get()?.clone();
         let (types, encoding) = (self.types.clone(), self.encoding.clone());
         let meaning = (encoding, self.place, self.reading.change.is_some());
@@ -139,14 +139,14 @@ const FIRST_OWN_OID: u32 = 16_384;
 /// Shares statements that are the same. It holds one as long as a client does.
 #[derive(Debug, Default)]
 pub struct Interner {
-    known: DashMap<Key, Arc<Statement>>,
+    known: DashMap<StatementKey, Arc<Statement>>,
     next: AtomicU64,
     time: AtomicU64,
 }
 
 /// Text, types as given, encoding, database, whether it is a change of tenant for the proxy to carry out (the same text is one to a
 /// tenant's client and none to a maintenance user), and description.
-type Key = (Arc<[u8]>, Box<[u8]>, (Option<Box<str>>, usize, bool), Description);
+type StatementKey = (Arc<[u8]>, Box<[u8]>, (Option<Box<str>>, usize, bool), Description);
 
 /// What was read in a text, the name that it deallocates, and what is sent in its place.
 type Meaning = (Reading, Option<Box<[u8]>>, Option<Vec<u8>>);

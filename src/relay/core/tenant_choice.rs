@@ -17,7 +17,7 @@ use crate::clients::{TenantSeat, TenantStatus, Turn};
 use crate::directory::Limits;
 use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::change::{Form, Scope, Target, TenantChange};
-use crate::guard::{self, Verdict};
+use crate::guard::tenantless::is_tenantless;
 use crate::names::TenantId;
 use crate::observability::metrics::{ClientGauge, TenantMetrics};
 use crate::relay::Conversation;
@@ -120,6 +120,11 @@ impl TenantChoice {
         self.now.as_ref().map_or(&self.session, |(acting, _)| acting)
     }
 
+    /// Whether the client acts for another tenant than its session's, for this transaction alone.
+    fn is_lent(&self) -> bool {
+        self.lent.as_ref().is_some_and(|own| own.tenant() != self.session.tenant())
+    }
+
     fn is_undecided(&self) -> bool {
         self.acting().tenant().is_none()
             && self.chooser.as_ref().is_some_and(|chooser| chooser.requires_tenant())
@@ -129,6 +134,20 @@ impl TenantChoice {
     pub(in crate::relay) fn lend(&mut self, acting: Arc<Acting>) {
         let own = std::mem::replace(&mut self.session, acting);
         self.lent.get_or_insert(own);
+    }
+
+    /// For the session, between transactions.
+    pub(in crate::relay) fn choose_for_session(&mut self, acting: Arc<Acting>) {
+        self.lent = None;
+        self.session = acting;
+    }
+
+    /// In a block that no server has, so that its server is taken for this tenant.
+    pub(in crate::relay) fn choose_for_waiting(&mut self, acting: Arc<Acting>, span: Span) {
+        if span == Span::Session {
+            self.pending = Some(Arc::clone(&acting));
+        }
+        self.lend(acting);
     }
 
     /// The transaction that a comment chose for is over, or did not begin.
@@ -215,32 +234,6 @@ impl Conversation {
         self.choice.follow()
     }
 
-    /// Chooses for the session between transactions, where no server is needed and the tenant may be on any; the
-    /// answer's tag, or why not. None: the text is something else.
-    pub fn choose_between(&mut self, text: &[u8]) -> Option<Result<&'static str, Report>> {
-        if !may_choose(text) || self.choice.chooser.is_none() {
-            return None;
-        }
-        let Verdict::Tenant(_, change) = guard::inspect(text, &self.rules) else { return None };
-        let (tag, value) = match (change.form, &change.target) {
-            (Form::SetConfig, _) | (_, Target::Parameter(_)) => return None,
-            _ if change.scope != Scope::Session => return None,
-            (Form::Reset, _) => ("RESET", None),
-            (Form::Set, Target::Default) => ("SET", None),
-            (Form::Set, Target::Value(value)) => ("SET", Some(value.as_str())),
-        };
-        Some(self.find(value).and_then(|acting| {
-            if acting.tenant() != self.choice.session.tenant()
-                && let Some(report) = self.pinned_elsewhere()
-            {
-                return Err(report);
-            }
-            self.metrics = Arc::clone(&acting.metrics);
-            self.choice.session = acting;
-            Ok(tag)
-        }))
-    }
-
     /// Why a client that is pinned cannot act for another tenant: what pins it is this one's.
     pub(in crate::relay) fn pinned_elsewhere(&self) -> Option<Report> {
         let pin = self.pin()?;
@@ -279,17 +272,28 @@ impl Conversation {
     }
 
     /// Why a statement may not run; none if it may.
-    pub(in crate::relay) fn lack_of_tenant(&self, survey: Survey) -> Option<Report> {
+    pub(in crate::relay) fn lack_of_tenant(&self, text: &[u8], survey: Survey) -> Option<Report> {
+        if self.status == Status::Failed && survey.statements == Count::One {
+            // Nothing runs there, and PostgreSQL says so.
+            return None;
+        }
         let chains = matches!(survey.first, StatementKind::CommitAndChain | StatementKind::RollbackAndChain);
-        if chains && self.choice.is_made() {
+        if chains && (self.choice.is_made() || self.choice.is_lent()) {
             return Some(too_late("a tenant was chosen, which AND CHAIN would not carry on"));
         }
-        (reads(survey) && self.choice.is_undecided()).then(no_tenant)
+        if self.choice.is_lent() && self.course_here().through(survey.course).goes_on_behind_end() {
+            return Some(behind_choice());
+        }
+        let lacks = reads(survey) && self.choice.is_undecided() && !is_tenantless(text);
+        lacks.then(|| {
+            let setting = self.rules.tenant_setting();
+            no_tenant().detail(format!("The statement may read rows of a tenant, and {setting} names none."))
+        })
     }
 
     /// The same for a statement that may itself be the choice.
-    pub(in crate::relay) fn lack_of_tenant_for(&self, reading: &Reading) -> Option<Report> {
-        reading.change.is_none().then(|| self.lack_of_tenant(reading.survey)).flatten()
+    pub(in crate::relay) fn lack_of_tenant_for(&self, text: &[u8], reading: &Reading) -> Option<Report> {
+        reading.change.is_none().then(|| self.lack_of_tenant(text, reading.survey)).flatten()
     }
 
     /// RESET ALL: the session returns to the tenant of its login when the transaction commits.
@@ -448,18 +452,25 @@ fn unreadable(why: &str) -> Report {
         .hint("Use SET, or set_config with a text.")
 }
 
-/// Whether a text begins as SET and RESET do; another costs no closer look here. With a comment in front it is
-/// carried out on a server, like any choice in a transaction.
-fn may_choose(text: &[u8]) -> bool {
+/// Whether a text may choose a tenant: it begins as SET and RESET do, or calls `set_config`. With a comment in front of
+/// SET it is carried out on a server.
+pub(in crate::relay) fn may_choose(text: &[u8]) -> bool {
+    let begins =
+        |text: &[u8], word: &[u8]| text.get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word));
     let text = text.trim_ascii_start();
-    let begins = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-    text.len() <= MAX_CHOICE_BYTES && (begins(b"set") || begins(b"reset"))
+    let calls = || {
+        memchr::memchr_iter(b'_', text)
+            .filter_map(|at| text.get(at.checked_sub(3)?..))
+            .any(|rest| begins(rest, b"set_config"))
+    };
+    text.len() <= MAX_CHOICE_BYTES && (begins(text, b"set") || begins(text, b"reset") || calls())
 }
 
 /// What a client without a tenant is told.
 pub fn no_tenant() -> Report {
     Report::new(sqlstate::INVALID_AUTHORIZATION, "no tenant was chosen").hint(
-        "Name the tenant at login (user name user.tenant, or the tenant setting in the startup options), or by SET.",
+        "Name the tenant at login (user name user.tenant, or the tenant setting in the startup options), or by SET, \
+         SET LOCAL or set_config of that setting. Without one, only the session and the catalogs can be asked.",
     )
 }
 
@@ -468,6 +479,16 @@ pub fn closed(status: TenantStatus) -> Report {
     let label = status.label();
     Report::new(sqlstate::CANNOT_CONNECT_NOW, format!("the tenant is {label}"))
         .hint("An operator of the proxy decided so; try again later.")
+}
+
+/// A server is taken for the tenant of a transaction; what follows that transaction would run there.
+fn behind_choice() -> Report {
+    Report::new(
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        "statements cannot follow the end of this transaction in one message",
+    )
+    .detail("The tenant was chosen for the transaction alone.")
+    .hint("Send what follows in a message of its own, or choose the tenant for the session.")
 }
 
 pub(in crate::relay) fn too_late(why: &str) -> Report {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::fault::{Report, sqlstate};
 use crate::relay::Conversation;
+use crate::relay::core::block::Block;
 use crate::relay::core::tenant_choice::Acting;
 use crate::sql::{Said, commented};
 use crate::upstream::{ServerSide, Span};
@@ -22,10 +23,12 @@ impl Conversation {
 
     /// Chooses for the transaction that this message begins, before a server is taken: the tenant may be on any.
     pub fn choose_by_comment(&mut self, message: &[u8]) -> Result<(), Report> {
-        if !self.reads_comments() {
+        if !self.reads_comments() || self.block == Block::Failed {
             return Ok(());
         }
-        self.choice.take_back();
+        if !self.is_block_waiting() {
+            self.choice.take_back();
+        }
         self.metrics = Arc::clone(&self.choice.acting().metrics);
         let (tag, body) = (message.first(), frame::body(message));
         let statement;

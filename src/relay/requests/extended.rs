@@ -8,10 +8,10 @@ use crate::guard::footprint::{Footprint, Name};
 use crate::relay::Conversation;
 use crate::relay::core::portals::{self, Portal};
 use crate::relay::core::replies::{Reply, Shown, Then, Undo};
-use crate::relay::core::segment::{Executed, Hold, Unnamed};
+use crate::relay::core::segment::{AwaitedReply, Executed, Unnamed};
 use crate::relay::core::statements::{MAX_NAMED, Named, Reading, Statement};
 use crate::relay::requests::{Taken, note_temporary};
-use crate::sql::{Count, Reset, StatementKind, Survey, deallocated, may_reset, resets};
+use crate::sql::{Reset, StatementKind, may_reset, resets};
 use crate::upstream::{Context, Expect, ServerSide, prepared_name};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frontend};
@@ -42,7 +42,7 @@ impl Conversation {
             }
         };
         let survey = reading.survey;
-        self.begin(server);
+        self.begin_with(survey.first, server);
         if self.status == Status::Failed && !survey.first.ends_failed_block() {
             // PostgreSQL looks at the block's state first; what is answered here without it must not.
             let (state, out, _) = server.parts();
@@ -55,7 +55,7 @@ impl Conversation {
         let discards = survey.first == StatementKind::DiscardAll && self.status == Status::Idle;
         let changes = reading.change.is_some();
         let interner = Arc::clone(&self.relay.interner);
-        let statement = match self.known_deallocated(parse.text, survey) {
+        let statement = match self.known_deallocated(parse.text, survey, parse.name) {
             Some(name) => interner.deallocation(parse.text, name, reading),
             None if discards && server.context().enters() => {
                 interner.replaced(parse.text, reading, DISCARD_STAND_IN)
@@ -99,7 +99,7 @@ impl Conversation {
     ) -> Result<Reading, Report> {
         let reading = self.inspect(parse.text)?;
         self.follow_comment(parse.text, server)?;
-        match reading.unfit(parse.types).or_else(|| self.lack_of_tenant_for(&reading)) {
+        match reading.unfit(parse.types).or_else(|| self.lack_of_tenant_for(parse.text, &reading)) {
             Some(report) => Err(report),
             None => Ok(reading),
         }
@@ -107,6 +107,13 @@ impl Conversation {
 
     fn parse_named(&mut self, name: &[u8], statement: &Arc<Statement>, server: &mut dyn ServerSide) {
         if let Some(report) = self.refuses_statement(name, statement) {
+            if report.sqlstate == sqlstate::DUPLICATE_STATEMENT {
+                // PostgreSQL reads the text before it looks at the name.
+                let (state, out, _) = server.parts();
+                state.unnamed = None;
+                encode::parse(out, "", statement.sent(), &statement.types);
+                self.replies.push(Reply::Parse(Shown::Nobody, Undo::Nothing));
+            }
             return self.refuse_message(report, server);
         }
         let key: Box<[u8]> = name.into();
@@ -149,7 +156,12 @@ impl Conversation {
     }
 
     /// Puts a statement on the server under its own name there.
-    fn prepare(&mut self, statement: &Statement, (shown, undo): (Shown, Undo), server: &mut dyn ServerSide) {
+    pub(super) fn prepare(
+        &mut self,
+        statement: &Statement,
+        (shown, undo): (Shown, Undo),
+        server: &mut dyn ServerSide,
+    ) {
         let limit = server.max_prepared();
         let parsed = self.relay.interner.tick();
         let (state, out, _) = server.parts();
@@ -163,9 +175,7 @@ impl Conversation {
 
     /// Makes sure that the server has what the client calls by this name.
     fn provide(&mut self, name: &[u8], statement: &Arc<Statement>, server: &mut dyn ServerSide) -> Provided {
-        if let Some(changed) = self.changed.take()
-            && *changed == statement.id
-        {
+        if self.errors.changed.take() == Some(statement.id) {
             return Provided::Changed;
         }
         let on_server = if name.is_empty() {
@@ -201,7 +211,7 @@ impl Conversation {
         encode::describe(out, b'S', &sent_name);
         encode::bare(out, b'H');
         self.replies.push(Reply::DescribeStatement(Shown::Nobody, name.into(), Arc::clone(statement)));
-        self.hold = Some(Hold::Description);
+        self.hold = Some(AwaitedReply::Description);
         Provided::Later
     }
 
@@ -232,16 +242,22 @@ impl Conversation {
             return Err(Report::new(sqlstate::CONFIGURATION_LIMIT, message).hint("Close portals."));
         }
         self.follow_comment(&statement.text, server)?;
-        if let Some(report) = self.lack_of_tenant_for(&statement.reading) {
+        if let Some(report) = self.lack_of_tenant_for(&statement.text, &statement.reading) {
             return Err(report);
         }
         let change = statement.reading.change.as_ref();
         let wish = change.map(|change| change.wish(Some(bind.rest))).transpose()?;
-        self.begin(server);
+        self.begin_with(statement.survey().first, server);
         if bind.statement.is_empty() {
             self.unnamed = Unnamed::Used;
         }
-        let name = match self.provide(bind.statement, &statement, server) {
+        let stand_in = self.stand_in_for_deallocate(&statement, server);
+        let statement = stand_in.clone().unwrap_or(statement);
+        let provided = match stand_in {
+            Some(stand_in) => Provided::Yes(prepared_name(stand_in.id)),
+            None => self.provide(bind.statement, &statement, server),
+        };
+        let name = match provided {
             Provided::Yes(name) => name,
             Provided::Later => return Ok(Taken::Later),
             Provided::Changed => return Err(changed()),
@@ -281,14 +297,19 @@ impl Conversation {
             return self.refuse_message(in_pipeline(), server);
         }
         let then = match &statement.deallocates {
-            Some(name) => Then::Deallocate(name.clone()),
+            // PostgreSQL looks at the block's state first.
+            Some(_) if self.status == Status::Failed => Then::Nothing,
+            Some(name) => match self.statements.remove(name) {
+                Some(known) => Then::Deallocate(Box::new(known)),
+                None => return self.refuse_message(no_statement(name), server),
+            },
             None if discards => Then::DiscardAll,
             None => Then::Nothing,
         };
         self.send(whole, Reply::Execute(then), server);
         self.after_execute(&statement, server);
         if survey.first == StatementKind::CopyFromStdin {
-            self.hold = Some(Hold::CopyStart);
+            self.hold = Some(AwaitedReply::CopyStart);
         }
     }
 
@@ -299,6 +320,9 @@ impl Conversation {
         (names, wish): (&[Option<String>], Option<&crate::relay::core::tenant_choice::Wish>),
         server: &mut dyn ServerSide,
     ) -> Result<(), Report> {
+        if let Some(report) = self.lack_of_tenant_for(&statement.text, &statement.reading) {
+            return Err(report);
+        }
         if let Some(footprint) = &statement.reading.footprint {
             self.note_footprint(footprint, &statement.text, names)?;
             note_temporary(footprint, server);
@@ -342,23 +366,14 @@ impl Conversation {
         }
     }
 
-    /// The name in a DEALLOCATE of a statement that servers know by another one.
-    pub(super) fn known_deallocated(&self, text: &[u8], survey: Survey) -> Option<Box<[u8]>> {
-        if survey.first != StatementKind::Deallocate || survey.statements != Count::One {
-            return None;
-        }
-        let name = deallocated(text)?;
-        self.statements.named(&name).is_some().then(|| name.into())
-    }
-
     pub(super) fn describe(
         &mut self,
         target: frontend::Target<'_>,
         whole: &[u8],
         server: &mut dyn ServerSide,
     ) -> Taken {
-        self.begin(server);
         if target.kind == b'P' {
+            self.begin(server);
             if target.name.is_empty() && self.portals.get(b"").is_none() {
                 self.refuse_message(no_unnamed_portal(), server);
             } else {
@@ -370,6 +385,7 @@ impl Conversation {
             self.refuse_message(no_statement(target.name), server);
             return Taken::Yes;
         };
+        self.begin_with(statement.survey().first, server);
         let name = match self.provide(target.name, &statement, server) {
             Provided::Yes(name) => name,
             Provided::Later => return Taken::Later,

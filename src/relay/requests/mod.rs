@@ -1,23 +1,27 @@
 //! From the client to the server: what becomes of each frame.
 
+mod begin;
 mod comment;
+mod deallocate;
 mod extended;
 mod simple;
 mod skip;
+mod without_server;
 
 use std::sync::Arc;
 
 use crate::fault::{Report, sqlstate};
-use crate::guard::Verdict;
 use crate::guard::footprint::{Footprint, State, footprint};
+use crate::guard::{Refusal, Verdict};
 use crate::net::buffer::{ReadBuffer, WriteBuffer};
+use crate::relay::core::block::Block;
 use crate::relay::core::copy::{CopyIn, FOREIGN_MESSAGE, InCopy, in_copy};
-use crate::relay::core::replies::Reply;
-use crate::relay::core::segment::{Executed, Hold, Progress, Segment, Unnamed};
+use crate::relay::core::replies::{Closed, Reply, Text};
+use crate::relay::core::segment::{AwaitedReply, Segment};
 use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, RelayFault, refusal};
-use crate::sql::{Course, Reset, SessionState, Survey};
-use crate::upstream::{APPLICATION_NAME, Expect, ServerSide, SessionParameters, Span, Temporary, Wear};
+use crate::sql::{Reset, SessionState, Survey};
+use crate::upstream::{APPLICATION_NAME, ServerSide, SessionParameters, Span, Temporary, Wear};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
 
@@ -55,7 +59,7 @@ enum Admission {
 enum Taken {
     /// It was.
     Yes,
-    /// It stays where it is until the server has answered ([`Hold`]).
+    /// It stays where it is until the server has answered ([`AwaitedReply`]).
     Later,
 }
 
@@ -126,14 +130,14 @@ impl Conversation {
             self.wanted = u32::try_from(header.total).unwrap_or(u32::MAX);
             return Ok(Some(Pumped::All));
         }
-        let opens = self.segment == Segment::Between;
+        let opens = self.segment == Segment::Between && self.status == Status::Idle;
         // The buffer cannot be read and marked at once, so it is lent out for the one frame.
         let input = std::mem::take(client.input);
         let whole = input.bytes().get(..header.total).ok_or(MALFORMED)?;
         let taken = self.take_frame(header.tag, whole, server);
         *client.input = input;
         let taken = taken?;
-        if opens && self.status == Status::Idle {
+        if opens {
             // Until the client has seen an answer to it, the segment may be sent again.
             client.input.mark();
         }
@@ -145,8 +149,9 @@ impl Conversation {
         if let Some(report) = self.errors.local.take() {
             self.metrics.error(report.sqlstate.0);
             client.input.forget();
+            self.block.fail();
             encode::error_response(client.output.space(), encode::Severity::Error, &report);
-            encode::ready_for_query(client.output.space(), self.status.byte());
+            encode::ready_for_query(client.output.space(), self.told().byte());
             self.segment = Segment::Between;
             return Ok(Some(Pumped::Ready(self.status)));
         }
@@ -183,7 +188,7 @@ impl Conversation {
     fn fail_copy(&mut self, tag: u8, server: &mut dyn ServerSide) {
         encode::copy_fail(server.parts().1, FOREIGN_MESSAGE);
         self.copy_in = CopyIn::No;
-        self.hold = Some(Hold::CopyError(tag));
+        self.hold = Some(AwaitedReply::CopyError(tag));
     }
 
     fn take_frame(
@@ -193,8 +198,12 @@ impl Conversation {
         server: &mut dyn ServerSide,
     ) -> Result<Taken, RelayFault> {
         let body = frame::body(whole);
+        let may_go_behind_begin = self.block != Block::Failed && matches!(tag, b'Q' | b'P' | b'B');
+        if self.is_block_waiting() && self.segment == Segment::Between && !may_go_behind_begin {
+            return Ok(self.open_block(server));
+        }
         match tag {
-            b'Q' => self.query(frontend::query(body).ok_or(MALFORMED)?, server),
+            b'Q' => return Ok(self.query(frontend::query(body).ok_or(MALFORMED)?, server)),
             b'P' => self.parse(frontend::parse(body).ok_or(MALFORMED)?, whole, server),
             b'B' => return Ok(self.bind(frontend::bind(body).ok_or(MALFORMED)?, whole, server)),
             b'D' => return Ok(self.describe(frontend::target(body).ok_or(MALFORMED)?, whole, server)),
@@ -222,65 +231,15 @@ impl Conversation {
         self.replies.push(reply);
     }
 
-    /// A message of the extended protocol that may be its segment's first. In front of a transaction goes a hand-over, if
-    /// the server was not this client's, or what asserts the context.
-    fn begin(&mut self, server: &mut dyn ServerSide) {
-        if self.segment != Segment::Between {
-            return;
-        }
-        self.segment = Segment::Open;
-        self.begin_course();
-        if self.hand_over_if_needed(server) == Entered::Before {
-            self.assert_context(server);
-        }
-    }
-
-    fn begin_course(&mut self) {
-        self.executed = Executed::Nothing;
-        self.unnamed = Unnamed::Used;
-        self.course = match self.status {
-            Status::Idle => Course::IDLE,
-            Status::Transaction => Course::BLOCK,
-            Status::Failed => Course::FAILED,
-        };
-    }
-
-    /// Writes a hand-over in front of a transaction, unless the context is in force on the server.
-    fn hand_over_if_needed(&mut self, server: &mut dyn ServerSide) -> Entered {
-        self.progress = Progress::Running;
-        if self.status != Status::Idle || !server.context().enters() {
-            return Entered::Nothing;
-        }
-        let client = self.client;
-        let (state, out, context) = server.parts();
-        if context.is_in_force(state, client, &self.parameters) {
-            context.take_over(state, client, &self.parameters);
-            return Entered::Before;
-        }
-        let written = context.write_hand_over(state, out, (client, &self.parameters));
-        self.relay.switches.increment();
-        self.progress = Progress::Entering;
-        self.replies.push(Reply::OwnQuery);
-        for _ in 0..written.begins {
-            self.replies.push(Reply::Own(Expect::Nothing));
-        }
-        self.replies.push(Reply::Own(Expect::Nonce(written.nonce)));
-        self.replies.push(Reply::Own(Expect::Nothing));
-        Entered::Now
-    }
-
-    fn assert_context(&mut self, server: &mut dyn ServerSide) {
-        let (state, out, context) = server.parts();
-        let Some(assertion) = context.assertion() else { return };
-        self.progress = Progress::Entering;
-        if assertion.write(state, out) {
-            self.replies.push(Reply::OwnClose);
-        }
-        self.replies.push(Reply::Own(Expect::Nothing));
-    }
-
     /// What the guard says; of a change of tenant, only where its user may choose.
     fn inspect(&mut self, text: &[u8]) -> Result<Reading, Report> {
+        self.read(text).map_err(|refused| {
+            self.metrics.refusal(refused.rule);
+            refusal(refused)
+        })
+    }
+
+    fn read(&self, text: &[u8]) -> Result<Reading, Refusal> {
         match self.relay.verdicts.inspect(text, &self.rules) {
             Verdict::Pass(survey) => {
                 let leaves = survey.session_state == SessionState::Maybe;
@@ -292,10 +251,7 @@ impl Conversation {
                 let change = self.has_chooser().then(|| Arc::new(change));
                 Ok(Reading { survey, change, footprint: None })
             }
-            Verdict::Refuse(refused) => {
-                self.metrics.refusal(refused.rule);
-                Err(refusal(refused))
-            }
+            Verdict::Refuse(refused) => Err(refused),
         }
     }
 
@@ -317,12 +273,12 @@ impl Conversation {
         let startup = match reset {
             Reset::All => self.startup.clone(),
             Reset::Setting(name) | Reset::Local(name) => self.startup.only(name),
-            Reset::Sequences => SessionParameters::default(),
+            Reset::Sequences | Reset::Statement(_) | Reset::Statements => SessionParameters::default(),
         };
         let resets_name = match reset {
             Reset::All => true,
             Reset::Setting(name) | Reset::Local(name) => name == APPLICATION_NAME,
-            Reset::Sequences => false,
+            Reset::Sequences | Reset::Statement(_) | Reset::Statements => false,
         };
         let mut texts = Vec::new();
         if *reset == Reset::All {
@@ -357,7 +313,8 @@ impl Conversation {
     }
 
     /// Refuses a message that ends its segment. In a transaction, and behind messages that were sent, the server fails in
-    /// the client's place, so that the transaction ends as it would; else no server is needed.
+    /// the client's place, so that the transaction ends as it would; else no server is needed. A Query stands for the
+    /// client's message, because a server that skips to the Sync skips a Query too.
     fn refuse_query(&mut self, report: Report, server: &mut dyn ServerSide) {
         if self.segment == Segment::Between && self.status == Status::Idle && self.replies.is_empty() {
             // Nothing ran that could have left anything.
@@ -365,10 +322,22 @@ impl Conversation {
             self.errors.local = Some(Box::new(report));
             return;
         }
-        self.refuse_message(report, server);
-        self.segment = Segment::Closed;
-        encode::bare(server.parts().1, b'S');
-        self.replies.push(Reply::Sync);
+        self.begin(server);
+        let text =
+            Text { refused: Some(Box::new(report)), closed: self.close_by_query(server), ..Text::default() };
+        encode::query(server.parts().1, REFUSED);
+        self.replies.push(Reply::Query(Box::new(text)));
+    }
+
+    /// A Query closes the unnamed statement and portal, and ends the segment. What it closed, if it may be skipped.
+    fn close_by_query(&mut self, server: &mut dyn ServerSide) -> Option<Box<Closed>> {
+        let closed = Closed {
+            statement: self.statements.unnamed.take(),
+            on_server: server.state().unnamed.take(),
+            portal: self.portals.close_unnamed(),
+        };
+        let is_behind_others = std::mem::replace(&mut self.segment, Segment::Closed) == Segment::Open;
+        is_behind_others.then(|| Box::new(closed))
     }
 
     /// Refuses a message of the extended protocol: the server fails in the client's place, and skips to the Sync.
@@ -379,17 +348,6 @@ impl Conversation {
         server.state().unnamed = None;
         self.replies.push(Reply::Refused(Box::new(report)));
     }
-}
-
-/// Whether a context stands when a transaction begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Entered {
-    /// None is entered here: it is a maintenance user's, or a transaction goes on.
-    Nothing,
-    /// It was in force already.
-    Before,
-    /// A hand-over was written.
-    Now,
 }
 
 /// A statement with this footprint is about to run on the server.

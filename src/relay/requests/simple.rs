@@ -7,44 +7,69 @@ use crate::relay::Conversation;
 use crate::relay::core::portals::Unbind;
 use crate::relay::core::replies::{Reply, Shown, Text, Then, Undo};
 use crate::relay::core::segment::Segment;
-use crate::relay::core::statements::{NOTHING, Reading};
-use crate::relay::requests::{Entered, note_temporary};
+use crate::relay::core::statements::Reading;
+use crate::relay::core::tenant_choice::too_late;
+use crate::relay::requests::begin::{Asserted, Entered};
+use crate::relay::requests::{Taken, note_temporary};
 use crate::sql::lexer::{Lexer, TokenKind};
 use crate::sql::{Count, Reset, ResetStatement, SessionState, StatementKind, Survey, may_reset, resets};
 use crate::upstream::ServerSide;
 use crate::wire::backend::Status;
 use crate::wire::encode;
 
+/// What the proxy adds to a statement of a client's text.
+#[derive(Debug)]
+pub(super) struct Added {
+    pub(super) at: ResetStatement,
+    /// Goes in front of it, with its semicolon.
+    pub(super) front: Option<Vec<u8>>,
+    /// Go behind it.
+    behind: Vec<String>,
+    /// Follows its completion.
+    pub(super) then: Option<Then>,
+}
+
 impl Conversation {
-    pub(super) fn query(&mut self, text: &[u8], server: &mut dyn ServerSide) {
-        if let Err(report) = self.try_query(text, server) {
+    pub(super) fn query(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Taken {
+        self.try_query(text, server).unwrap_or_else(|report| {
             self.refuse_query(report, server);
-        }
+            Taken::Yes
+        })
     }
 
-    fn try_query(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Result<(), Report> {
+    fn try_query(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Result<Taken, Report> {
         let Reading { survey, change, footprint } = self.inspect(text)?;
+        if self.is_block_waiting()
+            && self.segment == Segment::Between
+            && (change.is_some() || self.reads_comments() || !may_follow_begin(survey))
+        {
+            return Ok(self.open_block(server));
+        }
         if let Some(change) = change {
-            return self.query_choice(text, survey, &change, server);
+            self.query_choice(text, survey, &change, server)?;
+            return Ok(Taken::Yes);
         }
         self.follow_comment(text, server)?;
-        if let Some(report) = self.lack_of_tenant(survey) {
+        if let Some(report) = self.lack_of_tenant(text, survey) {
             return Err(report);
         }
         if let Some(footprint) = footprint {
             self.note_footprint(&footprint, text, &[])?;
             note_temporary(&footprint, server);
         }
-        if let Some(name) = self.known_deallocated(text, survey) {
-            self.deallocate(name, server);
-            return Ok(());
+        if let Some(known) =
+            self.known_deallocated(text, survey, b"").and_then(|name| self.statements.remove(&name))
+        {
+            self.deallocate(known, server);
+            return Ok(Taken::Yes);
         }
-        self.send_query(text, survey, server)
+        self.send_query(text, survey, server)?;
+        Ok(Taken::Yes)
     }
 
     /// Sends a text, with what the proxy puts in.
     fn send_query(&mut self, text: &[u8], survey: Survey, server: &mut dyn ServerSide) -> Result<(), Report> {
-        let returned = self.returned(text, survey, server)?;
+        let added = self.added(text, survey, server)?;
         let entered = match self.segment {
             Segment::Between => {
                 self.begin_course();
@@ -52,25 +77,38 @@ impl Conversation {
             }
             Segment::Open | Segment::Closed | Segment::Skipping(_) => Entered::Nothing,
         };
+        let begin = self.block.open();
         self.note_effects(survey, server);
         let mut sent = Text::default();
         let mut inserts: Vec<(usize, Vec<u8>)> = Vec::new();
         if entered == Entered::Before {
-            let (_, out, context) = server.parts();
-            if let Some(assertion) = context.assertion().filter(|_| may_read(survey)) {
-                if takes_prefix(survey) {
+            let is_needed = begin.is_some() || may_read(survey);
+            match server.context().assertion().filter(|_| is_needed) {
+                Some(assertion) if takes_prefix(survey) || (begin.is_some() && !assertion.takes_snapshot) => {
                     inserts.push((0, assertion.text.to_vec()));
                     sent.hidden.push(0);
-                } else {
-                    encode::query(out, &assertion.text);
-                    self.replies.push(Reply::OwnQuery);
                 }
+                Some(_) => self.assert_context(Asserted::Apart, server),
+                None => {}
             }
         }
-        for (at, texts) in returned {
-            for added in texts {
+        if let Some(begin) = begin {
+            self.status = Status::Transaction;
+            inserts.push((0, format!("{begin};").into_bytes()));
+            sent.begin = Some(sent.hidden.len());
+            sent.hidden.push(sent.hidden.len());
+        }
+        for Added { at, front, behind, then } in added {
+            if let Some(front) = front {
+                sent.hidden.push(at.index + sent.hidden.len());
+                inserts.push((at.start, front));
+            }
+            if let Some(then) = then {
+                sent.then.push_back((at.index + sent.hidden.len(), then));
+            }
+            for text in behind {
                 sent.hidden.push(at.index + sent.hidden.len() + 1);
-                inserts.push((at.end, format!(";{added}").into_bytes()));
+                inserts.push((at.end, format!(";{text}").into_bytes()));
             }
         }
         let out = server.parts().1;
@@ -79,42 +117,54 @@ impl Conversation {
         } else {
             encode::query(out, &sent.insert(text, &inserts));
         }
-        self.end_segment_by_query(server);
+        sent.closed = self.close_by_query(server);
         self.replies.push(Reply::Query(Box::new(sent)));
         Ok(())
     }
 
-    /// What the proxy adds behind the statements of a text that reset settings, or why the text is refused.
-    fn returned(
+    /// What the proxy adds to the statements of a text that reset settings or drop prepared statements, or why the text is
+    /// refused.
+    fn added(
         &mut self,
         text: &[u8],
         survey: Survey,
         server: &mut dyn ServerSide,
-    ) -> Result<Vec<(ResetStatement, Vec<String>)>, Report> {
+    ) -> Result<Vec<Added>, Report> {
         if survey.session_state != SessionState::Maybe || !may_reset(text) {
             return Ok(Vec::new());
         }
         let (found, count) = resets(text);
-        let mut returned = Vec::new();
-        for reset in found {
-            match reset.what {
-                Reset::Sequences => self.discard_sequences((&reset, count), text, server)?,
+        let mut all = Vec::new();
+        let mut named = Vec::new();
+        let mut keeps_statements = true;
+        for at in found {
+            match &at.what {
+                Reset::Sequences => self.discard_sequences((&at, count), text, server)?,
                 Reset::All if survey.statements == Count::Many => self.choose_login(),
                 Reset::All | Reset::Setting(_) | Reset::Local(_) => {}
+                Reset::Statement(name) => {
+                    if keeps_statements && self.is_known(name) && !named.contains(name) {
+                        named.push(name.clone());
+                        all.push(Added { at, front: None, behind: Vec::new(), then: None });
+                    }
+                    continue;
+                }
+                Reset::Statements => keeps_statements = false,
             }
-            let texts = self.put_back_after(&reset.what, server);
-            if !texts.is_empty() {
-                returned.push((reset, texts));
+            let behind = self.put_back_after(&at.what, server);
+            if !behind.is_empty() {
+                all.push(Added { at, front: None, behind, then: None });
             }
         }
-        if survey.statements == Count::Unreadable && !returned.is_empty() {
+        if survey.statements == Count::Unreadable && !all.is_empty() {
             return Err(Report::new(
                 sqlstate::FEATURE_NOT_SUPPORTED,
-                "settings cannot be reset in a text whose statements cannot be told apart",
+                "RESET and DEALLOCATE are not supported in a text whose statements cannot be told apart",
             )
-            .hint("Send RESET as a statement of its own."));
+            .hint("Send each as a statement of its own."));
         }
-        Ok(returned)
+        self.take_deallocated(&mut all);
+        Ok(all)
     }
 
     /// DISCARD SEQUENCES empties the register that holds a sealed context, so that the server needs a hand-over: nothing
@@ -137,15 +187,6 @@ impl Conversation {
         Ok(())
     }
 
-    /// DEALLOCATE as a simple query, of a statement that servers know by another name. A failed block refuses it.
-    fn deallocate(&mut self, name: Box<[u8]>, server: &mut dyn ServerSide) {
-        self.begin(server);
-        self.end_segment_by_query(server);
-        encode::query(server.parts().1, NOTHING);
-        let text = Text { then: Then::Deallocate(name), ..Text::default() };
-        self.replies.push(Reply::Query(Box::new(text)));
-    }
-
     /// A change of tenant as Parse, Bind, Describe, Execute, Sync: the client gets the same frames. Behind the entry of
     /// the new context, which is no transaction of its own, a Query of one statement breaks the session's state on
     /// PostgreSQL 18.
@@ -157,10 +198,15 @@ impl Conversation {
         server: &mut dyn ServerSide,
     ) -> Result<(), Report> {
         let wish = change.wish(None)?;
+        if self.segment == Segment::Open {
+            // The Sync below would end what PostgreSQL skips behind an error.
+            return Err(too_late("the statement stands behind others of its pipeline")
+                .hint("Send Sync in front of it."));
+        }
         self.begin(server);
         self.choose(&wish, server)?;
         self.note_effects(survey, server);
-        self.end_segment_by_query(server);
+        self.close_by_query(server);
         let out = server.parts().1;
         encode::parse(out, "", &change.stand_in(text), &[0, 0]);
         encode::bind_text(out, &[]);
@@ -178,14 +224,12 @@ impl Conversation {
         }
         Ok(())
     }
+}
 
-    /// A Query closes the unnamed statement and portal, and ends the segment.
-    fn end_segment_by_query(&mut self, server: &mut dyn ServerSide) {
-        self.statements.unnamed = None;
-        self.portals.close_unnamed();
-        server.state().unnamed = None;
-        self.segment = Segment::Closed;
-    }
+/// Whether a BEGIN may stand in front of a text in one Query: PostgreSQL reads the text as it does alone, and the statement
+/// is none for which another stands in.
+fn may_follow_begin(survey: Survey) -> bool {
+    !matches!(survey.statements, Count::None) && survey.first != StatementKind::Deallocate
 }
 
 /// Whether a text may read a row, so that the context has to stand.
@@ -205,19 +249,7 @@ fn may_read(survey: Survey) -> bool {
 fn takes_prefix(survey: Survey) -> bool {
     use StatementKind as K;
     survey.statements == Count::One
-        && matches!(
-            survey.first,
-            K::Select
-                | K::Insert
-                | K::Update
-                | K::Delete
-                | K::Merge
-                | K::Values
-                | K::Table
-                | K::With
-                | K::Begin
-                | K::CopyToStdout
-        )
+        && (survey.first.reads() || matches!(survey.first, K::Begin | K::CopyToStdout))
 }
 
 /// Whether all statements behind this place give up session state and do nothing else.

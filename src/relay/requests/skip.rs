@@ -17,10 +17,11 @@ impl Conversation {
 
     /// The client was told an error instead of an answer to the request in front.
     pub fn refuse(&mut self, client: &mut Channel) {
+        self.block.fail();
         match frame::header(client.input.bytes()) {
             Ok(Some(header)) if matches!(header.tag, b'Q' | b'F') => {
                 self.drop_frame(header.total, client);
-                encode::ready_for_query(client.output.space(), b'I');
+                encode::ready_for_query(client.output.space(), self.told().byte());
             }
             _ => self.refuse_rest(),
         }
@@ -59,7 +60,7 @@ impl Conversation {
             b'S' => {
                 self.segment = Segment::Between;
                 self.drop_frame(header.total, client);
-                encode::ready_for_query(client.output.space(), b'I');
+                encode::ready_for_query(client.output.space(), self.told().byte());
                 Some(())
             }
             _ => {

@@ -214,3 +214,49 @@ fn a_refused_query_leaves_nothing_to_be_asked() {
     talk.script(&[("> Q SET work_mem = '5MB'; DISCARD SEQUENCES; SELECT 1", "E 0A000 | Z I (I)")]);
     assert_eq!(talk.conversation.question(), None);
 }
+
+#[test]
+fn a_refused_message_behind_a_failed_one_is_skipped_as_the_clients_would_be() {
+    for refused in ["Q SET ROLE x", "F", "Q SET app.tenant_id = 'b'"] {
+        in_force(Mode::Sealed).script(&[
+            (
+                &format!("> P - SELECT nope | {refused} | B - - | E -"),
+                "P - SELECT nope | Q refused by pgtenant",
+            ),
+            ("< E 42703", "E 42703"),
+            ("> S", "S"),
+            ("< Z I", "Z I (I)"),
+            ("> Q SELECT 1", "Q SELECT 1"),
+        ]);
+    }
+}
+
+#[test]
+fn a_refused_message_behind_others_ends_their_transaction() {
+    for refused in ["Q SET ROLE x", "F"] {
+        in_force(Mode::Sealed).script(&[
+            (&format!("> P - SELECT 1 | {refused}"), "P - SELECT 1 | Q refused by pgtenant"),
+            ("< 1 | E 42601 | Z I", "1 | E 42501 | Z I (I)"),
+            ("> Q SELECT 1", "Q SELECT 1"),
+        ]);
+    }
+}
+
+#[test]
+fn what_a_skipped_query_would_have_closed_is_still_there() {
+    for skipped in ["Q SELECT 1", "Q SET ROLE x"] {
+        let sent = if skipped == "Q SELECT 1" { skipped } else { "Q refused by pgtenant" };
+        in_force(Mode::Sealed).script(&[
+            ("> P - SELECT 7 | S", "P - SELECT 7 | D S - | S"),
+            ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+            (
+                &format!("> P s SELECT nope | {skipped}"),
+                &format!("P pgtenant_1 SELECT nope | D S pgtenant_1 | {sent}"),
+            ),
+            ("< E 42703", "E 42703"),
+            ("> S", "S"),
+            ("< Z I", "Z I (I)"),
+            ("> B - - | E - | S", "B - - | E - | S"),
+        ]);
+    }
+}

@@ -196,8 +196,12 @@ fn a_name_that_was_never_prepared_is_free_again() {
         ("< E 42703 | Z I", "E 42703 | Z I (I)"),
         ("> P s SELECT 1 | S", "P pgtenant_1 SELECT 1 | D S pgtenant_1 | S"),
         ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
-        ("> P s SELECT 2 | S", "P - refused by pgtenant | S"),
-        ("< E 42601 | Z I", "E 42P05 | Z I (I)"),
+        ("> P s SELECT 2 | S", "P - SELECT 2 | P - refused by pgtenant | S"),
+        ("< 1 | E 42601 | Z I", "E 42P05 | Z I (I)"),
+        // PostgreSQL reads the text first.
+        ("> P s SELECT nope | S", "P - SELECT nope | P - refused by pgtenant | S"),
+        ("< E 42703 | Z I", "E 42703 | Z I (I)"),
+        ("> B - s | E - | S", "B - pgtenant_1 | E - | S"),
     ]);
 }
 
@@ -297,5 +301,165 @@ fn an_unnamed_statement_whose_types_nobody_knows_is_not_prepared_again() {
     talk.script(&[
         ("> B - - x | S", "P - refused by pgtenant | S"),
         ("< E 42601 | Z I", "E 0A000 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn a_query_that_chooses_a_tenant_stands_behind_no_other_message_of_its_segment() {
+    let mut talk = Talk::gateway(Mode::Plain);
+    enter(&mut talk);
+    talk.script(&[
+        ("> Q BEGIN", "Q SET \"app\".\"tenant_id\" TO '';BEGIN"),
+        ("< C SET | C BEGIN | Z T", "C BEGIN | Z T (T)"),
+        ("> H | Q SET LOCAL app.tenant_id = 'b'", "H | Q refused by pgtenant"),
+        ("< E 42601 | Z E", "E 0A000 | Z E (E)"),
+    ]);
+}
+
+#[test]
+fn what_may_mean_something_else_behind_a_query_is_the_first_of_its_transaction() {
+    for first in
+        ["BEGIN ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION READ ONLY", "SAVEPOINT a", "SHOW x.y"]
+    {
+        let mut talk = in_force(Mode::Plain);
+        talk.script(&[
+            (&format!("> P - {first} | B - - | E - | S"), &format!("apart | P - {first} | B - - | E - | S")),
+            ("< apart", ""),
+            ("< 1 | 2 | C BEGIN | Z T", "1 | 2 | C BEGIN | Z T (T)"),
+        ]);
+        let mut talk = in_force(Mode::Plain);
+        talk.script(&[
+            (&format!("> P s {first} | S"), &format!("apart | P pgtenant_0 {first} | D S pgtenant_0 | S")),
+            ("< apart | 1 | t | n | Z I", "1 | Z I (I)"),
+            ("> B - s | E - | S", "asserted-apart | B - pgtenant_0 | E - | S"),
+        ]);
+    }
+}
+
+#[test]
+fn an_assertion_that_fails_runs_nothing_behind_it() {
+    for frames in ["Q SELECT 1; SELECT 2", "P - BEGIN | B - - | E - | S", "P - SELECT 1 | B - - | E - | S"] {
+        let mut talk = in_force(Mode::Plain);
+        talk.client(frames);
+        assert_eq!(talk.server("3 | 1 | 2 | E 57014"), "server lost: context 57014: text", "{frames}");
+    }
+}
+
+/// A client that has prepared `s1` and, if it has another, `s2`.
+fn with_statements(names: &[&str]) -> Talk {
+    let mut talk = in_force(Mode::Sealed);
+    for (number, name) in names.iter().enumerate() {
+        let known = format!("pgtenant_{number}");
+        talk.script(&[
+            (&format!("> P {name} SELECT 1 | S"), &format!("P {known} SELECT 1 | D S {known} | S")),
+            ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ]);
+    }
+    talk
+}
+
+#[test]
+fn a_deallocate_among_other_statements_drops_what_the_protocol_prepared() {
+    with_statements(&["s1"]).script(&[
+        (
+            "> Q COMMIT; DEALLOCATE s1; SELECT 2",
+            "Q COMMIT; PREPARE \"s1\" AS SELECT 1;DEALLOCATE s1; SELECT 2",
+        ),
+        (
+            "< C COMMIT | C PREPARE | C DEALLOCATE | T a:23 | D 2 | C SELECT 1 | Z I",
+            "C COMMIT | C DEALLOCATE | T | D 2 | C SELECT 1 | Z I (I)",
+        ),
+        ("> Q DEALLOCATE s1; COMMIT", "Q DEALLOCATE s1; COMMIT"),
+        ("< E 26000 | Z I", "E 26000 | Z I (I)"),
+        ("> B - s1 | S", "P - refused by pgtenant | S"),
+    ]);
+    // Only the first of a name; and none behind DEALLOCATE ALL.
+    with_statements(&["s1", "s2"]).script(&[
+        (
+            "> Q DEALLOCATE s1; DEALLOCATE PREPARE s1; DEALLOCATE ALL; DEALLOCATE s2",
+            "Q PREPARE \"s1\" AS SELECT 1;DEALLOCATE s1; DEALLOCATE PREPARE s1; DEALLOCATE ALL; DEALLOCATE s2",
+        ),
+        ("< C PREPARE | C DEALLOCATE | E 26000 | Z I", "C DEALLOCATE | E 26000 | Z I (I)"),
+        ("> B - s2 | S", "B - pgtenant_1 | S"),
+    ]);
+}
+
+#[test]
+fn a_deallocate_that_does_not_complete_drops_nothing() {
+    with_statements(&["s1"]).script(&[
+        ("> Q SELECT 1/0; DEALLOCATE s1", "Q SELECT 1/0; PREPARE \"s1\" AS SELECT 1;DEALLOCATE s1"),
+        ("< E 22012 | Z I", "E 22012 | Z I (I)"),
+        ("> B - s1 | S", "B - pgtenant_0 | S"),
+        ("< 2 | Z I", "2 | Z I (I)"),
+        (
+            "> P - SELECT nope | Q SELECT 1; DEALLOCATE s1 | S",
+            "P - SELECT nope | Q SELECT 1; PREPARE \"s1\" AS SELECT 1;DEALLOCATE s1",
+        ),
+        ("< E 42703", "S E 42703"),
+        ("< Z I", "Z I (I)"),
+        (
+            "> P - DEALLOCATE s1 | B - - | P - SELECT nope | E - | S",
+            "P - RESET \"pgtenant\".\"choice\" | B - - | P - SELECT nope | E - | D S - | S",
+        ),
+        ("< 1 | 2 | E 42703 | Z I", "1 | 2 | E 42703 | Z I (I)"),
+        ("> B - s1 | S", "B - pgtenant_0 | S"),
+    ]);
+}
+
+#[test]
+fn a_name_that_is_put_into_a_text_is_quoted_and_moves_positions_by_characters() {
+    let name = "\u{e4}\"";
+    let front = "PREPARE \"\u{e4}\"\"\" AS SELECT 1;";
+    let text = "DEALLOCATE \"\u{e4}\"\"\"; SELECT nope";
+    let mut talk = with_statements(&[name]);
+    talk.script(&[(&format!("> Q {text}"), &format!("Q {front}{text}"))]);
+    let sent = front.chars().count() + text.find("nope").unwrap();
+    let own = text.chars().take_while(|c| *c != 'n').count() + 1;
+    assert_eq!(sent, front.chars().count() + own, "a byte more than characters");
+    assert_eq!(
+        talk.server(&format!("C PREPARE | C DEALLOCATE | E 42703@{sent} | Z I")),
+        format!("C DEALLOCATE | E 42703@{own} | Z I (I)")
+    );
+}
+
+#[test]
+fn both_sides_of_the_length_of_a_name_in_sql() {
+    let (short, long) = ("a".repeat(63), "b".repeat(64));
+    with_statements(&[&short, &long]).script(&[
+        (&format!("> Q DEALLOCATE {long}"), &format!("Q DEALLOCATE {long}")),
+        ("< E 26000 | Z I", "E 26000 | Z I (I)"),
+        (&format!("> Q DEALLOCATE {short}"), "Q RESET \"pgtenant\".\"choice\""),
+    ]);
+}
+
+#[test]
+fn a_deallocate_drops_what_has_the_name_when_it_is_bound() {
+    // Its own name, and one that is prepared after it.
+    in_force(Mode::Sealed).script(&[
+        (
+            "> P s1 DEALLOCATE s1 | B - s1 | E - | S",
+            "P pgtenant_0 RESET \"pgtenant\".\"choice\" | D S pgtenant_0 | B - pgtenant_0 | E - | S",
+        ),
+        ("< 1 | t | n | 2 | C RESET | Z I", "1 | 2 | C DEALLOCATE | Z I (I)"),
+        ("> B - s1 | S", "P - refused by pgtenant | S"),
+        ("< E 42601 | Z I", "E 26000 | Z I (I)"),
+        ("> P d DEALLOCATE s2 | S", "P pgtenant_1 DEALLOCATE s2 | D S pgtenant_1 | S"),
+        ("< 1 | t | n | Z I", "1 | Z I (I)"),
+        ("> P s2 SELECT 1 | S", "P pgtenant_2 SELECT 1 | D S pgtenant_2 | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        (
+            "> B - d | E - | S",
+            "C S pgtenant_0 | P pgtenant_3 RESET \"pgtenant\".\"choice\" | B - pgtenant_3 | E - | S",
+        ),
+        ("< 3 | 1 | 2 | C RESET | Z I", "2 | C DEALLOCATE | Z I (I)"),
+        ("> B - s2 | S", "P - refused by pgtenant | S"),
+    ]);
+    // One that is gone by then.
+    with_statements(&["s1"]).script(&[
+        (
+            "> P - DEALLOCATE s1 | B p - | C S s1 | E p | S",
+            "P - RESET \"pgtenant\".\"choice\" | B p - | P - refused by pgtenant | S",
+        ),
+        ("< 1 | 2 | E 42601 | Z I", "1 | 2 | 3 | E 26000 | Z I (I)"),
     ]);
 }

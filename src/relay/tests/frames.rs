@@ -58,6 +58,10 @@ fn server_frame(out: &mut Vec<u8>, text: &str, nonce: &str) {
         "asserted" => {
             out.extend_from_slice(&encode_all("2 | D a | C SELECT 1", Direction::Server, nonce));
         }
+        "apart" => {
+            let apart = "3 | 1 | 2 | D a | C SELECT 1 | 1 | 2 | N 25P01 | C COMMIT";
+            out.extend_from_slice(&encode_all(apart, Direction::Server, nonce));
+        }
         "own" => out.extend_from_slice(&encode_all("1 | 2 | C SET | 3", Direction::Server, nonce)),
         "D" => encode::frame(out, b'D', |out| {
             out.extend_from_slice(&[0, 1]);
@@ -138,6 +142,8 @@ pub(super) fn print_all(bytes: &[u8], direction: Direction) -> String {
             "assert",
         ),
         ("B - pgtenant_tenant … | E -".to_owned(), "asserted"),
+        ("assert | P - COMMIT | B - - | E -".to_owned(), "apart"),
+        ("asserted | P - COMMIT | B - - | E -".to_owned(), "asserted-apart"),
     ] {
         all = all.replace(&format!(" | {long}"), &format!(" | {short}"));
     }

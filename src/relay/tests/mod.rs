@@ -5,14 +5,17 @@
 //! and begin with their tag: `Q text`, `P name text`, `B portal statement`, `D S name`, `D P name`, `E portal`,
 //! `C S name`, `C P name`, `S`, `H`, `d rows`, `c`, `f`, `F`, `X`; `1`, `2`, `3`, `n`, `t oid`, `T a:23`, `D value`,
 //! `C tag`, `I`, `s`, `Z I`, `E sqlstate`, `E sqlstate@position`, `N sqlstate`, `G`, `H`, `S name=value`, `V`.
-//! What the proxy puts in front is printed as `hand-over` and `assert`, and `< hand-over` and `< assert` are the answers
-//! to them. `(I)`, `(T)`, `(E)` at the end: the segment was answered, and this is the transaction's status.
+//! `~ …` are frames of a client that holds no server: what is answered without one comes back, and the rest goes on as
+//! with `>`. What the proxy puts in front is printed as `hand-over`, `assert` and `apart` (an assertion in a transaction of
+//! its own), and `< hand-over`, `< assert` and `< apart` are the answers to them. `(I)`, `(T)`, `(E)` at the end: the
+//! segment was answered, and this is the transaction's status.
 
 mod copying;
 mod errors;
 mod extended;
 mod frames;
 mod simple;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +32,7 @@ use crate::relay::core::tenant_choice::{Acting, Chooser, no_tenant};
 use crate::relay::{Absorbed, Beginning, ClientSide, Conversation, Pumped, Relay, RelayFault};
 use crate::upstream::settings::UpstreamSettings;
 use crate::upstream::{
-    Access, Context, Contexts, Identity, ServerSide, ServerState, SessionParameters, Share, Target,
+    Access, BackendIdentity, Context, Contexts, ServerSide, ServerState, SessionParameters, Share, Target,
     UpstreamFault, Upstreams,
 };
 use frames::{Direction, encode_all, print_all};
@@ -172,7 +175,7 @@ impl Talk {
             switches: ContextSwitches::default(),
         };
         let server = FakeServer {
-            state: ServerState::new(Identity::for_tests(), crate::upstream::Sender::for_tests()),
+            state: ServerState::new(BackendIdentity::for_tests(), crate::upstream::Sender::for_tests()),
             output: WriteBuffer::default(),
             context,
             max_prepared: 3,
@@ -193,6 +196,31 @@ impl Talk {
     fn bytes_of_client(&mut self, bytes: &[u8]) -> String {
         self.client_input.extend_from_slice(bytes);
         self.run()
+    }
+
+    /// Frames of a client that holds no server, as the session takes them.
+    fn without_server(&mut self, frames: &str) -> String {
+        self.client_input.extend_from_slice(&encode_all(frames, Direction::Client, ""));
+        let mut output = WriteBuffer::default();
+        let mut input = ReadBuffer::of(&std::mem::take(&mut self.client_input));
+        let mut refused = String::new();
+        while !input.is_empty() {
+            let mut client = ClientSide { input: &mut input, output: &mut output };
+            match self.conversation.answer_without_server(&mut client) {
+                Some(Ok(())) => {}
+                Some(Err(report)) => {
+                    refused = format!("refused {}", report.sqlstate.0);
+                    self.conversation.fail_block();
+                    break;
+                }
+                None => break,
+            }
+        }
+        let rest = input.bytes().to_vec();
+        let answered = print_all(output.space(), Direction::Server);
+        self.client_input = if refused.is_empty() { rest } else { Vec::new() };
+        let sent = if self.client_input.is_empty() { String::new() } else { self.run() };
+        [answered, refused, sent].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" / ")
     }
 
     /// Frames of the server; what the client gets for them.
@@ -244,8 +272,9 @@ impl Talk {
         for (place, (step, expected)) in steps.iter().enumerate() {
             let got = match step.split_once(' ') {
                 Some((">", frames)) => self.client(frames),
+                Some(("~", frames)) => self.without_server(frames),
                 Some(("<", frames)) => self.server(frames),
-                _ => panic!("a step begins with > or <: {step}"),
+                _ => panic!("a step begins with >, ~ or <: {step}"),
             };
             assert_eq!(got, *expected, "step {}: {step}", place + 1);
         }

@@ -221,9 +221,20 @@ impl Context {
         statement::apply(parameters, self.name(parameters).as_deref(), span)
     }
 
+    /// Writes a statement of the proxy in front of a client's segment: Parse, Bind, Execute of the unnamed ones.
+    pub(crate) fn write_alone(out: &mut Vec<u8>, sql: &str) {
+        statement::run(out, sql, &[]);
+    }
+
     /// Writes a statement of the proxy inside a client's segment: Parse, Bind, Execute, Close of a portal of its own.
     pub(crate) fn write_beside(out: &mut Vec<u8>, sql: &str) {
         statement::run_beside(out, sql, &[]);
+    }
+
+    /// Writes what ends the implicit transaction of the proxy's statements in front of a client's.
+    pub(crate) fn write_commit(state: &mut ServerState, out: &mut Vec<u8>) {
+        state.unnamed = None;
+        statement::commit(out);
     }
 
     /// Writes the entry into this context inside a client's transaction, for as long as the client's own choice lasts.

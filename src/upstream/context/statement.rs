@@ -109,7 +109,7 @@ pub(in crate::upstream) fn apply(parameters: &SessionParameters, name: Option<&s
 
 /// A statement of the proxy in the extended protocol, without Sync: Parse, Bind, Execute on the unnamed statement and
 /// portal. Its answers are ParseComplete, BindComplete, rows, CommandComplete.
-fn run(out: &mut Vec<u8>, sql: &str, values: &[&[u8]]) {
+pub(crate) fn run(out: &mut Vec<u8>, sql: &str, values: &[&[u8]]) {
     encode::parse(out, "", sql.as_bytes(), NO_TYPES);
     encode::bind_text(out, values);
     encode::execute_unnamed(out);
@@ -192,8 +192,12 @@ pub(crate) fn set_tenant(setting: &str, tenant: &str, span: Span) -> String {
 pub(crate) struct Assertion {
     parse: Box<[u8]>,
     run: Box<[u8]>,
+    /// The same by SET, as a statement of its own.
+    pub(crate) sql: Box<str>,
     /// In front of the text of a Query, with the semicolon.
     pub(crate) text: Box<[u8]>,
+    /// Whether `sql` takes a snapshot, behind which SET TRANSACTION fails.
+    pub(crate) takes_snapshot: bool,
 }
 
 /// The guard keeps clients from this name, and a reset takes it away.
@@ -210,8 +214,10 @@ impl Assertion {
         encode::parse(&mut parse, ASSERTION, sql.as_bytes(), NO_TYPES);
         encode::bind_text_to(&mut run, ASSERTION, &[hexadecimal(tenant).as_bytes()]);
         encode::execute_unnamed(&mut run);
-        let text = format!("{};", set_tenant(setting, tenant, Span::Session));
-        Self { parse: parse.into(), run: run.into(), text: text.into_bytes().into() }
+        let sql = set_tenant(setting, tenant, Span::Session);
+        let text = format!("{sql};").into_bytes().into();
+        let takes_snapshot = !tenant.bytes().all(is_plain);
+        Self { parse: parse.into(), run: run.into(), sql: sql.into(), text, takes_snapshot }
     }
 
     /// Writes what this server needs of it. Whether it is prepared with it, which CloseComplete answers first.

@@ -21,7 +21,7 @@ use crate::net::tls::{client_config, server_name};
 use crate::secret::Secret;
 use crate::upstream::error::{ConnectError, UpstreamFault};
 use crate::upstream::pool::senders::Senders;
-use crate::upstream::pool::server::{Identity, Server};
+use crate::upstream::pool::server::{BackendIdentity, Server};
 use crate::upstream::settings::{ServerAddress, UpstreamSettings};
 use crate::wire::{backend, encode, frame};
 
@@ -332,7 +332,7 @@ async fn greeting(channel: &mut Channel) -> Result<Greeting, ConnectError> {
 }
 
 /// Asks the server which process it is and what its clock shows: what a sealed context is bound to.
-async fn identify(channel: &mut Channel) -> Result<Identity, ConnectError> {
+async fn identify(channel: &mut Channel) -> Result<BackendIdentity, ConnectError> {
     const QUESTION: &[u8] = b"SELECT pg_catalog.pg_backend_pid(), \
         pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()))::pg_catalog.int8";
     encode::query(channel.output.space(), QUESTION);
@@ -352,5 +352,5 @@ async fn identify(channel: &mut Channel) -> Result<Identity, ConnectError> {
         }
     }
     let (backend_pid, epoch) = identity.ok_or(ConnectError::Protocol)?;
-    Ok(Identity { backend_pid, clock: (epoch, Instant::now()) })
+    Ok(BackendIdentity { backend_pid, clock: (epoch, Instant::now()) })
 }

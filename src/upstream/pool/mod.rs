@@ -22,7 +22,7 @@ use crate::upstream::deadline::Deadline;
 use crate::upstream::error::UpstreamFault;
 use login::Connector;
 use server::Server;
-use slots::{Grant, Slots, Taken};
+use slots::{SlotGrant, Slots, Taken};
 
 type PoolSlots = Slots<Box<Server>, Option<TenantId>, oneshot::Sender<Lease>>;
 
@@ -216,8 +216,8 @@ impl Pool {
                 slots.serve(Instant::now(), |server, tenant| server.was_of(tenant.as_ref()))
             {
                 let server = match grant {
-                    Grant::Server(server) => Some(server),
-                    Grant::Open => None,
+                    SlotGrant::Server(server) => Some(server),
+                    SlotGrant::Open => None,
                 };
                 if let Err(mut lease) = waiter.send(Lease::new(self, tenant.clone(), server)) {
                     // The waiter left in this moment; undo by hand, for the lock is ours.

@@ -102,23 +102,23 @@ pub struct ServerState {
     pub unnamed: Option<StatementId>,
     /// Whether the statement that asserts a plain context is prepared on it.
     pub has_assertion: bool,
-    identity: Identity,
+    identity: BackendIdentity,
     /// The client that has it, for those who receive its notifications.
     pub sender: Sender,
     /// Notifications that arrived while a statement of the proxy ran.
     pub notifications: Vec<Vec<u8>>,
 }
 
-/// Which server process it is, and its clock, as PostgreSQL itself says.
+/// Backend process of a server connection and its clock, as PostgreSQL reports them.
 #[derive(Debug, Clone, Copy)]
-pub struct Identity {
+pub struct BackendIdentity {
     /// `pg_backend_pid()`, which is not what a pooler in between would make us believe.
     pub backend_pid: u32,
     /// Its clock when that was asked, in seconds of the Unix epoch, and ours.
     pub clock: (u64, Instant),
 }
 
-impl Identity {
+impl BackendIdentity {
     /// A process whose clock begins now.
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
@@ -137,7 +137,7 @@ impl Server {
     pub fn new(
         channel: Channel,
         (address, (process_id, key)): (ServerAddress, (u32, Vec<u8>)),
-        identity: Identity,
+        identity: BackendIdentity,
         sender: Sender,
     ) -> Self {
         Self {
@@ -235,7 +235,7 @@ impl Server {
 
 impl ServerState {
     /// The session of a server that nobody has used.
-    pub fn new(identity: Identity, sender: Sender) -> Self {
+    pub fn new(identity: BackendIdentity, sender: Sender) -> Self {
         Self {
             parameters: BTreeMap::new(),
             stamp: None,
@@ -258,7 +258,7 @@ impl ServerState {
     }
 
     /// The server process and its clock.
-    pub const fn identity(&self) -> Identity {
+    pub const fn identity(&self) -> BackendIdentity {
         self.identity
     }
 

@@ -24,9 +24,9 @@ pub(crate) enum Taken<S> {
     Wait,
 }
 
-/// What a waiter gets.
+/// What a waiting client is given: an idle server, or the right to open a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Grant<S> {
+pub(crate) enum SlotGrant<S> {
     /// A server that was given back.
     Server(S),
     /// The right to open a new one.
@@ -174,7 +174,11 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
 
     /// The next waiter that can be served, with what it gets. To be called until none comes. `owns` tells
     /// whether a server was that tenant's last.
-    pub(crate) fn serve(&mut self, now: Instant, owns: impl Fn(&S, &T) -> bool) -> Option<(T, W, Grant<S>)> {
+    pub(crate) fn serve(
+        &mut self,
+        now: Instant,
+        owns: impl Fn(&S, &T) -> bool,
+    ) -> Option<(T, W, SlotGrant<S>)> {
         if self.idle.is_empty() && self.open() >= self.size {
             return None;
         }
@@ -193,7 +197,7 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
             self.turns.push_back(tenant.clone());
         }
         self.use_slot(&tenant);
-        let grant = self.idle.pop().map_or(Grant::Open, Grant::Server);
+        let grant = self.idle.pop().map_or(SlotGrant::Open, SlotGrant::Server);
         Some((tenant, first.waiter, grant))
     }
 

@@ -204,6 +204,12 @@ impl Link {
         self.answer().await
     }
 
+    /// Opens a transaction block and has a server for it: a BEGIN alone waits for its first statement.
+    pub(crate) async fn hold(&mut self) {
+        assert_eq!(self.query("BEGIN").await, "C(BEGIN) Z(T)");
+        assert_eq!(self.query("SELECT").await, "T() D() C(SELECT 1) Z(T)");
+    }
+
     /// Runs a simple query.
     pub(crate) async fn query(&mut self, sql: &str) -> Answer {
         self.ask(message::query(sql)).await

@@ -28,11 +28,11 @@ fn a_tenant_keeps_its_server_under_load_until_anothers_patience_ends() {
     let early = start() + PATIENCE / 2;
     let owner = |server: &u32, tenant: &u8| u32::from(*tenant) == *server;
     slots.give_back(&1, 1);
-    assert_eq!(slots.serve(early, owner), Some((1, 10, Grant::Server(1))));
+    assert_eq!(slots.serve(early, owner), Some((1, 10, SlotGrant::Server(1))));
     slots.give_back(&1, 1);
-    assert_eq!(slots.serve(early, owner), Some((1, 11, Grant::Server(1))));
+    assert_eq!(slots.serve(early, owner), Some((1, 11, SlotGrant::Server(1))));
     slots.give_back(&1, 1);
-    assert_eq!(slots.serve(start() + PATIENCE, owner), Some((2, 20, Grant::Server(1))));
+    assert_eq!(slots.serve(start() + PATIENCE, owner), Some((2, 20, SlotGrant::Server(1))));
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn both_sides_of_a_tenants_limit() {
     assert_eq!(slots.serve(start() + PATIENCE, |_, _| true), None);
     assert_eq!(slots.take(&2, 2, |_| 0), Taken::Open, "another tenant is not held up");
     slots.close(&1);
-    assert_eq!(slots.serve(start() + PATIENCE, |_, _| true), Some((1, 7, Grant::Open)));
+    assert_eq!(slots.serve(start() + PATIENCE, |_, _| true), Some((1, 7, SlotGrant::Open)));
 }
 
 #[test]
@@ -127,10 +127,10 @@ impl Model {
         }
     }
 
-    fn hold(&mut self, tenant: u8, grant: &Grant<u32>) {
+    fn hold(&mut self, tenant: u8, grant: &SlotGrant<u32>) {
         let server = match *grant {
-            Grant::Server(server) => server,
-            Grant::Open => {
+            SlotGrant::Server(server) => server,
+            SlotGrant::Open => {
                 self.next += 1;
                 self.next
             }
@@ -143,8 +143,8 @@ impl Model {
             0..5 => {
                 let tenant = rng.random_range(0..4);
                 match slots.take(&tenant, self.limit, |server| u8::from(server % 2 == 0)) {
-                    Taken::Server(server) => self.hold(tenant, &Grant::Server(server)),
-                    Taken::Open => self.hold(tenant, &Grant::Open),
+                    Taken::Server(server) => self.hold(tenant, &SlotGrant::Server(server)),
+                    Taken::Open => self.hold(tenant, &SlotGrant::Open),
                     Taken::Wait => {
                         self.next += 1;
                         let ticket = slots.wait(&tenant, self.limit, start(), self.next);
@@ -303,8 +303,8 @@ impl Load {
                 self.check_wait(tenant, since);
             }
             match grant {
-                Grant::Server(server) => self.use_server(tenant, Some(server)),
-                Grant::Open => self.use_server(tenant, None),
+                SlotGrant::Server(server) => self.use_server(tenant, Some(server)),
+                SlotGrant::Open => self.use_server(tenant, None),
             }
             self.note_overdue();
         }

@@ -146,7 +146,9 @@ impl Server {
                 // The assertion of a plain context stands in front of a client's text or alone.
                 let is_own = is_own_text(first) && clients_part(frame).len() <= 1;
                 let is_own = is_own || (is_own_text(first) && !first.starts_with(SET_TENANT));
-                if is_own && (self.owed == 0 || self.phase == Phase::Idle) {
+                // A refused message stands where its client's would.
+                let is_refusal = first.starts_with(b"refused by pgtenant");
+                if is_own && !is_refusal && (self.owed == 0 || self.phase == Phase::Idle) {
                     // A hand-over, or a question after the last transaction: nothing is owed here.
                     self.owner = None;
                     self.owed = 0;
@@ -193,6 +195,8 @@ impl Server {
 const SET_TENANT: &[u8] = b"SET \"app\".\"tenant_id\" TO '";
 /// How the statement that puts a client's settings back begins.
 const PUT_BACK: &[u8] = b"SELECT pg_catalog.set_config(";
+/// What stands around the name of a statement in front of its DEALLOCATE.
+const PREPARED: [&[u8]; 2] = [b"PREPARE \"", b"\" AS SELECT 1;"];
 
 /// A frame's body without what the proxy puts into the text of a Query.
 fn clients_part(frame: &Frame) -> Vec<u8> {
@@ -203,6 +207,11 @@ fn clients_part(frame: &Frame) -> Vec<u8> {
     if body.starts_with(SET_TENANT) {
         let end = body.iter().position(|byte| *byte == b';').map_or(0, |at| at + 1);
         body.drain(..end);
+    }
+    let find = |body: &[u8], part: &[u8]| body.windows(part.len()).position(|window| window == part);
+    while let Some(at) = find(&body, PREPARED[0]) {
+        let Some(length) = find(&body[at..], PREPARED[1]) else { break };
+        body.drain(at..at + length + PREPARED[1].len());
     }
     for own in [SET_TENANT, PUT_BACK] {
         let own = [b";", own].concat();

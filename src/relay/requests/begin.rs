@@ -1,0 +1,154 @@
+//! What goes in front of a transaction: the hand-over of a server, the assertion of a plain context, and the client's BEGIN
+//! that waited.
+
+use crate::relay::Conversation;
+use crate::relay::core::block::Block;
+use crate::relay::core::replies::Reply;
+use crate::relay::core::segment::{AwaitedReply, Executed, Progress, Segment, Unnamed};
+use crate::relay::requests::{REFUSED, Taken};
+use crate::sql::{Course, StatementKind};
+use crate::upstream::{Context, Expect, ServerSide};
+use crate::wire::backend::Status;
+use crate::wire::encode;
+
+/// Where the assertion of a plain context stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asserted {
+    /// In the transaction of what follows, which has a snapshot from there on.
+    Beside,
+    /// In a transaction of its own: what follows may mean something else if it is not the first in its transaction (SET
+    /// TRANSACTION, SAVEPOINT, SET LOCAL).
+    Apart,
+}
+
+/// Whether a context stands when a transaction begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entered {
+    /// None is entered here: it is a maintenance user's, or a transaction goes on.
+    Nothing,
+    /// It was in force already.
+    Before,
+    /// A hand-over was written.
+    Now,
+}
+
+impl Conversation {
+    /// A message of the extended protocol that may be its segment's first. In front of a transaction goes a hand-over, if
+    /// the server was not this client's, or what asserts the context.
+    pub(super) fn begin(&mut self, server: &mut dyn ServerSide) {
+        self.begin_with(StatementKind::Nothing, server);
+    }
+
+    /// The same with a message about a statement of this kind.
+    pub(super) fn begin_with(&mut self, first: StatementKind, server: &mut dyn ServerSide) {
+        if self.segment != Segment::Between {
+            return;
+        }
+        self.begin_course();
+        self.segment = Segment::Open;
+        let entered = self.hand_over_if_needed(server);
+        if let Some(begin) = self.block.open() {
+            self.begin_block(&begin, entered, server);
+        } else if entered == Entered::Before {
+            let asserted = if first.reads() { Asserted::Beside } else { Asserted::Apart };
+            self.assert_context(asserted, server);
+        }
+    }
+
+    pub(super) fn begin_course(&mut self) {
+        self.executed = Executed::Nothing;
+        self.unnamed = Unnamed::Used;
+        self.course = self.course_here();
+    }
+
+    /// The way of the segment's statements so far.
+    pub(in crate::relay) fn course_here(&self) -> Course {
+        match (self.segment, self.told()) {
+            (Segment::Between, Status::Idle) => Course::IDLE,
+            (Segment::Between, Status::Transaction) => Course::BLOCK,
+            (Segment::Between, Status::Failed) => Course::FAILED,
+            (Segment::Open | Segment::Closed | Segment::Skipping(_), _) => self.course,
+        }
+    }
+
+    /// Writes the client's BEGIN in front of its first message of the extended protocol. Nothing of the proxy's that
+    /// takes a snapshot may run in its transaction: SET TRANSACTION may follow.
+    pub(super) fn begin_block(&mut self, begin: &str, entered: Entered, server: &mut dyn ServerSide) {
+        let (state, out, context) = server.parts();
+        if let Some(assertion) = context.assertion().filter(|_| entered == Entered::Before) {
+            if assertion.takes_snapshot {
+                encode::query(out, &assertion.text);
+                self.replies.push(Reply::OwnQuery);
+            } else {
+                Context::write_alone(out, &assertion.sql);
+                self.replies.push(Reply::Own(Expect::Nothing));
+            }
+        }
+        state.unnamed = None;
+        Context::write_alone(out, begin);
+        self.replies.push(Reply::Begin);
+        self.status = Status::Transaction;
+        self.progress = Progress::Entering;
+    }
+
+    /// Opens the client's block by Queries of the proxy, and fails it if it has failed already; the client's message
+    /// waits until that was answered.
+    pub(super) fn open_block(&mut self, server: &mut dyn ServerSide) -> Taken {
+        let entered = self.hand_over_if_needed(server);
+        let has_failed = self.block == Block::Failed;
+        let begin = self.block.open().unwrap_or_else(|| "BEGIN".to_owned());
+        let (_, out, context) = server.parts();
+        if let Some(assertion) = context.assertion().filter(|_| entered == Entered::Before) {
+            encode::query(out, &assertion.text);
+            self.replies.push(Reply::OwnQuery);
+        }
+        encode::query(out, begin.as_bytes());
+        self.replies.push(Reply::OpenBlock(Status::Transaction));
+        if has_failed {
+            encode::query(out, REFUSED);
+            self.replies.push(Reply::OpenBlock(Status::Failed));
+        }
+        self.progress = Progress::Entering;
+        self.hold = Some(AwaitedReply::Block);
+        Taken::Later
+    }
+
+    /// Writes a hand-over in front of a transaction, unless the context is in force on the server.
+    pub(super) fn hand_over_if_needed(&mut self, server: &mut dyn ServerSide) -> Entered {
+        self.progress = Progress::Running;
+        if self.status != Status::Idle || !server.context().enters() {
+            return Entered::Nothing;
+        }
+        let client = self.client;
+        let (state, out, context) = server.parts();
+        if context.is_in_force(state, client, &self.parameters) {
+            context.take_over(state, client, &self.parameters);
+            return Entered::Before;
+        }
+        let written = context.write_hand_over(state, out, (client, &self.parameters));
+        self.relay.switches.increment();
+        self.progress = Progress::Entering;
+        self.replies.push(Reply::OwnQuery);
+        for _ in 0..written.begins {
+            self.replies.push(Reply::Own(Expect::Nothing));
+        }
+        self.replies.push(Reply::Own(Expect::Nonce(written.nonce)));
+        self.replies.push(Reply::Own(Expect::Nothing));
+        Entered::Now
+    }
+
+    /// Asserts a plain context. If that fails, the server skips what follows.
+    pub(super) fn assert_context(&mut self, asserted: Asserted, server: &mut dyn ServerSide) {
+        let (state, out, context) = server.parts();
+        let Some(assertion) = context.assertion() else { return };
+        self.progress = Progress::Entering;
+        if assertion.write(state, out) {
+            self.replies.push(Reply::OwnClose);
+        }
+        self.replies.push(Reply::Own(Expect::Nothing));
+        if asserted == Asserted::Apart {
+            Context::write_commit(state, out);
+            self.replies.push(Reply::Own(Expect::Nothing));
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Requests that are answered without a server, because the answer is known: a BEGIN, which waits for the first statement
+//! behind it; the end of a block in which nothing has run; and the choice of a tenant, which the proxy carries out itself.
+//! Only whole segments of one statement, whose texts and values are plain ASCII: those read the same in every encoding.
+
+use std::sync::Arc;
+
+use crate::fault::Report;
+use crate::guard::change::{Form, TenantChange};
+use crate::relay::Conversation;
+use crate::relay::core::block::Block;
+use crate::relay::core::statements::Statement;
+use crate::relay::core::tenant_choice::{Wish, may_choose};
+use crate::relay::requests::ClientSide;
+use crate::sql::block::{Begin, BlockStatement};
+use crate::sql::{Count, StatementKind};
+use crate::upstream::Span;
+use crate::wire::backend::Status;
+use crate::wire::{encode, frame, frontend};
+
+/// PostgreSQL cuts names after so many bytes.
+const MAX_NAME_BYTES: usize = 63;
+
+/// A segment of one statement, as it stands in the client's buffer.
+#[derive(Debug, Default)]
+struct OneStatement<'a> {
+    /// Bytes of it.
+    total: usize,
+    /// The text of a Query or Parse.
+    text: Option<&'a [u8]>,
+    /// The types that a Parse gives: count and OIDs; none: there is no Parse.
+    types: Option<&'a [u8]>,
+    /// The statement that is bound; none: it is a Query.
+    bound: Option<Arc<Statement>>,
+    /// What follows the names in its Bind.
+    values: Option<&'a [u8]>,
+    /// Whether the portal is described.
+    is_described: bool,
+    /// The most rows that its Execute asks for, all if not positive; none: there is no Execute.
+    max_rows: Option<i32>,
+}
+
+/// What is done and answered.
+#[derive(Debug)]
+enum Known {
+    /// A block begins.
+    Begin(Begin),
+    /// A block ends in which nothing has run.
+    End(Status),
+    /// A tenant is chosen.
+    Choice(Arc<TenantChange>, Wish),
+}
+
+/// The row of a `set_config`.
+struct Row<'a> {
+    column: &'a [u8],
+    value: &'a [u8],
+    /// 0: text, 1: binary. A text is the same in both.
+    format: u16,
+}
+
+impl Conversation {
+    /// The status that the client was told last.
+    pub fn told(&self) -> Status {
+        self.block.status().unwrap_or(self.status)
+    }
+
+    /// Whether the client is in a block that no server has.
+    pub fn is_block_waiting(&self) -> bool {
+        self.block != Block::Served
+    }
+
+    /// A request of the client was refused or lost before its block had a server: the block has failed.
+    pub fn fail_block(&mut self) {
+        self.block.fail();
+    }
+
+    /// Answers the segment in front, if its answer is known; or why it is refused. None: it needs a server, or more of it
+    /// has to come first.
+    pub fn answer_without_server(&mut self, client: &mut ClientSide<'_>) -> Option<Result<(), Report>> {
+        let bytes = client.input.bytes();
+        let segment = self.read_segment(bytes)?;
+        let known = self.known_answer(&segment)?;
+        let parsed = match (segment.text, segment.types) {
+            (Some(text), Some(types)) => Some(self.parsed_here(text, types)?),
+            _ => None,
+        };
+        let answers = match self.carry_out(known, &segment) {
+            Ok(answers) => answers,
+            Err(report) => return Some(Err(report)),
+        };
+        let (total, is_query) = (segment.total, segment.values.is_none());
+        if is_query {
+            self.statements.unnamed = None;
+        }
+        if parsed.is_some() {
+            self.statements.unnamed = parsed;
+        }
+        self.portals.close_unnamed();
+        client.input.consume(total);
+        self.metrics.bytes_in(total);
+        self.metrics.bytes_out(answers.len());
+        client.output.space().extend_from_slice(&answers);
+        encode::ready_for_query(client.output.space(), self.told().byte());
+        Some(Ok(()))
+    }
+
+    /// The segment in front, if all of it is there and it runs one statement on the unnamed portal.
+    fn read_segment<'a>(&self, bytes: &'a [u8]) -> Option<OneStatement<'a>> {
+        let mut segment = OneStatement::default();
+        loop {
+            let rest = bytes.get(segment.total..)?;
+            let header = frame::header(rest).ok()??;
+            let body = frame::body(rest.get(..header.total)?);
+            segment.total = segment.total.checked_add(header.total)?;
+            let is_run = segment.max_rows.is_some();
+            match header.tag {
+                b'Q' if segment.total == header.total => {
+                    segment.text = Some(frontend::query(body)?).filter(|text| self.may_be_known(text));
+                    return segment.text.is_some().then_some(segment);
+                }
+                b'P' if segment.total == header.total => {
+                    let parse = frontend::parse(body).filter(|parse| parse.name.is_empty())?;
+                    segment.text = Some(parse.text).filter(|text| self.may_be_known(text));
+                    segment.text?;
+                    segment.types = Some(parse.types);
+                }
+                b'B' if segment.values.is_none() => {
+                    let bind = frontend::bind(body).filter(|bind| bind.portal.is_empty())?;
+                    if segment.text.is_none() {
+                        let statement = self.statements.find(bind.statement)?;
+                        segment.bound = Some(statement).filter(|statement| may_be_known_statement(statement));
+                        segment.bound.as_ref()?;
+                    } else if !bind.statement.is_empty() {
+                        return None;
+                    }
+                    segment.values = Some(bind.rest);
+                }
+                b'D' if segment.values.is_some() && !is_run && !segment.is_described => {
+                    frontend::target(body).filter(|target| target.kind == b'P' && target.name.is_empty())?;
+                    segment.is_described = true;
+                }
+                b'E' if segment.values.is_some() && !is_run => {
+                    frontend::execute(body).filter(|portal| portal.is_empty())?;
+                    segment.max_rows = Some(i32::from_be_bytes(*body.last_chunk()?));
+                }
+                b'S' if segment.values.is_some() && is_run => return Some(segment),
+                _ => return None,
+            }
+        }
+    }
+
+    /// Whether the answer to a text may be known; most are told apart by their first bytes.
+    fn may_be_known(&self, text: &[u8]) -> bool {
+        text.is_ascii() && (BlockStatement::may_be(text) || (self.has_chooser() && may_choose(text)))
+    }
+
+    fn known_answer(&mut self, segment: &OneStatement<'_>) -> Option<Known> {
+        let text: &[u8] = match &segment.bound {
+            Some(statement) => &statement.text,
+            None => segment.text?,
+        };
+        if let Some(statement) = BlockStatement::read(text) {
+            return match (statement, self.block) {
+                (BlockStatement::Begin(begin), Block::Served) if !self.keeps_server() => {
+                    Some(Known::Begin(begin))
+                }
+                (BlockStatement::Commit, Block::Waiting(_)) => Some(Known::End(Status::Transaction)),
+                (BlockStatement::Rollback, Block::Waiting(_))
+                | (BlockStatement::Commit | BlockStatement::Rollback, Block::Failed) => {
+                    Some(Known::End(Status::Failed))
+                }
+                _ => None,
+            };
+        }
+        if !self.has_chooser() || self.block == Block::Failed || !may_choose(text) {
+            return None;
+        }
+        let change = if let Some(statement) = &segment.bound {
+            statement.reading.change.clone()?
+        } else {
+            // A refusal is left to where everything else is refused.
+            let reading = self.read(text).ok()?;
+            let is_unfit = reading.unfit(segment.types.unwrap_or(&[0, 0])).is_some();
+            reading.change.filter(|_| !is_unfit)?
+        };
+        let wish = change.wish(segment.values).ok()?;
+        let is_settled = wish.span == Span::Session || self.block != Block::Served;
+        let is_plain = match (change.form, &wish.tenant) {
+            (Form::SetConfig, None) => false,
+            (_, None) => true,
+            (_, Some(value)) => value.is_ascii(),
+        };
+        let is_whole = segment.max_rows.is_none_or(|rows| rows <= 0) || change.form != Form::SetConfig;
+        let fits = change.column.is_ascii()
+            && change.column.len() <= MAX_NAME_BYTES
+            && segment
+                .values
+                .is_none_or(|values| frontend::parameter_count(values) == Some(change.parameters()));
+        (is_settled && is_plain && is_whole && fits).then_some(Known::Choice(change, wish))
+    }
+
+    /// Does what the statement does; its answers, but for the last one.
+    fn carry_out(&mut self, known: Known, segment: &OneStatement<'_>) -> Result<Vec<u8>, Report> {
+        match known {
+            Known::Begin(begin) => {
+                self.block = Block::Waiting(begin.modes);
+                Ok(segment.answers(begin.tag, None))
+            }
+            Known::End(status) => {
+                if status == Status::Failed {
+                    self.choice.roll_back();
+                }
+                self.end_transaction();
+                self.block = Block::Served;
+                Ok(segment.answers(if status == Status::Failed { "ROLLBACK" } else { "COMMIT" }, None))
+            }
+            Known::Choice(change, wish) => {
+                let acting = self.find(wish.tenant.as_deref())?;
+                if acting.tenant() != self.choice.acting().tenant()
+                    && let Some(report) = self.pinned_elsewhere()
+                {
+                    return Err(report);
+                }
+                self.metrics = Arc::clone(&acting.metrics);
+                if self.block == Block::Served {
+                    self.choice.choose_for_session(acting);
+                } else {
+                    self.choice.choose_for_waiting(acting, wish.span);
+                }
+                let value = wish.tenant.unwrap_or_default();
+                let format = segment.values.and_then(frontend::result_format).unwrap_or_default();
+                let row = Row { column: &change.column, value: value.as_bytes(), format };
+                Ok(match change.form {
+                    Form::Set => segment.answers("SET", None),
+                    Form::Reset => segment.answers("RESET", None),
+                    Form::SetConfig => segment.answers("SELECT 1", Some(&row)),
+                })
+            }
+        }
+    }
+
+    /// The unnamed statement of a Parse that no server sees.
+    fn parsed_here(&mut self, text: &[u8], types: &[u8]) -> Option<Arc<Statement>> {
+        let reading = self.read(text).ok()?;
+        let place = self.choice.acting().access.place();
+        Some(self.relay.interner.encoded((text, None), (types, place), reading))
+    }
+}
+
+// === impl OneStatement ===
+
+impl OneStatement<'_> {
+    /// The answers to its messages, up to its completion.
+    fn answers(&self, tag: &str, row: Option<&Row<'_>>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        if self.types.is_some() {
+            encode::bare(&mut out, b'1');
+        }
+        if self.values.is_some() {
+            encode::bare(&mut out, b'2');
+        }
+        let is_query = self.values.is_none();
+        match row {
+            Some(row) if is_query || self.is_described => {
+                encode::text_column(&mut out, row.column, row.format);
+            }
+            None if self.is_described => encode::bare(&mut out, b'n'),
+            Some(_) | None => {}
+        }
+        if let Some(row) = row {
+            encode::row(&mut out, row.value);
+        }
+        encode::command_complete(&mut out, tag);
+        out
+    }
+}
+
+/// The same for a statement that was prepared before.
+fn may_be_known_statement(statement: &Statement) -> bool {
+    let survey = statement.survey();
+    let is_block =
+        matches!(survey.first, StatementKind::Begin | StatementKind::Commit | StatementKind::Rollback);
+    (is_block && survey.statements == Count::One || statement.reading.change.is_some())
+        && statement.text.is_ascii()
+}
