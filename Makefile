@@ -1,12 +1,13 @@
 # make demo   sets everything up, builds, shows pgtenant at work; stays up until Ctrl-C
 # make test   everything that must be green; what .ci/run calls
+# make frameworks  applications of real frameworks, 1,000 requests each
 # make suites the test suites of real drivers, direct and through
 # make fuzz-wire  the differential fuzzer of the wire: two hours; SECONDS=600 SEED=1 FAMILY=rows for less
 # make bench  the comparison with PostgreSQL directly and with PgBouncer
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench suites fuzz-wire setup setup-test lint unit lexer drivers isolation runbook demo-once docs
+.PHONY: demo test bench suites fuzz-wire setup setup-test lint unit lexer drivers frameworks isolation runbook demo-once docs
 
 demo: setup
 	cargo build --release --locked
@@ -19,6 +20,7 @@ test: setup-test
 	$(MAKE) unit
 	$(MAKE) lexer
 	$(MAKE) drivers
+	$(MAKE) frameworks REQUESTS=200
 	$(MAKE) isolation
 	$(MAKE) runbook
 	$(MAKE) demo-once
@@ -53,6 +55,11 @@ lexer:
 drivers:
 	cargo build --locked
 	PGTENANT=$(TARGET)/debug/pgtenant tests/drivers/run
+
+# Small applications of real frameworks, under load.
+frameworks:
+	cargo build --locked
+	PGTENANT=$(TARGET)/debug/pgtenant tests/frameworks/run --requests $(or $(REQUESTS),1000)
 
 # Each line of defence by itself and both together, against the corpus of attacks.
 isolation:
