@@ -18,7 +18,7 @@ use crate::canary::Probes;
 use crate::clients::Order;
 use crate::config::rows::{Merged, Rows};
 use crate::config::{self, Config, Problems};
-use crate::console::{Console, Refused, Setting, Sources, Wish};
+use crate::console::{Console, ProcessRequest, Refused, Setting, Sources};
 use crate::directory::Directory;
 use crate::doctor::{self, Watch};
 use crate::guard::Verdicts;
@@ -118,7 +118,7 @@ struct App {
 /// What runs beside the clients, and what comes from there.
 struct Background {
     tasks: Vec<JoinHandle<()>>,
-    wishes: mpsc::Receiver<Wish>,
+    requests: mpsc::Receiver<ProcessRequest>,
     /// None: the file has no section `[directory]`.
     snapshots: Option<mpsc::Receiver<Snapshot>>,
 }
@@ -193,7 +193,7 @@ impl App {
             .await
             .map_err(|source| AppError::Listen { address: listen.address.clone(), source })?;
         let address = listener.address().map_err(AppError::start)?;
-        let Background { tasks, mut wishes, mut snapshots } = self.background(exporter);
+        let Background { tasks, mut requests, mut snapshots } = self.background(exporter);
         let mut upkeep = tokio::time::interval(UPKEEP);
         let mut watch = std::pin::pin!(watch.run());
         let mut verdict = Ok(());
@@ -215,11 +215,11 @@ impl App {
                     Wanted::Reload => drop(self.reload()),
                     Wanted::End => break,
                 },
-                Some(wish) = wishes.recv() => match wish {
+                Some(request) = requests.recv() => match request {
                     // Who asked may have gone.
-                    Wish::Reload(reply) => drop(reply.send(self.reload())),
-                    Wish::Install(config, over, reply) => drop(reply.send(self.install_over(*config, &over))),
-                    Wish::Shutdown => break,
+                    ProcessRequest::Reload(reply) => drop(reply.send(self.reload())),
+                    ProcessRequest::Install(config, over, reply) => drop(reply.send(self.install_over(*config, &over))),
+                    ProcessRequest::Shutdown => break,
                 },
                 Some(snapshot) = next(&mut snapshots) => self.take(Some(snapshot), ready),
                 _ = upkeep.tick() => {
@@ -269,7 +269,7 @@ impl App {
         if let Some(tokens) = self.tokens.clone() {
             tasks.push(tokio::spawn(async move { tokens.keep_keys().await }));
         }
-        let (sender, wishes) = mpsc::channel(4);
+        let (sender, requests) = mpsc::channel(4);
         let sources = Sources {
             settings: Arc::clone(&self.settings),
             path: self.path.clone(),
@@ -278,7 +278,7 @@ impl App {
         };
         let console = Console::new(Arc::clone(&self.shared), exporter.clone(), sender, sources);
         let _first = self.shared.operators.set(Arc::new(console));
-        Background { tasks, wishes, snapshots }
+        Background { tasks, requests, snapshots }
     }
 
     /// Takes what can go live of the file; a bad one changes nothing.

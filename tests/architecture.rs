@@ -2,7 +2,7 @@
 //! stand, packages have homes, files are short and say first what they promise.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -146,4 +146,21 @@ fn each_file_is_short_and_says_first_what_it_promises() {
         let lines = without_tests(&path, &text).lines().count();
         assert!(lines <= MAX_LINES, "{} has {lines} lines before its tests", path.display());
     }
+}
+
+#[test]
+fn each_public_type_name_has_one_meaning() {
+    let mut homes: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for (path, text) in sources() {
+        for line in text.lines().map(str::trim_start).filter(|line| line.starts_with("pub")) {
+            let mut words = line.split_whitespace().skip_while(|word| word.starts_with("pub"));
+            let is_type = matches!(words.next(), Some("struct" | "enum" | "trait"));
+            let Some(name) = words.next().filter(|_| is_type) else { continue };
+            let name: String = name.chars().take_while(|c| c.is_alphanumeric()).collect();
+            if let Some(other) = homes.insert(name.clone(), path.clone()) {
+                panic!("{name} is a type in {} and in {}", other.display(), path.display());
+            }
+        }
+    }
+    assert!(homes.len() > 200, "types were read: {}", homes.len());
 }

@@ -10,7 +10,7 @@ use crate::config::{self, Config, Problem};
 use crate::control;
 use crate::directory::{ContextMode, Grant, Maintenance};
 use crate::names::UpstreamName;
-use crate::protect::{self, Enter, Hardening, Plan, ProtectError, Sql, Wish};
+use crate::protect::{self, Enter, Hardening, Plan, ProtectError, ProtectOptions, Sql};
 use crate::upstream::settings::UpstreamSettings;
 
 /// What may be asked.
@@ -62,7 +62,7 @@ struct Task {
 
 enum Work {
     /// What keeps tenants apart in shared tables.
-    Protection(Box<Wish>),
+    Protection(Box<ProtectOptions>),
     /// The tables that this role reads.
     Directory(String),
 }
@@ -98,11 +98,12 @@ async fn work(task: &Task, mode: Mode) -> Result<(String, u8), ProtectError> {
             ProtectError::Refused(format!("upstream {}, role {role}: {error}", upstream.name))
         })?;
     let (plan, hardening) = match (work, mode) {
-        (Work::Protection(wish), Mode::Show) => {
-            (protect::plan(&client, wish).await?, protect::missing_hardening(&client, &wish.role).await?)
-        }
-        (Work::Protection(wish), Mode::Apply) => {
-            (protect::apply(&client, wish).await?, protect::harden(&client, &wish.role).await?)
+        (Work::Protection(options), Mode::Show) => (
+            protect::plan(&client, options).await?,
+            protect::missing_hardening(&client, &options.role).await?,
+        ),
+        (Work::Protection(options), Mode::Apply) => {
+            (protect::apply(&client, options).await?, protect::harden(&client, &options.role).await?)
         }
         (Work::Directory(reader), Mode::Show) => {
             (protect::directory_plan(&client, reader).await?, Hardening::default())
@@ -112,7 +113,7 @@ async fn work(task: &Task, mode: Mode) -> Result<(String, u8), ProtectError> {
         }
     };
     let whose = match work {
-        Work::Protection(wish) => format!("login role {}", wish.role),
+        Work::Protection(options) => format!("login role {}", options.role),
         Work::Directory(reader) => format!("read by {reader}"),
     };
     let place =
@@ -184,7 +185,7 @@ fn task(config: &Config, arguments: &Arguments) -> Result<Task, Problem> {
         let first = config.directory.tenants.get(&canary.tenants[0]);
         first.is_some_and(|tenant| tenant.upstream == upstream.name)
     });
-    let wish = Wish {
+    let options = ProtectOptions {
         role: upstream.user.clone(),
         setting: tenancy.setting.clone(),
         context: tenancy.context.clone(),
@@ -194,7 +195,7 @@ fn task(config: &Config, arguments: &Arguments) -> Result<Task, Problem> {
         retire_keys: arguments.retire_keys,
         enter: if arguments.retire_enter { Enter::Retired } else { Enter::Kept },
     };
-    Ok(Task { upstream: upstream.clone(), maintenance, work: Work::Protection(Box::new(wish)) })
+    Ok(Task { upstream: upstream.clone(), maintenance, work: Work::Protection(Box::new(options)) })
 }
 
 fn directory_task(config: &Config, arguments: &Arguments) -> Result<Task, Problem> {

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_begins_while_a_tenant_is_held_and_its_status_is_what_it_was_behind_that() {
+    fn nothing_begins_while_a_tenant_is_held_and_then_its_status_returns() {
         for before in [TenantStatus::Active, TenantStatus::Paused] {
             let state = state(2);
             let seat = state.join().unwrap();

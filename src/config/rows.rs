@@ -26,7 +26,7 @@ pub struct Rows {
 
 /// Which table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
+pub enum DirectoryTable {
     /// `pgtenant.tenants`
     Tenants,
     /// `pgtenant.users`
@@ -66,10 +66,10 @@ impl std::fmt::Debug for Rows {
 
 impl Rows {
     /// Adds a row; its columns are called as the file's keys are.
-    pub fn add(&mut self, table: Table, cells: impl IntoIterator<Item = (&'static str, Cell)>) {
+    pub fn add(&mut self, table: DirectoryTable, cells: impl IntoIterator<Item = (&'static str, Cell)>) {
         self.text.push_str(match table {
-            Table::Tenants => "[[tenant]]\n",
-            Table::Users => "[[user]]\n",
+            DirectoryTable::Tenants => "[[tenant]]\n",
+            DirectoryTable::Users => "[[user]]\n",
         });
         for (key, cell) in cells {
             let value = match cell {
@@ -217,18 +217,18 @@ mod tests {
     fn rows_are_read_as_the_file_is_with_its_defaults() {
         let mut rows = Rows::default();
         let times = [("queue_timeout", Cell::Milliseconds(1500)), ("max_clients", Cell::Count(3))];
-        rows.add(Table::Tenants, [("id", text("acme"))].into_iter().chain(times));
+        rows.add(DirectoryTable::Tenants, [("id", text("acme"))].into_iter().chain(times));
         let secret = "x\"\n[[user]]\nname = 'evil'\u{7}";
         let schema = [("isolation", text("schema")), ("role_password", text(secret))];
-        rows.add(Table::Tenants, [("id", text("globex"))].into_iter().chain(schema));
+        rows.add(DirectoryTable::Tenants, [("id", text("globex"))].into_iter().chain(schema));
         rows.add(
-            Table::Users,
+            DirectoryTable::Users,
             [("name", text("a\"b]")), ("password", text(VERIFIER)), ("tenant", text("acme"))],
         );
         let granted = Cell::Texts(vec!["acme".to_owned(), "filed".to_owned()]);
         let comment = ("tenant_comment", Cell::Flag(true));
         rows.add(
-            Table::Users,
+            DirectoryTable::Users,
             [("name", text("gate")), ("password", text(VERIFIER)), ("tenants", granted), comment],
         );
         let Merged { directory, left_out } = merged(&rows);
@@ -262,7 +262,7 @@ mod tests {
             ("odd", Some(("schema", text("x")))),
             ("", None),
         ] {
-            rows.add(Table::Tenants, [("id", text(id))].into_iter().chain(more));
+            rows.add(DirectoryTable::Tenants, [("id", text(id))].into_iter().chain(more));
         }
         for (name, grant) in [
             ("acme_app", ("tenant", text("acme"))),
@@ -272,13 +272,13 @@ mod tests {
             ("gate", all()),
             ("gate.acme", ("tenant", text("acme"))),
         ] {
-            rows.add(Table::Users, user(name, grant));
+            rows.add(DirectoryTable::Users, user(name, grant));
         }
         rows.add(
-            Table::Users,
+            DirectoryTable::Users,
             [("name", text("open")), ("password", text("hunter2")), ("tenant", text("acme"))],
         );
-        rows.add(Table::Users, [("name", text("none")), ("tenant", text("acme"))]);
+        rows.add(DirectoryTable::Users, [("name", text("none")), ("tenant", text("acme"))]);
         let Merged { directory, left_out } = merged(&rows);
         let mut tenants: Vec<&str> = directory.tenants.keys().map(TenantId::as_str).collect();
         let mut users: Vec<&str> = directory.users.keys().map(UserName::as_str).collect();

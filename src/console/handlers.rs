@@ -15,11 +15,11 @@ use pgwire::messages::PgWireBackendMessage;
 
 use super::Operator;
 use super::command::{Command, Show};
-use super::table::{ColumnType, Table, Value};
+use super::table::{CellValue, ColumnType, Table};
 
 /// A statement: what was read, once.
 #[derive(Debug, Clone)]
-pub(super) struct Statement(Command);
+pub(super) struct ParsedCommand(Command);
 
 /// Reads statements for the extended protocol.
 #[derive(Debug)]
@@ -55,9 +55,9 @@ fn rows(table: Table, fields: Vec<FieldInfo>) -> PgWireResult<Response> {
     for row in table.rows {
         for value in &row {
             match value {
-                Value::Null => writer.encode_field(&None::<&str>)?,
-                Value::Text(text) => writer.encode_field(text)?,
-                Value::Number(number) => writer.encode_field(number)?,
+                CellValue::Null => writer.encode_field(&None::<&str>)?,
+                CellValue::Text(text) => writer.encode_field(text)?,
+                CellValue::Number(number) => writer.encode_field(number)?,
             }
         }
         encoded.push(Ok(writer.take_row()));
@@ -102,27 +102,27 @@ impl SimpleQueryHandler for Operator {
 
 #[async_trait::async_trait]
 impl QueryParser for Reader {
-    type Statement = Statement;
+    type Statement = ParsedCommand;
 
     async fn parse_sql<C>(
         &self,
         _client: &C,
         sql: &str,
         _types: &[Option<Type>],
-    ) -> PgWireResult<Option<Statement>>
+    ) -> PgWireResult<Option<ParsedCommand>>
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        Ok(read(sql)?.map(Statement))
+        Ok(read(sql)?.map(ParsedCommand))
     }
 
-    fn get_parameter_types(&self, _statement: &Statement) -> PgWireResult<Vec<Type>> {
+    fn get_parameter_types(&self, _statement: &ParsedCommand) -> PgWireResult<Vec<Type>> {
         Ok(Vec::new())
     }
 
     fn get_result_schema(
         &self,
-        statement: &Statement,
+        statement: &ParsedCommand,
         format: Option<&Format>,
     ) -> PgWireResult<Vec<FieldInfo>> {
         let format = |place| format.map_or(FieldFormat::Text, |format| format.format_for(place));
@@ -135,7 +135,7 @@ impl QueryParser for Reader {
 
 #[async_trait::async_trait]
 impl ExtendedQueryHandler for Operator {
-    type Statement = Statement;
+    type Statement = ParsedCommand;
     type QueryParser = Reader;
 
     fn query_parser(&self) -> Arc<Reader> {
@@ -145,12 +145,12 @@ impl ExtendedQueryHandler for Operator {
     async fn do_query<C>(
         &self,
         _client: &mut C,
-        portal: &Portal<Statement>,
+        portal: &Portal<ParsedCommand>,
         _max_rows: usize,
     ) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
-        C::PortalStore: PortalStore<Statement = Statement>,
+        C::PortalStore: PortalStore<Statement = ParsedCommand>,
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {

@@ -36,7 +36,7 @@ use crate::serve::{OperatorSession, Operators, Shared};
 use crate::session::{End, shutdown};
 use crate::wire::encode;
 use command::{Command, Deed};
-use handlers::{Statement, refusal};
+use handlers::{ParsedCommand, refusal};
 use stats::Stats;
 
 /// What drivers ask of a server at login.
@@ -54,9 +54,9 @@ const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// How long PAUSE waits for transactions to end.
 const PAUSE_LIMIT: Duration = Duration::from_secs(60);
 
-/// What only the process as a whole can do.
+/// Request of the console that only the process as a whole can fulfil.
 #[derive(Debug)]
-pub enum Wish {
+pub enum ProcessRequest {
     /// Read the configuration again.
     Reload(Reply),
     /// Take this one, which was read just now, in the place of the other, unless that is no more in force.
@@ -78,7 +78,7 @@ pub type Setting = (String, String, bool);
 pub struct Console {
     shared: Arc<Shared>,
     exporter: Exporter,
-    wishes: mpsc::Sender<Wish>,
+    requests: mpsc::Sender<ProcessRequest>,
     sources: Sources,
     stats: Stats,
 }
@@ -119,10 +119,10 @@ impl Console {
     pub fn new(
         shared: Arc<Shared>,
         exporter: Exporter,
-        wishes: mpsc::Sender<Wish>,
+        requests: mpsc::Sender<ProcessRequest>,
         sources: Sources,
     ) -> Self {
-        Self { shared, exporter, wishes, sources, stats: Stats::new() }
+        Self { shared, exporter, requests, sources, stats: Stats::new() }
     }
 
     /// Carries out what is not a SHOW; the tag of the answer.
@@ -137,11 +137,11 @@ impl Console {
         match command {
             Command::Move(tenant, destination) => self.move_tenant(&tenant, &destination, who).await,
             Command::Reload => {
-                self.wish(Wish::Reload).await?;
+                self.request(ProcessRequest::Reload).await?;
                 Ok("RELOAD")
             }
             Command::Shutdown => {
-                self.wishes.send(Wish::Shutdown).await.map_err(|_| ending())?;
+                self.requests.send(ProcessRequest::Shutdown).await.map_err(|_| ending())?;
                 Ok("SHUTDOWN")
             }
             Command::Reconnect => {
@@ -158,9 +158,9 @@ impl Console {
     }
 
     /// Has the process take a configuration.
-    async fn wish(&self, wish: impl FnOnce(Reply) -> Wish) -> PgWireResult<()> {
+    async fn request(&self, request: impl FnOnce(Reply) -> ProcessRequest) -> PgWireResult<()> {
         let (reply, answer) = oneshot::channel();
-        self.wishes.send(wish(reply)).await.map_err(|_| ending())?;
+        self.requests.send(request(reply)).await.map_err(|_| ending())?;
         let taken = answer.await.map_err(|_| ending())?;
         taken.map_err(|problems| refusal("F0000", format!("the old configuration stays: {problems}")))
     }
@@ -287,7 +287,7 @@ async fn converse(console: Arc<Console>, mut session: OperatorSession) -> End {
     }
 }
 
-type Wired = Framed<Stream, PgWireMessageServerCodec<Statement>>;
+type Wired = Framed<Stream, PgWireMessageServerCodec<ParsedCommand>>;
 
 /// The stream in pgwire's hands, with what was read from it already.
 fn frame(channel: crate::net::Channel) -> Wired {

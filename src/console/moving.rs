@@ -15,7 +15,7 @@ use pgwire::error::{PgWireError, PgWireResult};
 use tokio::time::Instant;
 
 use super::handlers::refusal;
-use super::{Console, PAUSE_LIMIT, Wish, moving};
+use super::{Console, PAUSE_LIMIT, ProcessRequest, moving};
 use crate::config::{self, Config};
 use crate::directory::Tenant;
 use crate::names::TenantId;
@@ -39,7 +39,9 @@ impl Console {
             ));
         }
         match switch {
-            Switch::File(config, over) => self.wish(|reply| Wish::Install(config, over, reply)).await?,
+            Switch::File(config, over) => {
+                self.request(|reply| ProcessRequest::Install(config, over, reply)).await?;
+            }
             Switch::Tables(mover) => mover.relocate(id, to).await.map_err(|why| unchanged(&why))?,
         }
         drop(hold);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::Console;
 use super::command::{Command, Show};
 use super::table::ColumnType::{Number, Text};
-use super::table::{ColumnType, Table, Value};
+use super::table::{CellValue, ColumnType, Table};
 use crate::clients::{Activity, ClientView};
 use crate::directory::{Grant, PoolMode};
 
@@ -156,9 +156,9 @@ impl Console {
         all
     }
 
-    fn pools(&self) -> Vec<Vec<Value>> {
+    fn pools(&self) -> Vec<Vec<CellValue>> {
         let row = |pool: &crate::upstream::PoolView| {
-            let zero = || Value::Number(0);
+            let zero = || CellValue::Number(0);
             vec![
                 pool.upstream.clone().into(),
                 pool.user.clone().into(),
@@ -174,25 +174,25 @@ impl Console {
                 zero(),
                 zero(),
                 seconds(pool.longest_wait),
-                Value::from(i64::from(pool.longest_wait.subsec_micros())),
+                CellValue::from(i64::from(pool.longest_wait.subsec_micros())),
                 "transaction".into(),
             ]
         };
         self.shared.upstreams.view().iter().map(row).collect()
     }
 
-    fn servers(&self) -> Vec<Vec<Value>> {
+    fn servers(&self) -> Vec<Vec<CellValue>> {
         let mut rows = Vec::new();
         for pool in self.shared.upstreams.view() {
             let row = |(process_id, client, is_used): &(u32, Option<u32>, bool)| {
                 let link = client.filter(|_| *is_used).map(|client| client.to_string());
-                let known: [(&str, Value); 8] = [
+                let known: [(&str, CellValue); 8] = [
                     ("type", "S".into()),
                     ("user", pool.user.clone().into()),
                     ("database", pool.upstream.clone().into()),
                     ("state", if *is_used { "active" } else { "idle" }.into()),
-                    ("wait", Value::Number(0)),
-                    ("wait_us", Value::Number(0)),
+                    ("wait", CellValue::Number(0)),
+                    ("wait_us", CellValue::Number(0)),
                     ("link", link.into()),
                     ("remote_pid", (*process_id).into()),
                 ];
@@ -200,7 +200,7 @@ impl Console {
                     known
                         .iter()
                         .find(|(column, _)| column == name)
-                        .map_or(Value::Null, |(_, value)| value.clone())
+                        .map_or(CellValue::Null, |(_, value)| value.clone())
                 };
                 CLIENTS.iter().map(cell).collect()
             };
@@ -209,7 +209,7 @@ impl Console {
         rows
     }
 
-    fn databases(&self) -> Vec<Vec<Value>> {
+    fn databases(&self) -> Vec<Vec<CellValue>> {
         let pools = self.shared.upstreams.view();
         let paused = i64::from(self.shared.upstreams.is_paused());
         let row = |settings: &&crate::upstream::settings::UpstreamSettings| {
@@ -228,19 +228,19 @@ impl Console {
                 settings.database.clone().into(),
                 settings.user.clone().into(),
                 settings.pool_size.into(),
-                Value::Number(0),
-                Value::Number(0),
+                CellValue::Number(0),
+                CellValue::Number(0),
                 "transaction".into(),
                 settings.pool_size.into(),
                 open.sum::<usize>().into(),
                 paused.into(),
-                Value::Number(0),
+                CellValue::Number(0),
             ]
         };
         self.shared.upstreams.settings().iter().map(row).collect()
     }
 
-    fn lists(&self) -> Vec<Vec<Value>> {
+    fn lists(&self) -> Vec<Vec<CellValue>> {
         let live = self.shared.live.load();
         let pools = self.shared.upstreams.view();
         let clients = self.shared.clients.view();
@@ -259,7 +259,7 @@ impl Console {
         rows.into_iter().map(|(list, items)| vec![list.into(), items.into()]).collect()
     }
 
-    fn tenants(&self) -> Vec<Vec<Value>> {
+    fn tenants(&self) -> Vec<Vec<CellValue>> {
         let live = self.shared.live.load();
         let mut all: Vec<_> = live.directory.tenants.values().collect();
         all.sort_by_key(|tenant| &tenant.id);
@@ -280,7 +280,7 @@ impl Console {
         all.iter().map(row).collect()
     }
 
-    fn users(&self) -> Vec<Vec<Value>> {
+    fn users(&self) -> Vec<Vec<CellValue>> {
         let live = self.shared.live.load();
         let mut all: Vec<_> = live.directory.users.values().collect();
         all.sort_by_key(|user| &user.name);
@@ -301,7 +301,7 @@ impl Console {
         all.iter().map(row).collect()
     }
 
-    fn refusals(&self) -> Vec<Vec<Value>> {
+    fn refusals(&self) -> Vec<Vec<CellValue>> {
         let samples = self.exporter.samples();
         // Some counters are there before anything was refused.
         let refusals =
@@ -311,27 +311,27 @@ impl Console {
                 let behind = labels.split_once(&format!("{name}=\""))?.1;
                 Some(behind.split_once('"')?.0.to_owned())
             };
-            vec![label("tenant").into(), label("rule").into(), Value::Number(rounded(value))]
+            vec![label("tenant").into(), label("rule").into(), CellValue::Number(rounded(value))]
         };
         refusals.map(|(_, labels, value)| row(labels, *value)).collect()
     }
 
-    fn settings(&self) -> Vec<Vec<Value>> {
+    fn settings(&self) -> Vec<Vec<CellValue>> {
         let row = |(key, value, is_live): &(String, String, bool)| {
             let changeable = if *is_live { "yes" } else { "no" };
-            vec![key.as_str().into(), value.as_str().into(), Value::Null, changeable.into()]
+            vec![key.as_str().into(), value.as_str().into(), CellValue::Null, changeable.into()]
         };
         self.sources.settings.load().iter().map(row).collect()
     }
 }
 
-fn help() -> Vec<Vec<Value>> {
+fn help() -> Vec<Vec<CellValue>> {
     let shows = Show::ALL.iter().map(|(name, _, does)| vec![format!("SHOW {name}").into(), (*does).into()]);
     let others = Command::OTHERS.iter().map(|(name, does)| vec![(*name).into(), (*does).into()]);
     shows.chain(others).collect()
 }
 
-fn client(client: &ClientView) -> Vec<Value> {
+fn client(client: &ClientView) -> Vec<CellValue> {
     let state = match client.activity {
         Activity::Idle => "idle",
         Activity::Waiting => "waiting",
@@ -345,24 +345,24 @@ fn client(client: &ClientView) -> Vec<Value> {
         state.into(),
         address.into(),
         port,
-        Value::Null,
-        Value::Null,
+        CellValue::Null,
+        CellValue::Null,
         time(client.since).into(),
-        Value::Null,
-        Value::Number(0),
-        Value::Number(0),
-        Value::Number(0),
+        CellValue::Null,
+        CellValue::Number(0),
+        CellValue::Number(0),
+        CellValue::Number(0),
         client.process_id.to_string().into(),
-        Value::Null,
+        CellValue::Null,
         client.process_id.into(),
-        Value::Null,
-        Value::Null,
-        Value::Null,
+        CellValue::Null,
+        CellValue::Null,
+        CellValue::Null,
         client.tenant.as_ref().map(ToString::to_string).into(),
     ]
 }
 
-fn pin(client: &ClientView) -> Option<Vec<Value>> {
+fn pin(client: &ClientView) -> Option<Vec<CellValue>> {
     let pin = client.pin.as_ref()?;
     Some(vec![
         client.process_id.into(),
@@ -374,10 +374,10 @@ fn pin(client: &ClientView) -> Option<Vec<Value>> {
     ])
 }
 
-fn place(address: Option<SocketAddr>) -> (String, Value) {
+fn place(address: Option<SocketAddr>) -> (String, CellValue) {
     match address {
         Some(address) => (address.ip().to_string(), i64::from(address.port()).into()),
-        None => ("unix".to_owned(), Value::Number(0)),
+        None => ("unix".to_owned(), CellValue::Number(0)),
     }
 }
 
@@ -385,8 +385,8 @@ fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }
 
-fn seconds(duration: Duration) -> Value {
-    Value::Number(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX))
+fn seconds(duration: Duration) -> CellValue {
+    CellValue::Number(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "counters stay far below")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::show::rounded;
-use super::table::Value;
+use super::table::CellValue;
 use crate::observability::metrics::Exporter;
 
 /// How old the totals are at least that the averages start from, once there are such.
@@ -35,11 +35,11 @@ impl Stats {
     }
 
     /// The only row: all tenants together.
-    pub(super) fn row(&self, exporter: &Exporter) -> Vec<Value> {
+    pub(super) fn row(&self, exporter: &Exporter) -> Vec<CellValue> {
         let totals = Totals::of(exporter);
         let (averages, seconds) = self.since(Instant::now(), totals);
         let each = |time: f64, count: f64| if count > 0.0 { time / count } else { 0.0 };
-        let mut row = vec![Value::from("all")];
+        let mut row = vec![CellValue::from("all")];
         row.extend(
             [
                 totals.transactions,
@@ -57,7 +57,7 @@ impl Stats {
                 each(averages.query_time, averages.queries),
                 averages.wait_time / seconds,
             ]
-            .map(|value| Value::Number(rounded(value))),
+            .map(|value| CellValue::Number(rounded(value))),
         );
         row
     }

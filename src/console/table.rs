@@ -10,7 +10,7 @@ pub(super) enum ColumnType {
 
 /// One value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum CellValue {
     Null,
     Text(String),
     Number(i64),
@@ -20,40 +20,40 @@ pub(super) enum Value {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
     pub(super) columns: &'static [(&'static str, ColumnType)],
-    pub(super) rows: Vec<Vec<Value>>,
+    pub(super) rows: Vec<Vec<CellValue>>,
 }
 
-impl From<&str> for Value {
+impl From<&str> for CellValue {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
     }
 }
 
-impl From<String> for Value {
+impl From<String> for CellValue {
     fn from(text: String) -> Self {
         Self::Text(text)
     }
 }
 
-impl From<Option<String>> for Value {
+impl From<Option<String>> for CellValue {
     fn from(text: Option<String>) -> Self {
         text.map_or(Self::Null, Self::Text)
     }
 }
 
-impl From<usize> for Value {
+impl From<usize> for CellValue {
     fn from(number: usize) -> Self {
         Self::Number(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
 
-impl From<u32> for Value {
+impl From<u32> for CellValue {
     fn from(number: u32) -> Self {
         Self::Number(number.into())
     }
 }
 
-impl From<i64> for Value {
+impl From<i64> for CellValue {
     fn from(number: i64) -> Self {
         Self::Number(number)
     }

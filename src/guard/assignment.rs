@@ -1,14 +1,14 @@
 //! Which settings SET, RESET, `set_config` and the startup packet may name, and to what they may set them.
 
-use super::setting::{Group, Setting, Value, plain_literal};
+use super::setting::{AssignedValue, Group, Setting, plain_literal};
 use super::{Refusal, Rules, rule};
 use crate::sql::keyword::Keyword;
 use crate::sql::lexer::{Lexer, TokenKind};
 use rule::refusal;
 
-/// What a reading goes on to do behind an assignment.
+/// What the values that follow an assignment are checked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Watch {
+pub(super) enum RemainingValues {
     Nothing,
     /// The values up to the end of the command are schemas for `search_path`.
     Schemas,
@@ -23,28 +23,31 @@ impl Rules {
     }
 
     /// SET or RESET. The lexer is behind the verb.
-    pub(super) fn check_set(&self, verb: Keyword, mut lexer: Lexer<'_>) -> Result<Watch, Refusal> {
-        let Some(setting) = Setting::read(&mut lexer) else { return Ok(Watch::Nothing) };
+    pub(super) fn check_set(&self, verb: Keyword, mut lexer: Lexer<'_>) -> Result<RemainingValues, Refusal> {
+        let Some(setting) = Setting::read(&mut lexer) else { return Ok(RemainingValues::Nothing) };
         let is_reset = verb == Keyword::Reset;
         if setting.is_of_role() && (is_reset || setting.is_returned_to_login(lexer.clone())) {
             // Pools of drivers send it; it leads back to the role that nothing else could have changed.
-            return Ok(Watch::Nothing);
+            return Ok(RemainingValues::Nothing);
         }
         self.check_name(if is_reset { "RESET" } else { "SET" }, &setting)?;
         if is_reset {
-            return Ok(Watch::Nothing);
+            return Ok(RemainingValues::Nothing);
         }
         self.check_group("SET", &setting)?;
         if setting.is_read_by_guard() {
-            let value =
-                if setting.is("names") { Value::read(&mut lexer) } else { Value::read_assigned(&mut lexer) };
+            let value = if setting.is("names") {
+                AssignedValue::read(&mut lexer)
+            } else {
+                AssignedValue::read_assigned(&mut lexer)
+            };
             check_value(&setting, &value)?;
         }
         Ok(watch(&setting))
     }
 
     /// The function. The lexer is behind its name.
-    pub(super) fn check_set_config(&self, mut lexer: Lexer<'_>) -> Result<Watch, Refusal> {
+    pub(super) fn check_set_config(&self, mut lexer: Lexer<'_>) -> Result<RemainingValues, Refusal> {
         let open = lexer.next().is_some_and(|token| token.kind == TokenKind::Open);
         let literal = lexer.next().and_then(|token| plain_literal(&token));
         let ends = lexer.next().is_some_and(|token| token.kind == TokenKind::Comma);
@@ -57,7 +60,7 @@ impl Rules {
         if setting.is_read_by_guard() {
             let value = lexer.next().and_then(|token| plain_literal(&token));
             let ends = lexer.next().is_some_and(|token| token.kind == TokenKind::Comma);
-            let value = value.filter(|_| ends).map_or(Value::Opaque, Value::Given);
+            let value = value.filter(|_| ends).map_or(AssignedValue::Opaque, AssignedValue::Given);
             check_value(&setting, &value)?;
         }
         Ok(watch(&setting))
@@ -88,11 +91,15 @@ impl Rules {
 }
 
 /// `SET SCHEMA` is another spelling of `SET search_path`.
-fn watch(setting: &Setting) -> Watch {
-    if setting.is("search_path") || setting.is("schema") { Watch::Schemas } else { Watch::Nothing }
+fn watch(setting: &Setting) -> RemainingValues {
+    if setting.is("search_path") || setting.is("schema") {
+        RemainingValues::Schemas
+    } else {
+        RemainingValues::Nothing
+    }
 }
 
-fn check_value(setting: &Setting, value: &Value) -> Result<(), Refusal> {
+fn check_value(setting: &Setting, value: &AssignedValue) -> Result<(), Refusal> {
     if setting.is("standard_conforming_strings") {
         let refused = || refusal(rule::STRING_SYNTAX, "standard_conforming_strings other than on");
         return value.is_on().then_some(()).ok_or_else(refused);

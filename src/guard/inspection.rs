@@ -1,7 +1,7 @@
 //! One pass over a text: each token goes to the survey, to the rules of the level, and on. Nothing is read twice but
 //! for what a rule looks at ahead, which is a few tokens, or up to the end of the command where it begins.
 
-use super::assignment::Watch;
+use super::assignment::RemainingValues;
 use super::footprint::{Footprint, footprint_until};
 use super::rule::refusal;
 use super::weight::{MIN_WEIGHED_BYTES, Weight};
@@ -11,7 +11,7 @@ use crate::sql::keyword::Keyword;
 use crate::sql::lexer::{Lexer, Token, TokenKind, content};
 use crate::sql::statement::{Surveyor, TokenPosition};
 use crate::sql::words::folded;
-use crate::sql::{Count, SessionState, Survey};
+use crate::sql::{Count, SessionEffect, Survey};
 
 /// Texts that are longer take so long to read, from a millisecond on, that a worker of the runtime would keep others
 /// waiting: to be read by [`read_until`] where blocking is allowed.
@@ -48,7 +48,9 @@ pub fn inspect(text: &[u8], rules: &Rules) -> Verdict {
 pub fn read_until(text: &[u8], rules: &Rules, stop: &dyn Fn() -> bool) -> Result<Findings, Stopped> {
     let verdict = Inspection::new(text, rules, stop).run()?;
     let footprint = match &verdict {
-        Verdict::Pass(survey) if survey.session_state == SessionState::Maybe => footprint_until(text, stop)?,
+        Verdict::Pass(survey) if survey.session_effect == SessionEffect::Maybe => {
+            footprint_until(text, stop)?
+        }
         Verdict::Pass(_) | Verdict::Tenant(..) | Verdict::Refuse(_) => Footprint::default(),
     };
     Ok(Findings { verdict, footprint })
@@ -104,7 +106,7 @@ struct Inspection<'a> {
     rules: &'a Rules,
     weight: Weight,
     is_weighed: bool,
-    watch: Watch,
+    watch: RemainingValues,
     stop: &'a dyn Fn() -> bool,
 }
 
@@ -131,7 +133,7 @@ impl<'a> Inspection<'a> {
     fn new(text: &'a [u8], rules: &'a Rules, stop: &'a dyn Fn() -> bool) -> Self {
         let weight = Weight::new(text.len());
         let is_weighed = text.len() >= MIN_WEIGHED_BYTES;
-        Self { text, rules, weight, is_weighed, watch: Watch::Nothing, stop }
+        Self { text, rules, weight, is_weighed, watch: RemainingValues::Nothing, stop }
     }
 
     #[inline(always)]
@@ -144,7 +146,7 @@ impl<'a> Inspection<'a> {
         // To the guard that is off a change of the tenant is the proxy's own matter as well.
         if self.rules.level == GuardLevel::Off
             && survey.statements == Count::One
-            && survey.session_state == SessionState::Maybe
+            && survey.session_effect == SessionEffect::Maybe
             && let Some(change) = TenantChange::read(self.text, &self.rules.setting)
         {
             return Ok(Verdict::Tenant(survey, change));
@@ -219,8 +221,8 @@ impl<'a> Inspection<'a> {
         self.weight.feed((step.token, step.keyword), step.behind, step.lexer.rest())
     }
 
-    fn watch_for(&mut self, watch: Watch) {
-        if watch != Watch::Nothing {
+    fn watch_for(&mut self, watch: RemainingValues) {
+        if watch != RemainingValues::Nothing {
             self.watch = watch;
         }
     }
@@ -259,7 +261,7 @@ impl<'a> Inspection<'a> {
 
     #[inline(always)]
     fn check_token(&mut self, step: &Step<'_>, surveyor: &Surveyor) -> Result<(), Halt> {
-        if self.watch == Watch::Schemas {
+        if self.watch == RemainingValues::Schemas {
             self.watch_schemas(step.token)?;
         }
         match step.token.kind {
@@ -275,7 +277,7 @@ impl<'a> Inspection<'a> {
     fn watch_schemas(&mut self, token: &Token<'_>) -> Result<(), Refusal> {
         match token.kind {
             TokenKind::Semicolon => {
-                self.watch = Watch::Nothing;
+                self.watch = RemainingValues::Nothing;
                 Ok(())
             }
             _ => check_schema(token),
@@ -300,7 +302,7 @@ impl Rules {
     fn check_code(&self, code: &[u8], poll: &mut Poll<'_>) -> Result<(), Halt> {
         let weight = Weight::new(code.len());
         let mut lexer = Lexer::new(code);
-        let (mut place, mut watch) = (TokenPosition::Start, Watch::Nothing);
+        let (mut place, mut watch) = (TokenPosition::Start, RemainingValues::Nothing);
         while let Some(token) = lexer.next() {
             let keyword = match token.kind {
                 TokenKind::Word => Keyword::of(token.bytes),
@@ -311,20 +313,20 @@ impl Rules {
             if self.is_strict() {
                 self.check_denied(&token)?;
             }
-            if watch == Watch::Schemas {
+            if watch == RemainingValues::Schemas {
                 check_schema(&token)?;
             }
             let found = match keyword {
                 Keyword::Set | Keyword::Reset if place == TokenPosition::Start => {
                     self.check_set(keyword, lexer.clone())?
                 }
-                Keyword::Other => check_own(&token, &lexer).map(|()| Watch::Nothing)?,
+                Keyword::Other => check_own(&token, &lexer).map(|()| RemainingValues::Nothing)?,
                 _ => self.check_anywhere(keyword, &lexer)?,
             };
             watch = match (token.kind, found) {
-                (TokenKind::Semicolon, _) => Watch::Nothing,
-                (_, Watch::Nothing) => watch,
-                (_, Watch::Schemas) => found,
+                (TokenKind::Semicolon, _) => RemainingValues::Nothing,
+                (_, RemainingValues::Nothing) => watch,
+                (_, RemainingValues::Schemas) => found,
             };
             place = place_behind(&token, keyword);
             poll.at(lexer.position())?;
@@ -333,14 +335,14 @@ impl Rules {
     }
 
     /// What is judged wherever it stands. The lexer is behind the keyword.
-    fn check_anywhere(&self, keyword: Keyword, lexer: &Lexer<'_>) -> Result<Watch, Refusal> {
+    fn check_anywhere(&self, keyword: Keyword, lexer: &Lexer<'_>) -> Result<RemainingValues, Refusal> {
         match keyword {
             Keyword::SetConfig => self.check_set_config(lexer.clone()),
             // PostgreSQL has a rule on this view that calls set_config.
             Keyword::Update if setting::is_settings_view(lexer) => {
                 Err(refusal(rule::OPAQUE_NAME, "UPDATE pg_settings"))
             }
-            _ => Ok(Watch::Nothing),
+            _ => Ok(RemainingValues::Nothing),
         }
     }
 }

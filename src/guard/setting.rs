@@ -26,7 +26,7 @@ pub(super) enum Group {
 
 /// To what a setting is set.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum AssignedValue {
     /// DEFAULT, or nothing where that means the default. The proxy pins the defaults at connect.
     Default,
     /// A value in sight.
@@ -231,9 +231,9 @@ impl Setting {
     }
 }
 
-// === impl Value ===
+// === impl AssignedValue ===
 
-impl Value {
+impl AssignedValue {
     /// Reads `= value` or `TO value`.
     pub(super) fn read_assigned(lexer: &mut Lexer<'_>) -> Self {
         match lexer.next() {

@@ -4,7 +4,7 @@
 use tokio_postgres::Client;
 
 use super::policy::{Column, SEALED_TENANT};
-use super::{Plan, ProtectError, Wish, literal};
+use super::{Plan, ProtectError, ProtectOptions, literal};
 use crate::names::TenantId;
 
 /// Makes the table and fills it with these tenants; may run again. Its owner is bound by the pin too, except
@@ -46,11 +46,11 @@ fn contents(tenants: &[TenantId]) -> String {
 /// What the canary lacks; nothing if there is none.
 pub(super) async fn compare(
     client: &Client,
-    wish: &Wish,
+    options: &ProtectOptions,
     role: &str,
     plan: &mut Plan,
 ) -> Result<(), ProtectError> {
-    let Some(tenants) = &wish.canary else { return Ok(()) };
+    let Some(tenants) = &options.canary else { return Ok(()) };
     let sql = "SELECT coalesce(obj_description(c.oid, 'pg_class') = $1 AND relrowsecurity AND relforcerowsecurity
                                AND has_table_privilege($2::text::name, c.oid, 'SELECT')
                                AND NOT has_table_privilege($2::text::name, c.oid, 'INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER')
@@ -61,7 +61,7 @@ pub(super) async fn compare(
                WHERE c.oid = to_regclass('pgtenant.canary')
                  AND EXISTS (SELECT FROM pg_policy t WHERE t.polrelid = c.oid AND t.polpermissive AND t.polcmd = 'r'
                                 AND t.polroles = '{0}' AND pg_get_expr(t.polqual, t.polrelid) = 'true')";
-    let rows = client.query(sql, &[&contents(tenants), &wish.role]).await?;
+    let rows = client.query(sql, &[&contents(tenants), &options.role]).await?;
     let mut is_whole = false;
     if let Some(row) = rows.first() {
         let (using, check): (Option<String>, Option<String>) = (row.try_get(1)?, row.try_get(2)?);

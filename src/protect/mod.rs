@@ -29,9 +29,9 @@ use register::Prerequisite;
 /// How often what was applied is compared with the catalogs: default privileges can make a second round.
 const ROUNDS: usize = 3;
 
-/// What a database should be protected with.
+/// Options of `protect`: how one database is to be protected.
 #[derive(Debug, Clone)]
-pub struct Wish {
+pub struct ProtectOptions {
     /// The pool's login role.
     pub role: String,
     /// The setting that carries the tenant.
@@ -59,7 +59,7 @@ pub enum Enter {
     Retired,
 }
 
-impl Wish {
+impl ProtectOptions {
     /// The SQL of the tenant that policies compare with.
     fn tenant(&self) -> String {
         match self.context {
@@ -138,47 +138,47 @@ pub fn told(error: &Error) -> String {
 }
 
 /// What the catalogs lack. Changes nothing.
-pub async fn plan(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
+pub async fn plan(client: &Client, options: &ProtectOptions) -> Result<Plan, ProtectError> {
     client.batch_execute("BEGIN READ ONLY").await?;
-    let plan = look(client, wish).await;
+    let plan = look(client, options).await;
     client.batch_execute("ROLLBACK").await?;
     plan
 }
 
 /// Does what the catalogs lack, all or nothing; says what was done.
-pub async fn apply(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
+pub async fn apply(client: &Client, options: &ProtectOptions) -> Result<Plan, ProtectError> {
     client.batch_execute("BEGIN; SET LOCAL lock_timeout = '10s'").await?;
-    let done = settle(client, wish).await;
+    let done = settle(client, options).await;
     client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
     done
 }
 
-async fn look(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
-    let named = names(client, wish).await?;
-    compare(client, wish, &named).await
+async fn look(client: &Client, options: &ProtectOptions) -> Result<Plan, ProtectError> {
+    let named = names(client, options).await?;
+    compare(client, options, &named).await
 }
 
 /// The named tables. From here on names mean one thing, and the catalogs print every other schema.
-async fn names(client: &Client, wish: &Wish) -> Result<Vec<u32>, ProtectError> {
-    let named = tables::find(client, wish).await?;
+async fn names(client: &Client, options: &ProtectOptions) -> Result<Vec<u32>, ProtectError> {
+    let named = tables::find(client, options).await?;
     client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
     Ok(named)
 }
 
-async fn settle(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
-    let named = names(client, wish).await?;
+async fn settle(client: &Client, options: &ProtectOptions) -> Result<Plan, ProtectError> {
+    let named = names(client, options).await?;
     let mut done = Vec::new();
     for _ in 0..ROUNDS {
-        let plan = compare(client, wish, &named).await?;
+        let plan = compare(client, options, &named).await?;
         if plan.steps.is_empty() {
             return Ok(Plan { steps: done, ..plan });
         }
         for step in plan.steps {
-            execute(client, &step.sql, wish).await?;
+            execute(client, &step.sql, options).await?;
             done.push(step);
         }
     }
-    let left = compare(client, wish, &named).await?;
+    let left = compare(client, options, &named).await?;
     if left.steps.is_empty() {
         return Ok(Plan { steps: done, ..left });
     }
@@ -186,8 +186,8 @@ async fn settle(client: &Client, wish: &Wish) -> Result<Plan, ProtectError> {
     Err(ProtectError::Unsettled(left.join(" ")))
 }
 
-async fn execute(client: &Client, sql: &Sql, wish: &Wish) -> Result<(), ProtectError> {
-    let outcome = match (sql, &wish.context) {
+async fn execute(client: &Client, sql: &Sql, options: &ProtectOptions) -> Result<(), ProtectError> {
+    let outcome = match (sql, &options.context) {
         (Sql::Text(text), _) => client.batch_execute(text).await,
         (Sql::AddKey, ContextMode::Plain) => Ok(()),
         (Sql::AddKey, ContextMode::Sealed(key)) => {
@@ -199,16 +199,16 @@ async fn execute(client: &Client, sql: &Sql, wish: &Wish) -> Result<(), ProtectE
     outcome.map_err(|source| ProtectError::Statement { statement: sql.to_string(), source })
 }
 
-async fn compare(client: &Client, wish: &Wish, named: &[u32]) -> Result<Plan, ProtectError> {
-    let role = schema::login_role(client, wish).await?;
+async fn compare(client: &Client, options: &ProtectOptions, named: &[u32]) -> Result<Plan, ProtectError> {
+    let role = schema::login_role(client, options).await?;
     let mut plan = Plan::default();
-    if let ContextMode::Sealed(key) = &wish.context
-        && schema::compare(client, wish, (&role, key), &mut plan).await? == Prerequisite::Blocked
+    if let ContextMode::Sealed(key) = &options.context
+        && schema::compare(client, options, (&role, key), &mut plan).await? == Prerequisite::Blocked
     {
         return Ok(plan);
     }
-    tables::compare(client, wish, (&role, named), &mut plan).await?;
-    canary::compare(client, wish, &role, &mut plan).await?;
+    tables::compare(client, options, (&role, named), &mut plan).await?;
+    canary::compare(client, options, &role, &mut plan).await?;
     Ok(plan)
 }
 

@@ -4,7 +4,7 @@
 use tokio_postgres::Client;
 
 use super::register::{self, Owner, Prerequisite, Work};
-use super::{Enter, Plan, ProtectError, Sql, Step, Wish, literal};
+use super::{Enter, Plan, ProtectError, ProtectOptions, Sql, Step, literal};
 use crate::directory::{ContextMode, SealKey};
 use crate::seal::key_id;
 
@@ -105,17 +105,17 @@ const PART: &str = "schema pgtenant";
 const FRESH: Tags = Tags::Everywhere;
 
 /// The login role as SQL writes it; refused if no policy would bind it.
-pub(super) async fn login_role(client: &Client, wish: &Wish) -> Result<String, ProtectError> {
+pub(super) async fn login_role(client: &Client, options: &ProtectOptions) -> Result<String, ProtectError> {
     let sql =
         "SELECT quote_ident(rolname), rolsuper OR rolbypassrls, pg_has_role(rolname, current_user, 'MEMBER'),
                       current_setting('server_version_num')::int4
                FROM pg_roles WHERE rolname = $1::text::name";
-    let rows = client.query(sql, &[&wish.role]).await?;
+    let rows = client.query(sql, &[&options.role]).await?;
     let Some(row) = rows.first() else {
-        return Err(refused(format!("there is no role {:?}, the upstream's user", wish.role)));
+        return Err(refused(format!("there is no role {:?}, the upstream's user", options.role)));
     };
     let version = row.try_get::<_, i32>(3)?;
-    if version < 150_000 && matches!(wish.context, ContextMode::Sealed(_)) {
+    if version < 150_000 && matches!(options.context, ContextMode::Sealed(_)) {
         let why = "the sealed context needs PostgreSQL 15 or later, which has unlogged sequences; upgrade the server, \
                    or use tenancy.context = \"plain\"";
         return Err(refused(why.to_owned()));
@@ -124,18 +124,18 @@ pub(super) async fn login_role(client: &Client, wish: &Wish) -> Result<String, P
         return Err(refused("PostgreSQL 14 is the oldest version that can be protected".to_owned()));
     }
     if row.try_get(1)? {
-        let role = &wish.role;
+        let role = &options.role;
         return Err(refused(format!(
             "the login role {role:?} is superuser or BYPASSRLS: no policy binds it"
         )));
     }
-    if wish.role == register::ROLE {
-        return Err(refused(format!("the login role {:?} owns the register: use another", wish.role)));
+    if options.role == register::ROLE {
+        return Err(refused(format!("the login role {:?} owns the register: use another", options.role)));
     }
     if row.try_get(2)? {
         return Err(refused(format!(
             "the login role {:?} can become the role that installs: run as a maintenance user that owns the tables",
-            wish.role
+            options.role
         )));
     }
     Ok(row.try_get(0)?)
@@ -148,11 +148,11 @@ fn refused(what: String) -> ProtectError {
 /// What the schema lacks, and whether policies can rest on it.
 pub(super) async fn compare(
     client: &Client,
-    wish: &Wish,
+    options: &ProtectOptions,
     (role, key): (&str, &SealKey),
     plan: &mut Plan,
 ) -> Result<Prerequisite, ProtectError> {
-    check_owners(client, wish).await?;
+    check_owners(client, options).await?;
     let there = client
         .query_one(
             "SELECT to_regnamespace('pgtenant') IS NOT NULL, to_regclass('pgtenant.key') IS NOT NULL,
@@ -174,9 +174,9 @@ pub(super) async fn compare(
     let callers = Callers { login: role, owner: there.try_get(3)?, has_role: owner.has_role() };
     let mut work = Work::default();
     register::compare_sequences(client, &mut work).await?;
-    let tags = tags(client, wish, plan).await?;
+    let tags = tags(client, options, plan).await?;
     for function in &FUNCTIONS {
-        compare_function(client, (function, &text(function, wish, tags)), &callers, (plan, &mut work))
+        compare_function(client, (function, &text(function, options, tags)), &callers, (plan, &mut work))
             .await?;
     }
     compare_privileges(client, &callers, (plan, &mut work)).await?;
@@ -185,14 +185,14 @@ pub(super) async fn compare(
         plan.steps.clear();
         return Ok(prerequisite);
     }
-    register::compare_role(client, &wish.role, plan).await?;
+    register::compare_role(client, &options.role, plan).await?;
     let kids = if has_table { kids(client).await? } else { Vec::new() };
-    compare_keys((key, wish.retire_keys), &kids, plan);
+    compare_keys((key, options.retire_keys), &kids, plan);
     Ok(Prerequisite::Usable)
 }
 
 /// What somebody else owns in the schema cannot be trusted, nor mended.
-async fn check_owners(client: &Client, wish: &Wish) -> Result<(), ProtectError> {
+async fn check_owners(client: &Client, options: &ProtectOptions) -> Result<(), ProtectError> {
     let sql = "SELECT what, pg_get_userbyid(owner)::text, pg_has_role($1::text::name, owner, 'MEMBER')
                FROM (SELECT 'schema pgtenant', nspowner FROM pg_namespace WHERE nspname = 'pgtenant'
                      UNION ALL SELECT c.oid::regclass::text, relowner FROM pg_class c WHERE relnamespace = to_regnamespace('pgtenant')
@@ -200,7 +200,7 @@ async fn check_owners(client: &Client, wish: &Wish) -> Result<(), ProtectError> 
                     ) AS t (what, owner)
                WHERE pg_get_userbyid(owner) <> $2::text::name
                  AND (NOT pg_has_role(current_user, owner, 'USAGE') OR pg_has_role($1::text::name, owner, 'MEMBER'))";
-    if let Some(row) = client.query(sql, &[&wish.role, &register::ROLE]).await?.first() {
+    if let Some(row) = client.query(sql, &[&options.role, &register::ROLE]).await?.first() {
         let (what, owner): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         return Err(refused(if row.try_get(2)? {
             format!("{what} belongs to {owner:?}, which the login role is or can become")
@@ -212,11 +212,11 @@ async fn check_owners(client: &Client, wish: &Wish) -> Result<(), ProtectError> 
 }
 
 /// Retired once means retired for good; a database that was never protected has no earlier instances.
-async fn tags(client: &Client, wish: &Wish, plan: &mut Plan) -> Result<Tags, ProtectError> {
+async fn tags(client: &Client, options: &ProtectOptions, plan: &mut Plan) -> Result<Tags, ProtectError> {
     let sql = "SELECT prosrc LIKE '%pg_is_in_recovery()%' FROM pg_proc WHERE oid = to_regprocedure('pgtenant.current_tenant()')";
     let rows = client.query(sql, &[]).await?;
     let is_retired = rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()?;
-    if wish.enter == Enter::Retired || is_retired.unwrap_or(FRESH == Tags::InRecovery) {
+    if options.enter == Enter::Retired || is_retired.unwrap_or(FRESH == Tags::InRecovery) {
         return Ok(Tags::InRecovery);
     }
     plan.notes.push(
@@ -226,8 +226,8 @@ async fn tags(client: &Client, wish: &Wish, plan: &mut Plan) -> Result<Tags, Pro
     Ok(Tags::Everywhere)
 }
 
-fn text(function: &Function, wish: &Wish, tags: Tags) -> String {
-    function.body.replace("{setting}", &literal(&wish.setting)).replace("{tags}", tags.condition())
+fn text(function: &Function, options: &ProtectOptions, tags: Tags) -> String {
+    function.body.replace("{setting}", &literal(&options.setting)).replace("{tags}", tags.condition())
 }
 
 async fn compare_function(

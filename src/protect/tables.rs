@@ -4,7 +4,7 @@
 use tokio_postgres::{Client, Row};
 
 use super::policy::{Column, SEALED_TENANT};
-use super::{Plan, ProtectError, Wish};
+use super::{Plan, ProtectError, ProtectOptions};
 use crate::directory::ContextMode;
 
 /// A tenant table as the catalogs have it.
@@ -45,17 +45,17 @@ struct Policy {
 }
 
 /// The tables that were named; each must be there.
-pub(super) async fn find(client: &Client, wish: &Wish) -> Result<Vec<u32>, ProtectError> {
+pub(super) async fn find(client: &Client, options: &ProtectOptions) -> Result<Vec<u32>, ProtectError> {
     let mut found = Vec::new();
-    for table in &wish.tables {
+    for table in &options.tables {
         let sql = "SELECT c.oid, EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = $2::text::name AND NOT attisdropped)
                    FROM pg_class c WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p')";
-        let rows = client.query(sql, &[table, &wish.column]).await?;
+        let rows = client.query(sql, &[table, &options.column]).await?;
         let Some(row) = rows.first() else {
             return Err(ProtectError::Refused(format!("there is no table {table}")));
         };
         if !row.try_get::<_, bool>(1)? {
-            return Err(ProtectError::Refused(format!("table {table} has no column {:?}", wish.column)));
+            return Err(ProtectError::Refused(format!("table {table} has no column {:?}", options.column)));
         }
         found.push(row.try_get(0)?);
     }
@@ -65,20 +65,20 @@ pub(super) async fn find(client: &Client, wish: &Wish) -> Result<Vec<u32>, Prote
 /// What all of them lack.
 pub(super) async fn compare(
     client: &Client,
-    wish: &Wish,
+    options: &ProtectOptions,
     (role, named): (&str, &[u32]),
     plan: &mut Plan,
 ) -> Result<(), ProtectError> {
-    let rows = client.query(include_str!("tables.sql"), &[&wish.role, &wish.column, &named]).await?;
+    let rows = client.query(include_str!("tables.sql"), &[&options.role, &options.column, &named]).await?;
     let tables = rows.iter().map(Table::read).collect::<Result<Vec<_>, _>>()?;
     if tables.is_empty() {
-        plan.notes.push(format!("no table with a column {:?} is within reach of {role}", wish.column));
+        plan.notes.push(format!("no table with a column {:?} is within reach of {role}", options.column));
     }
-    let policies = policies(client, wish, &tables).await?;
+    let policies = policies(client, options, &tables).await?;
     for table in &tables {
         let own: Vec<&Policy> = policies.iter().filter(|policy| policy.table == table.oid).collect();
         let mut part = Plan::default();
-        table.compare(wish, role, &own, &mut part);
+        table.compare(options, role, &own, &mut part);
         plan.notes.append(&mut part.notes);
         if table.flags.is_the_logins {
             plan.blocked.push(format!(
@@ -95,13 +95,17 @@ pub(super) async fn compare(
     Ok(())
 }
 
-async fn policies(client: &Client, wish: &Wish, tables: &[Table]) -> Result<Vec<Policy>, ProtectError> {
+async fn policies(
+    client: &Client,
+    options: &ProtectOptions,
+    tables: &[Table],
+) -> Result<Vec<Policy>, ProtectError> {
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let sql = "SELECT polrelid, polname::text, polpermissive, polcmd = '*', polroles = '{0}',
                       EXISTS (SELECT FROM unnest(polroles) AS p WHERE p = 0 OR pg_has_role($2::text::name, p, 'USAGE')),
                       pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)
                FROM pg_policy WHERE polrelid = ANY ($1) ORDER BY polrelid, polname";
-    let rows = client.query(sql, &[&oids, &wish.role]).await?;
+    let rows = client.query(sql, &[&oids, &options.role]).await?;
     Ok(rows.iter().map(Policy::read).collect::<Result<Vec<_>, _>>()?)
 }
 
@@ -124,7 +128,7 @@ impl Table {
         })
     }
 
-    fn compare(&self, wish: &Wish, role: &str, policies: &[&Policy], plan: &mut Plan) {
+    fn compare(&self, options: &ProtectOptions, role: &str, policies: &[&Policy], plan: &mut Plan) {
         let table = &self.name;
         let part = format!("table {table}");
         if !self.is_enabled {
@@ -135,7 +139,7 @@ impl Table {
         }
         // A table with rules of its own keeps them: one more permissive policy could only widen them.
         if !policies.iter().any(|policy| policy.permissive && policy.binds_login) {
-            let equality = self.column.equality(&wish.tenant());
+            let equality = self.column.equality(&options.tenant());
             plan.add(
                 &part,
                 format!(
@@ -144,9 +148,9 @@ impl Table {
             );
         }
         for policy in policies {
-            self.rewrite(wish, policy, plan);
+            self.rewrite(options, policy, plan);
         }
-        self.compare_pin(wish, policies.iter().find(|policy| policy.name == "pgtenant_pin"), plan);
+        self.compare_pin(options, policies.iter().find(|policy| policy.name == "pgtenant_pin"), plan);
         for holder in &self.unlimited {
             plan.add(&part, format!("REVOKE TRUNCATE, REFERENCES, TRIGGER ON {table} FROM {holder}"));
         }
@@ -164,14 +168,14 @@ impl Table {
         }
     }
 
-    fn compare_pin(&self, wish: &Wish, there: Option<&&Policy>, plan: &mut Plan) {
-        let (table, tenant) = (&self.name, wish.tenant());
+    fn compare_pin(&self, options: &ProtectOptions, there: Option<&&Policy>, plan: &mut Plan) {
+        let (table, tenant) = (&self.name, options.tenant());
         let part = format!("table {table}");
         if let Some(policy) = there {
             if policy.is_pin(&self.column, &tenant) {
                 return;
             }
-            if wish.context == ContextMode::Plain && policy.asks_for_a_seal() {
+            if options.context == ContextMode::Plain && policy.asks_for_a_seal() {
                 plan.notes.push(format!(
                     "{table} asks for the sealed context, which stays: a proxy with context = \"plain\" is refused there"
                 ));
@@ -189,15 +193,15 @@ impl Table {
     }
 
     /// The same policy with the setting read once per statement, or under a seal with the sealed tenant.
-    fn rewrite(&self, wish: &Wish, policy: &Policy, plan: &mut Plan) {
-        let is_sealed = matches!(wish.context, ContextMode::Sealed(_));
+    fn rewrite(&self, options: &ProtectOptions, policy: &Policy, plan: &mut Plan) {
+        let is_sealed = matches!(options.context, ContextMode::Sealed(_));
         let is_slow = |printed: &Option<String>| {
             printed.as_ref().is_some_and(|text| {
-                self.column.is_slow_equality(text, &wish.setting)
-                    || (is_sealed && self.column.is_equality(text, &wish.setting))
+                self.column.is_slow_equality(text, &options.setting)
+                    || (is_sealed && self.column.is_equality(text, &options.setting))
             })
         };
-        let equality = self.column.equality(&wish.tenant());
+        let equality = self.column.equality(&options.tenant());
         let using = is_slow(&policy.using).then(|| format!("\n  USING ({equality})"));
         let check = is_slow(&policy.check).then(|| format!("\n  WITH CHECK ({equality})"));
         if using.is_some() || check.is_some() {

@@ -4,7 +4,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::{Destination, Fault};
-use crate::config::rows::{Cell, Rows, Table};
+use crate::config::rows::{Cell, DirectoryTable, Rows};
 use crate::directory::Isolation;
 use crate::names::TenantId;
 
@@ -70,7 +70,7 @@ impl Raw {
     pub(super) fn read(&self) -> Result<Rows, Fault> {
         let mut rows = Rows::default();
         for (table, raw, columns) in
-            [(Table::Tenants, &self.tenants, TENANTS), (Table::Users, &self.users, USERS)]
+            [(DirectoryTable::Tenants, &self.tenants, TENANTS), (DirectoryTable::Users, &self.users, USERS)]
         {
             for row in raw {
                 rows.add(table, cells(row, columns)?);

@@ -243,6 +243,11 @@ impl Conversation {
         self.choice.forget();
     }
 
+    /// A Query that no server saw closes the unnamed statement.
+    pub fn close_unnamed(&mut self) {
+        self.statements.unnamed = None;
+    }
+
     /// The server is gone or given up: whatever it owed will not come.
     pub fn abandon(&mut self) {
         let all = self.replies.abandon();

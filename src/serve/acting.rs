@@ -14,7 +14,7 @@ use crate::relay::core::tenant_choice::{Acting, Chooser, closed, no_tenant};
 use crate::serve::{Live, Shared};
 use crate::session::shutdown;
 use crate::tenant::{Limits, Standing, Tenant};
-use crate::upstream::{Access, Context, Role, Target};
+use crate::upstream::{Access, Context, PoolTarget, Role};
 
 /// No limits: maintenance users, and gateway users who can do nothing yet.
 const UNLIMITED: Limits = Limits {
@@ -37,13 +37,13 @@ pub(super) fn act(
         Standing::Tenant(tenant) => for_tenant(shared, &tenant.id),
         Standing::Undecided => {
             let upstream = shared.upstreams.first().ok_or_else(no_tenant)?;
-            let access = shared.upstreams.access(upstream, Target::default(), shared.contexts.nobody());
+            let access = shared.upstreams.access(upstream, PoolTarget::default(), shared.contexts.nobody());
             Ok(unseated(shared, access.map_err(|fault| fault.report())?))
         }
         Standing::Maintenance(maintenance) => {
             tracing::warn!(%user, role = maintenance.server_user, "maintenance login: no tenant context");
             let role = Role { user: maintenance.server_user, password: maintenance.server_password };
-            let target = Target { role: Some(role), database, ..Target::default() };
+            let target = PoolTarget { role: Some(role), database, ..PoolTarget::default() };
             let access = shared.upstreams.access(&maintenance.upstream, target, Context::none());
             Ok(unseated(shared, access.map_err(|fault| fault.report())?))
         }
@@ -68,7 +68,7 @@ fn known(shared: &Shared, id: &TenantId) -> Result<Arc<Tenant>, Report> {
 fn seated(shared: &Shared, id: &TenantId, seat: TenantSeat) -> Result<Arc<Acting>, Report> {
     let tenant = &*known(shared, id)?;
     let (target, context) = match tenant.isolation {
-        Isolation::Row => (Target::default(), shared.contexts.tenant(&tenant.id)),
+        Isolation::Row => (PoolTarget::default(), shared.contexts.tenant(&tenant.id)),
         Isolation::Schema | Isolation::Database => {
             (own_place(tenant), shared.contexts.tenant_of_its_own(&tenant.id))
         }
@@ -81,9 +81,9 @@ fn seated(shared: &Shared, id: &TenantId, seat: TenantSeat) -> Result<Arc<Acting
 }
 
 /// Where a tenant is that shares no tables.
-fn own_place(tenant: &Tenant) -> Target {
+fn own_place(tenant: &Tenant) -> PoolTarget {
     let role = tenant.place.role.as_ref();
-    Target {
+    PoolTarget {
         database: tenant.place.database.clone(),
         schema: tenant.place.schema.clone(),
         role: role.map(|(user, password)| Role { user: user.clone(), password: password.clone() }),

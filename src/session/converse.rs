@@ -117,6 +117,7 @@ impl Session {
         self.settle_session(&mut server).await?;
         // The client has not been told yet that its statement has ended: what came until now was for it.
         self.membership.client().clear_cancel();
+        let changed = changed || !server.serves(self.conversation.client);
         if self.conversation.keeps_server() && !changed {
             return Ok(ControlFlow::Break(Some(server)));
         }

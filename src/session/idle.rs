@@ -10,7 +10,7 @@ use crate::relay::{Absorbed, ClientSide, RelayFault};
 use crate::session::turn::moved;
 use crate::session::{End, Session, farewell, idle_in_transaction, session_lost};
 use crate::sql::lexer::{Lexer, TokenKind};
-use crate::sql::{Count, StatementKind, Survey, survey};
+use crate::sql::survey;
 use crate::upstream::TenantServer;
 use crate::wire::{encode, frame, frontend};
 use tokio::time::Instant;
@@ -63,8 +63,11 @@ impl Session {
     /// A server is kept no longer than what it is kept for: DISCARD ALL ends that, and a choice of another tenant.
     fn look_at_kept(&mut self, kept: &mut Option<TenantServer>) {
         let tenant = self.conversation.session_acting().tenant();
-        let stays =
-            kept.as_ref().is_none_or(|server| self.conversation.keeps_server() && server.is_of(tenant));
+        let stays = kept.as_mut().is_none_or(|server| {
+            self.conversation.keeps_server()
+                && server.is_of(tenant)
+                && server.serves(self.conversation.client)
+        });
         if !stays {
             self.let_go(kept);
         }
@@ -216,6 +219,7 @@ impl Session {
         let out = self.client.output.space();
         encode::command_complete(out, "DISCARD ALL");
         self.conversation.discard_all(out);
+        self.conversation.close_unnamed();
         self.membership.client().shows_pin(None);
         self.tell_ready();
     }
@@ -246,8 +250,7 @@ impl Session {
 fn discards_all(text: &[u8]) -> bool {
     let mut words = Lexer::new(text).skip_while(|token| token.kind == TokenKind::Semicolon);
     let discards = words.next().is_some_and(|word| word.bytes.eq_ignore_ascii_case(b"discard"));
-    discards
-        && matches!(survey(text), Survey { first: StatementKind::DiscardAll, statements: Count::One, .. })
+    discards && survey(text).discards_all()
 }
 
 fn protocol_violation(what: &'static str) -> Next {

@@ -7,7 +7,7 @@ use super::keyword::Keyword;
 /// statements, cursors. By the text alone: what a function or trigger leaves behind is not seen, nor is the
 /// last value of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SessionState {
+pub enum SessionEffect {
     /// Of a kind that leaves nothing.
     None,
     /// May leave something.
@@ -111,7 +111,7 @@ impl StatementKind {
     }
 
     /// Whether a statement of this kind may leave something behind, its contents aside.
-    pub fn session_state(self) -> SessionState {
+    pub fn session_effect(self) -> SessionEffect {
         match self {
             Self::Nothing
             | Self::Begin
@@ -137,8 +137,8 @@ impl StatementKind {
             | Self::Table
             | Self::Update
             | Self::Values
-            | Self::With => SessionState::None,
-            _ => SessionState::Maybe,
+            | Self::With => SessionEffect::None,
+            _ => SessionEffect::Maybe,
         }
     }
 

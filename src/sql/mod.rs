@@ -34,7 +34,7 @@ mod resets;
 
 pub use commenter::{Said, commented};
 pub use deallocate::deallocated;
-pub use kind::{SessionState, StatementKind};
+pub use kind::{SessionEffect, StatementKind};
 pub use resets::{Reset, ResetStatement, may_reset, resets};
 pub use statement::{Count, Survey, survey};
 pub use transaction::Course;

@@ -6,7 +6,7 @@
 //! `BEGIN ATOMIC ... END`. Such a body would need the grammar to find its end, so its text is `Unreadable`.
 
 use super::keyword::Keyword;
-use super::kind::{CopyPeer, SessionState, StatementKind, WORDS};
+use super::kind::{CopyPeer, SessionEffect, StatementKind, WORDS};
 use super::lexer::{Lexer, Token, TokenKind};
 use super::transaction::TextCourse;
 
@@ -18,9 +18,16 @@ pub struct Survey {
     /// The kind of the first one.
     pub first: StatementKind,
     /// Whether any of them may leave something behind in its session.
-    pub session_state: SessionState,
+    pub session_effect: SessionEffect,
     /// Their way through transactions.
     pub course: TextCourse,
+}
+
+impl Survey {
+    /// Whether the text is DISCARD ALL and nothing else.
+    pub fn discards_all(self) -> bool {
+        self.first == StatementKind::DiscardAll && self.statements == Count::One
+    }
 }
 
 /// How many statements a text holds.
@@ -65,7 +72,7 @@ pub(crate) struct Surveyor {
     copy: CopyPeer,
     statements: Count,
     first: StatementKind,
-    session_state: SessionState,
+    session_effect: SessionEffect,
     course: TextCourse,
 }
 
@@ -80,7 +87,7 @@ impl Default for Surveyor {
             copy: CopyPeer::Unread,
             statements: Count::None,
             first: StatementKind::Nothing,
-            session_state: SessionState::None,
+            session_effect: SessionEffect::None,
             course: TextCourse::default(),
         }
     }
@@ -108,7 +115,7 @@ impl Surveyor {
                 Keyword::Other
             }
             TokenKind::UnicodeWord => {
-                self.session_state = SessionState::Maybe;
+                self.session_effect = SessionEffect::Maybe;
                 Keyword::Other
             }
             _ => Keyword::Other,
@@ -147,13 +154,13 @@ impl Surveyor {
         }
         self.end_statement();
         if self.statements == Count::Unreadable {
-            self.session_state = SessionState::Maybe;
+            self.session_effect = SessionEffect::Maybe;
             self.course = TextCourse::unreadable();
         }
         Survey {
             statements: self.statements,
             first: self.first,
-            session_state: self.session_state,
+            session_effect: self.session_effect,
             course: self.course,
         }
     }
@@ -202,7 +209,7 @@ impl Surveyor {
         }
         let pair = (std::mem::replace(&mut self.previous, keyword), keyword);
         match keyword {
-            Keyword::Lingering | Keyword::SetConfig => self.session_state = SessionState::Maybe,
+            Keyword::Lingering | Keyword::SetConfig => self.session_effect = SessionEffect::Maybe,
             Keyword::Atomic if pair.0 == Keyword::Begin && self.depth == 0 && self.creates_routine() => {
                 self.end_statement();
                 self.statements = Count::Unreadable;
@@ -223,8 +230,8 @@ impl Surveyor {
         if self.first == StatementKind::Nothing {
             self.first = kind;
         }
-        if kind.session_state() == SessionState::Maybe {
-            self.session_state = SessionState::Maybe;
+        if kind.session_effect() == SessionEffect::Maybe {
+            self.session_effect = SessionEffect::Maybe;
         }
         self.course = self.course.then(kind);
         self.statements = match self.statements {

@@ -73,7 +73,7 @@ struct PoolKey {
 
 /// Where on an upstream: its own database and role, unless said otherwise.
 #[derive(Debug, Clone, Default)]
-pub struct Target {
+pub struct PoolTarget {
     /// Another database.
     pub database: Option<String>,
     /// A schema of its own.
@@ -180,7 +180,7 @@ impl Upstreams {
     pub fn access(
         &self,
         upstream: &UpstreamName,
-        target: Target,
+        target: PoolTarget,
         context: Context,
     ) -> Result<Access, UpstreamFault> {
         let key = PoolKey {
@@ -198,7 +198,7 @@ impl Upstreams {
         Ok(Access { shared, context })
     }
 
-    fn open(&self, upstream: &UpstreamName, target: Target) -> Result<Shared, UpstreamFault> {
+    fn open(&self, upstream: &UpstreamName, target: PoolTarget) -> Result<Shared, UpstreamFault> {
         let unknown = || UpstreamFault::Doubt("the upstream is not configured");
         let mut settings = self.settings.get(upstream).cloned().ok_or_else(unknown)?;
         let budget = self.budgets.get(upstream).cloned().ok_or_else(unknown)?;

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use crate::upstream::context;
 use crate::upstream::pool::login;
-use crate::upstream::pool::server::{Server, Temporary, Wear};
+use crate::upstream::pool::server::{Server, Stamp, Temporary, Wear};
 use crate::upstream::{
     Answer, ClientKey, Nonce, Question, SessionParameters, Span, TenantServer, UpstreamFault,
 };
@@ -54,6 +54,12 @@ impl TenantServer {
         self.run_own(context::statement::apply(parameters, name.as_deref(), Span::Session).as_bytes())
             .await
             .map(drop)
+    }
+
+    /// Whether this client's next transaction can begin on it. Without a context, a reset is waited for before that.
+    pub fn serves(&mut self, client: ClientKey) -> bool {
+        let is_of = |stamp: &Stamp| stamp.client == client;
+        self.context.enters() || self.lease.server().state.stamp.as_ref().is_some_and(is_of)
     }
 
     /// Prepares the server for a maintenance user, whose transactions begin without a context: a reset that would fail

@@ -229,10 +229,10 @@ pub fn describe(out: &mut Vec<u8>, kind: u8, name: &str) {
 }
 
 /// `Close` of a statement (`S`) or portal (`P`).
-pub fn close(out: &mut Vec<u8>, kind: u8, name: &str) {
+pub fn close(out: &mut Vec<u8>, kind: u8, name: impl AsRef<[u8]>) {
     frame(out, b'C', |out| {
         out.push(kind);
-        cstr(out, name.as_bytes());
+        cstr(out, name.as_ref());
     });
 }
 

@@ -31,7 +31,7 @@ pub struct Bind<'a> {
 
 /// `Describe` or `Close`: what kind, and its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target<'a> {
+pub struct StatementOrPortal<'a> {
     /// `S` or `P`.
     pub kind: u8,
     /// Its name.
@@ -116,10 +116,10 @@ pub fn execute(body: &[u8]) -> Option<&[u8]> {
 }
 
 /// Reads a `Describe` or `Close` body.
-pub fn target(body: &[u8]) -> Option<Target<'_>> {
+pub fn target(body: &[u8]) -> Option<StatementOrPortal<'_>> {
     let (&kind, rest) = body.split_first()?;
     let (name, rest) = split_cstr(rest)?;
-    (rest.is_empty() && matches!(kind, b'S' | b'P')).then_some(Target { kind, name })
+    (rest.is_empty() && matches!(kind, b'S' | b'P')).then_some(StatementOrPortal { kind, name })
 }
 
 /// Reads a `Query` body; bytes behind the terminator make it malformed.
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!((parameter_type(b"\0\x01\0\0\0\x17", 2), parameter_type(b"\0\0", 0)), (None, None));
         assert_eq!(execute(b"p\0\0\0\0\x01"), Some(&b"p"[..]));
         assert_eq!((execute(b"p\0\0\0\0"), execute(b"p"), execute(b"p\0\0\0\0\x01x")), (None, None, None));
-        assert_eq!(target(b"Ss\0"), Some(Target { kind: b'S', name: b"s" }));
+        assert_eq!(target(b"Ss\0"), Some(StatementOrPortal { kind: b'S', name: b"s" }));
         assert_eq!(target(b"Xs\0"), None);
         assert_eq!(target(b"Ss\0x"), None);
     }

@@ -89,7 +89,7 @@ async fn cancel_requests_and_operators_come_in_when_all_seats_are_taken() {
 }
 
 #[tokio::test]
-async fn the_metrics_address_closes_connections_that_ask_nothing_and_answers_the_others() {
+async fn the_metrics_address_closes_silent_connections_and_answers_others() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |_| {}).await;
     // More than there are seats for, and some that never finish their question.

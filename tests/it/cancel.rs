@@ -34,7 +34,7 @@ async fn cancel_ends_the_clients_own_query_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_cancelled_extended_query_and_a_transaction_end_as_postgresql_ends_them() {
+async fn cancelled_extended_queries_and_transactions_end_as_in_postgresql() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |_| {}).await;
     let mut link = proxy.link("acme_app").await;
@@ -86,7 +86,7 @@ async fn the_keys_are_our_own_and_differ_from_client_to_client() {
 }
 
 #[tokio::test]
-async fn cancel_while_idle_does_nothing_to_the_next_query_nor_to_the_servers_next_user() {
+async fn cancel_while_idle_harms_neither_the_next_query_nor_another_client() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
     let mut idle = proxy.link("acme_app").await;

@@ -25,7 +25,7 @@ async fn column(link: &mut Link, sql: &str, name: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn operators_reach_the_console_and_nothing_else_and_others_do_not_reach_it() {
+async fn operators_reach_the_console_only_and_others_do_not_reach_it() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, with_operator).await;
     let mut ops = console(&proxy).await;
@@ -99,7 +99,7 @@ async fn pins_are_shown_with_their_statement_as_long_as_they_last() {
 }
 
 #[tokio::test]
-async fn a_suspended_tenant_is_refused_at_its_next_transaction_and_others_do_not_notice() {
+async fn a_suspended_tenant_is_refused_at_its_next_transaction_others_are_not() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, with_operator).await;
     let mut ops = console(&proxy).await;
@@ -125,7 +125,7 @@ async fn a_suspended_tenant_is_refused_at_its_next_transaction_and_others_do_not
 }
 
 #[tokio::test]
-async fn a_drained_tenants_clients_leave_at_their_boundary_and_a_killed_ones_at_once() {
+async fn clients_of_a_drained_tenant_leave_at_a_boundary_of_a_killed_at_once() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, with_operator).await;
     let mut ops = console(&proxy).await;
@@ -169,7 +169,7 @@ async fn pause_holds_new_transactions_back_until_resume() {
 }
 
 #[tokio::test]
-async fn reconnect_replaces_every_server_and_reload_and_shutdown_do_as_the_signals_do() {
+async fn reconnect_replaces_servers_reload_and_shutdown_act_as_signals_do() {
     let cluster = Cluster::start().await;
     let mut proxy = Proxy::start(&cluster, |config| {
         with_operator(config);

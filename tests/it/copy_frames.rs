@@ -501,3 +501,23 @@ async fn fail_as_direct(stage: Stage) {
     stage.copied_only(&sent);
     assert_eq!(stage.cluster.value("SELECT count(*) FROM imports").await, "0");
 }
+
+#[tokio::test]
+async fn a_sync_behind_the_rows_of_a_failed_copy_is_answered() {
+    let cluster = Cluster::start().await;
+    cluster.execute("ALTER TABLE imports ADD CHECK (line <> 'bad')").await;
+    let proxy = Proxy::start(&cluster, |config| config.lenient()).await;
+    let mut link = proxy.link("acme_app").await;
+    let mut direct = cluster.link("acme").await;
+    for protocol in PROTOCOLS {
+        for link in [&mut direct, &mut link] {
+            protocol.started(link).await;
+            link.send([copy_data(BAD), sync(), query("SELECT 1")].concat()).await;
+            assert_eq!(link.until(b'Z').await, "E(23514) Z(I)", "{protocol:?}");
+            if protocol != Extended {
+                assert_eq!(link.until(b'Z').await, "Z(I)", "{protocol:?}");
+            }
+            assert_eq!(link.until(b'Z').await, ONE, "{protocol:?}");
+        }
+    }
+}

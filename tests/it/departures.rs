@@ -23,7 +23,7 @@ async fn one_server() -> (Cluster, Proxy) {
 // === clients that leave ===
 
 #[tokio::test]
-async fn a_client_that_vanishes_at_any_point_frees_its_server_at_once_and_leaves_nothing() {
+async fn a_client_that_vanishes_frees_its_server_at_once_and_leaves_nothing() {
     let (cluster, proxy) = one_server().await;
     let insert = "INSERT INTO notes (body) VALUES ('orphan')";
     let batch = message::unnamed(insert, &[]);
@@ -105,7 +105,7 @@ const STUBBORN: &str = "DO $$ BEGIN FOR i IN 1..1000 LOOP BEGIN PERFORM pg_sleep
                         EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
 
 #[tokio::test]
-async fn what_vanished_clients_left_running_counts_until_postgresql_has_ended_it() {
+async fn what_vanished_clients_left_running_counts_until_it_has_ended() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| {
         config.lenient();
@@ -170,7 +170,7 @@ async fn a_client_that_closes_its_sending_side_still_gets_its_transaction_ended(
 }
 
 #[tokio::test]
-async fn nothing_that_was_sent_ahead_runs_without_the_transaction_in_front_of_it() {
+async fn nothing_sent_ahead_runs_without_the_transaction_before_it() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| {
         config.one_server();
@@ -257,7 +257,7 @@ async fn a_server_that_dies_mid_query_is_a_clear_error_and_the_next_query_works(
 }
 
 #[tokio::test]
-async fn a_transaction_whose_server_died_while_the_client_was_thinking_is_lost_and_says_so() {
+async fn a_transaction_whose_server_died_between_statements_is_reported_lost() {
     let (cluster, proxy) = one_server().await;
     let mut link = proxy.link("acme_app").await;
     link.hold().await;
@@ -385,7 +385,7 @@ async fn a_statement_beyond_its_time_is_ended_with_57014() {
 }
 
 #[tokio::test]
-async fn a_statement_cannot_outlast_its_time_by_missing_or_catching_the_cancel_request() {
+async fn no_statement_outlasts_its_time_by_missing_or_catching_the_cancel() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| {
         config.lenient();

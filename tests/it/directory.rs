@@ -33,10 +33,7 @@ async fn install(cluster: &Cluster, change: impl Fn(&mut Config)) {
 fn protect(cluster: &Cluster, change: impl Fn(&mut Config), arguments: &[&str]) -> (i32, String) {
     let mut config = Config::new(cluster);
     change(&mut config);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("pgtenant.toml");
-    std::fs::write(&path, config.text()).unwrap();
-    let path = path.display().to_string();
+    let (_directory, path) = config.to_file();
     run(&[&["protect", "--config", &path, "--directory"], arguments].concat())
 }
 
@@ -76,10 +73,8 @@ async fn protect_makes_the_tables_once_and_for_their_reader_only() {
     let doctor = || {
         let mut config = Config::new(&cluster);
         with_tables(&mut config);
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("pgtenant.toml");
-        std::fs::write(&path, config.text()).unwrap();
-        run(&["doctor", "--config", path.to_str().unwrap()])
+        let (_directory, path) = config.to_file();
+        run(&["doctor", "--config", &path])
     };
     let (_, text) = doctor();
     assert!(!text.contains("D46") && !text.contains("could not be checked"), "{text}");
@@ -206,7 +201,7 @@ async fn the_directory_changes_while_fifty_clients_work() {
 }
 
 #[tokio::test]
-async fn the_last_snapshot_serves_while_the_directorys_database_is_away_and_it_is_heard_again_behind_that() {
+async fn the_last_snapshot_serves_until_the_directorys_database_is_back() {
     let cluster = Cluster::start().await;
     let mut control = Cluster::start().await;
     let port = control.port();
@@ -315,7 +310,7 @@ async fn more_rows_than_max_rows_are_not_taken_and_the_last_snapshot_stays() {
 }
 
 #[tokio::test]
-async fn who_starts_without_the_directory_serves_the_files_users_and_is_not_ready() {
+async fn a_start_without_the_directory_serves_the_files_users_and_is_not_ready() {
     let (cluster, mut control) = (Cluster::start().await, Cluster::start().await);
     let port = control.port();
     control.crash();
@@ -429,7 +424,7 @@ async fn a_query_knows_users_whom_nothing_else_knows() {
 }
 
 #[tokio::test]
-async fn the_function_in_the_documentation_finds_roles_that_are_meant_and_no_others() {
+async fn the_documented_function_finds_the_roles_that_are_meant_and_no_others() {
     let documented = include_str!("../../docs/directory.md");
     let sql = documented.split("```sql\n-- As a superuser: only roles").nth(1).unwrap();
     let sql = sql.split_once('\n').unwrap().1.split("```").next().unwrap();
@@ -457,7 +452,7 @@ async fn the_function_in_the_documentation_finds_roles_that_are_meant_and_no_oth
 }
 
 #[tokio::test]
-async fn a_query_that_fails_is_an_answer_and_what_was_known_before_holds_no_more() {
+async fn a_query_that_fails_is_an_answer_and_ends_what_was_known_before() {
     let (cluster, control) = with_credentials().await;
     control.execute("ALTER TABLE credentials ADD COLUMN divisor int DEFAULT 1").await;
     let port = control.port();

@@ -2,7 +2,6 @@
 //! anybody in.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -33,11 +32,7 @@ const UNNAMED: [(&str, &str); 12] = [
 fn file(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> (TempDir, String) {
     let mut config = Config::new(cluster);
     change(&mut config);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("pgtenant.toml");
-    fs::write(&path, config.text()).unwrap();
-    let path = path.display().to_string();
-    (directory, path)
+    config.to_file()
 }
 
 /// What the doctor says as text: exit code and report.

@@ -68,7 +68,7 @@ async fn what_a_user_may_not_set_it_cannot_ask_for_at_startup() {
 }
 
 #[tokio::test]
-async fn no_temporary_object_takes_a_types_name_from_the_functions_of_the_database() {
+async fn no_temporary_object_takes_a_types_name_from_the_databases_functions() {
     let cluster = Cluster::start().await;
     cluster
         .execute(

@@ -31,7 +31,7 @@ const OTHERS: &str = "SELECT pg_catalog.concat_ws('|', \
     (SELECT count(*) FROM pg_db_role_setting))";
 
 #[tokio::test]
-async fn what_the_guard_lets_pass_leaves_the_context_and_the_other_tenants_alone() {
+async fn what_the_guard_lets_pass_changes_no_context_and_no_other_tenant() {
     let seconds = from_environment("PGTENANT_FUZZ_SECONDS").unwrap_or(4);
     let rules = Rules::new("app.tenant_id", GuardLevel::Strict, &[]);
     let mut hunt = Hunt::start(&[SHAPES, OPAQUE].concat()).await;

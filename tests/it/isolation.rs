@@ -69,7 +69,7 @@ async fn take_turn(link: &mut Link, number: usize, tenant: &str) -> usize {
 }
 
 #[tokio::test]
-async fn thousands_of_interleaved_transactions_of_three_tenants_on_one_server_see_their_own_rows_only() {
+async fn three_tenants_interleaved_on_one_server_see_their_own_rows_only() {
     let (cluster, proxy) = one_server().await;
     let mut crowd = Vec::new();
     for tenant in TENANTS {
@@ -121,7 +121,7 @@ async fn a_tenants_error_or_rollback_never_brings_the_last_tenant_back() {
 }
 
 #[tokio::test]
-async fn inside_an_explicit_transaction_the_tenant_stays_whatever_is_rolled_back() {
+async fn in_an_explicit_transaction_the_tenant_stays_whatever_rolls_back() {
     let (_cluster, proxy) = one_server().await;
     let steps = [
         ("BEGIN", "T"),
@@ -150,7 +150,7 @@ async fn inside_an_explicit_transaction_the_tenant_stays_whatever_is_rolled_back
 }
 
 #[tokio::test]
-async fn what_follows_a_commit_in_the_same_message_runs_as_the_same_tenant_or_not_at_all() {
+async fn what_follows_a_commit_in_one_message_runs_as_the_same_tenant_or_not() {
     let (cluster, proxy) = one_server().await;
     let mut globex = proxy.link("globex_app").await;
     let mut acme = proxy.link("acme_app").await;
@@ -333,7 +333,7 @@ async fn a_tenants_prepared_statements_are_neither_seen_nor_run_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_notification_of_another_tenant_is_not_delivered_to_who_listened_before() {
+async fn a_notification_of_another_tenant_never_reaches_an_earlier_listener() {
     let (cluster, proxy) = one_lenient_server().await;
     let mut acme = proxy.link("acme_app").await;
     let mut globex = proxy.link("globex_app").await;
@@ -545,7 +545,7 @@ async fn where_the_reset_fails_nothing_of_the_next_tenant_is_run() {
 }
 
 #[tokio::test]
-async fn a_text_that_somebody_unguarded_has_prepared_is_read_by_each_clients_own_rules() {
+async fn a_text_prepared_without_a_guard_is_read_by_each_clients_own_rules() {
     let (_cluster, proxy) = one_server().await;
     let choose = "SELECT set_config('app.tenant_id', $1, true)";
     let mut migrate = proxy.link("migrate").await;

@@ -107,7 +107,7 @@ async fn a_paused_tenants_clients_wait_and_others_do_not() {
 }
 
 #[tokio::test]
-async fn who_leaves_in_front_of_a_paused_tenant_or_in_the_middle_of_a_statement_holds_nothing_up() {
+async fn clients_that_leave_a_paused_tenant_or_mid_statement_delay_nothing() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, with_operator).await;
     let mut ops = console(&proxy).await;
@@ -138,7 +138,7 @@ async fn who_leaves_in_front_of_a_paused_tenant_or_in_the_middle_of_a_statement_
 }
 
 #[tokio::test]
-async fn a_move_needs_the_file_to_say_so_and_changes_nothing_where_it_cannot_be_done() {
+async fn a_move_needs_the_file_to_say_so_and_changes_nothing_when_it_fails() {
     let cluster = cluster().await;
     let mut proxy = Proxy::start(&cluster, with_operator).await;
     let mut ops = console(&proxy).await;

@@ -2,7 +2,6 @@
 //! stay secret.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -101,13 +100,9 @@ async fn what_alerts_look_at_is_there_at_zero_before_anything_happens() {
         assert_eq!(found, [0.0], "{name} {labels:?}");
     };
     let before = proxy.metrics().await;
-    for outcome in ["ok", "refused"] {
+    for outcome in ["ok", "refused", "failed"] {
         is_zero(&before, "pgtenant_logins_total", &[("outcome", outcome)]);
     }
-    // The connection that waited for the port went away without a login, and counts as soon as that is seen.
-    let failed: Vec<f64> =
-        before.series("pgtenant_logins_total", &[("outcome", "failed")]).map(|(_, value)| value).collect();
-    assert!(matches!(failed[..], [0.0 | 1.0]), "{failed:?}");
     let mut link = proxy.link("acme_app").await;
     let watched = |metrics: &Metrics, tenant: &str| {
         for rule in ["connection-check", "context-change", "opaque-name", "own-objects", "role-change"] {
@@ -400,11 +395,8 @@ async fn refuses_logins(proxy: &Proxy) {
 #[tokio::test]
 async fn check_finds_all_problems_at_once_and_says_so_by_its_exit_code() {
     let cluster = Cluster::start().await;
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("pgtenant.toml");
-    let path = file.display().to_string();
     let good = Config::new(&cluster);
-    fs::write(&file, good.text()).unwrap();
+    let (_directory, path) = good.to_file();
     let (code, output) = run(&["check", "--config", &path]);
     assert_eq!(code, 0, "{output}");
 
@@ -414,7 +406,7 @@ async fn check_finds_all_problems_at_once_and_says_so_by_its_exit_code() {
     bad.set("upstream.main.tls", "sometimes");
     bad.set("listen.certificate", "/no/such/file.crt");
     bad.set_user("acme_app", "tenant", "no_such_tenant");
-    fs::write(&file, bad.text()).unwrap();
+    let (_directory, path) = bad.to_file();
     for command in ["check", "serve"] {
         let (code, output) = run(&[command, "--config", &path]);
         assert_eq!(code, 2, "{command}: {output}");
@@ -431,12 +423,10 @@ async fn check_finds_all_problems_at_once_and_says_so_by_its_exit_code() {
 #[tokio::test]
 async fn a_plain_password_is_refused_unless_allowed_and_never_shown() {
     let cluster = Cluster::start().await;
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("pgtenant.toml");
     let mut config = Config::new(&cluster);
     config.unset("listen.allow_plain_passwords");
-    fs::write(&file, config.text()).unwrap();
-    let (code, output) = run(&["check", "--config", &file.display().to_string()]);
+    let (_directory, path) = config.to_file();
+    let (code, output) = run(&["check", "--config", &path]);
     assert_ne!(code, 0, "{output}");
     assert!(output.contains("acme_app") || output.contains("user"), "it says whose: {output}");
     assert!(!output.contains("acme_app-secret"), "{output}");

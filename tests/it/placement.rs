@@ -232,11 +232,9 @@ async fn the_doctor_sees_schemas_that_others_may_use() {
     config.renew_tenant("initech");
     config.set_tenant("initech", "isolation", "schema");
     config.set_tenant("initech", "role_password", PASSWORD);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("pgtenant.toml");
-    std::fs::write(&path, config.text()).unwrap();
+    let (_directory, path) = config.to_file();
     let found = || {
-        let (_, text) = run(&["doctor", "--config", path.to_str().unwrap(), "--json"]);
+        let (_, text) = run(&["doctor", "--config", &path, "--json"]);
         text.matches("\"D47\"").count()
     };
     assert_eq!(found(), 0);

@@ -7,9 +7,9 @@ use std::process::Command;
 use pgtenant::directory::{ContextMode, SealKey};
 use pgtenant::protect::{PIN, SelfTest, self_test, try_policies};
 use pgtenant::seal::proof;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls};
 
-use crate::support::cluster::{APP_PASSWORD, OWNER_PASSWORD};
+use crate::support::cluster::{APP_PASSWORD, OWNER_PASSWORD, first_column};
 use crate::support::config::Config;
 use crate::support::message::{sync, unnamed};
 use crate::support::proxy::run;
@@ -38,11 +38,7 @@ fn file(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> (tempfile::TempD
     let mut config = Config::new(cluster);
     sealed(&mut config, KEY);
     change(&mut config);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("pgtenant.toml");
-    fs::write(&path, config.text()).unwrap();
-    let path = path.display().to_string();
-    (directory, path)
+    config.to_file()
 }
 
 /// Runs `pgtenant protect`; exit code and what was said.
@@ -134,15 +130,6 @@ async fn under(client: &Client, tenant: &str, proof: &str, sql: &str) -> Result<
     };
     client.batch_execute("ROLLBACK").await.unwrap();
     outcome
-}
-
-async fn first_column(client: &Client, sql: &str) -> Result<Vec<String>, String> {
-    let messages = client.simple_query(sql).await.map_err(|error| error.code().unwrap().code().to_owned())?;
-    let rows = messages.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
-        _ => None,
-    });
-    Ok(rows.collect())
 }
 
 // === installing ===
@@ -281,7 +268,7 @@ async fn what_was_changed_in_the_schema_since_is_found_and_mended() {
 }
 
 #[tokio::test]
-async fn default_privileges_of_the_owner_open_neither_the_keys_nor_the_functions() {
+async fn the_owners_default_privileges_open_neither_keys_nor_functions() {
     let cluster = Cluster::start().await;
     cluster
         .execute(
@@ -398,7 +385,7 @@ async fn the_doctor_is_content_with_what_protect_installs() {
 // === tables ===
 
 #[tokio::test]
-async fn columns_of_other_types_and_slow_policies_are_served_and_each_tenant_sees_its_own() {
+async fn other_column_types_and_slow_policies_show_each_tenant_its_own_rows() {
     let one = "11111111-1111-4111-8111-111111111111";
     for cluster in [Cluster::start().await, Cluster::postgres18().await] {
         cluster.execute(TYPES).await;

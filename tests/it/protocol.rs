@@ -401,6 +401,62 @@ async fn a_deallocate_among_other_statements_is_as_postgresql_runs_it() {
 }
 
 #[tokio::test]
+async fn discard_all_returns_to_the_startup_values_by_either_protocol() {
+    let cluster = Cluster::start().await;
+    for mode in ["transaction", "session"] {
+        let proxy = Proxy::start(&cluster, |config| {
+            config.lenient();
+            for user in ["acme_app", "migrate"] {
+                config.set_user(user, "pool_mode", mode);
+            }
+        })
+        .await;
+        for user in ["acme_app", "migrate"] {
+            let mut link = proxy.link_with(user, &[("application_name", "mine")]).await;
+            let name = link.query("SHOW application_name").await.value();
+            let extended = [unnamed("DISCARD ALL", &[]), sync()].concat();
+            for (discard, answer) in [
+                (extended, "1 2 n C(DISCARD ALL) Z(I)"),
+                (query("DISCARD ALL"), "C(DISCARD ALL) Z(I)"),
+                (query("; DISCARD ALL"), "C(DISCARD ALL) Z(I)"),
+            ] {
+                link.query("SET work_mem = '5MB'").await;
+                assert_eq!(link.query("SHOW work_mem").await.value(), "5MB", "{user} {mode}");
+                assert_eq!(link.ask(discard).await, answer, "{user} {mode}");
+                assert_eq!(link.query("SHOW work_mem").await.value(), "4MB", "{user} {mode}");
+                assert_eq!(link.query("SHOW application_name").await.value(), name, "{user} {mode}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_deallocate_all_and_discard_all_keep_is_what_postgresql_keeps() {
+    let (cluster, proxy) = started().await;
+    let mut link = proxy.link("acme_app").await;
+    let mut direct = cluster.link("acme").await;
+    for all in ["DEALLOCATE ALL", "DISCARD ALL"] {
+        for frames in [
+            [parse("s", all), parse("", "SELECT 7"), sync()].concat(),
+            [bind("a", "s", &[]), execute("a", 0), rerun("", &[]), sync()].concat(),
+            [rerun("s", &[]), sync()].concat(),
+            [rerun("", &[]), sync()].concat(),
+            [parse("", all), bind("d", "", &[]), parse("t", "SELECT 8"), bind("o", "t", &[]), sync()]
+                .concat(),
+            [bind("o", "t", &[]), bind("d", "", &[]), execute("d", 0), execute("o", 0), sync()].concat(),
+            [rerun("t", &[]), sync()].concat(),
+            query("BEGIN"),
+            [parse("u", all), bind("", "u", &[]), execute("", 0), sync()].concat(),
+            query("ROLLBACK"),
+            query("DEALLOCATE ALL"),
+        ] {
+            let answer = direct.ask(frames.clone()).await.to_string();
+            assert_eq!(link.ask(frames).await, answer.as_str(), "{all}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_parse_that_is_rolled_back_is_kept_as_postgresql_keeps_it() {
     let (_cluster, proxy) = started().await;
     let mut link = proxy.link("acme_app").await;
@@ -503,7 +559,7 @@ async fn a_result_of_fifty_megabytes_streams_through_in_bounded_memory() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_costs_bounded_memory_and_blocks_nobody_else() {
+async fn a_client_that_does_not_read_costs_bounded_memory_and_blocks_no_other() {
     let (_cluster, proxy) = started().await;
     let mut lazy = proxy.link("acme_app").await;
     let mut busy = proxy.link("globex_app").await;

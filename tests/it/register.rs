@@ -8,7 +8,7 @@ use pgtenant::directory::SealKey;
 use pgtenant::seal::{hand_over_proof, proof};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use crate::support::cluster::APP_PASSWORD;
+use crate::support::cluster::{APP_PASSWORD, first_column};
 use crate::support::config::Config;
 use crate::support::proxy::run;
 use crate::support::{Cluster, eventually, within};
@@ -31,10 +31,8 @@ fn pgtenant(cluster: &Cluster, arguments: &[&str]) -> (i32, String) {
     let mut config = Config::new(cluster);
     config.set("tenancy.context", "sealed");
     config.set("tenancy.seal_key", KEY.map(|byte| format!("{byte:02x}")).concat());
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("pgtenant.toml");
-    std::fs::write(&path, config.text()).unwrap();
-    run(&[arguments, &["--config", &path.display().to_string()]].concat())
+    let (_directory, path) = config.to_file();
+    run(&[arguments, &["--config", &path]].concat())
 }
 
 async fn protected() -> [Cluster; 2] {
@@ -82,16 +80,6 @@ async fn hand_over(client: &Client, tenant: &str) {
 async fn entered(client: &Client, tenant: &str, proof: &str) -> Result<String, String> {
     let outcome = client.query_one("SELECT pgtenant.hand_over($1, $2)", &[&tenant, &proof]).await;
     outcome.map(|row| row.get(0)).map_err(|error| error.code().unwrap().code().to_owned())
-}
-
-/// The first column, or the SQLSTATE.
-async fn first_column(client: &Client, sql: &str) -> Result<Vec<String>, String> {
-    let messages = client.simple_query(sql).await.map_err(|error| error.code().unwrap().code().to_owned())?;
-    let rows = messages.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
-        _ => None,
-    });
-    Ok(rows.collect())
 }
 
 async fn first(client: &Client, sql: &str) -> Result<String, String> {
@@ -478,7 +466,7 @@ fn said_of_register(cluster: &Cluster) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_owner_who_may_not_make_roles_owns_the_register_until_an_administrator_helps() {
+async fn an_owner_who_may_not_create_roles_owns_the_register_for_the_time() {
     let owned = ["D53 warning pgtenant.register_1", "D53 warning pgtenant.register_2"];
     for cluster in [Cluster::start().await, Cluster::postgres18().await] {
         cluster.execute("ALTER ROLE app_owner NOCREATEROLE").await;
@@ -507,7 +495,7 @@ async fn an_owner_who_may_not_make_roles_owns_the_register_until_an_administrato
 }
 
 #[tokio::test]
-async fn what_belongs_to_the_registers_role_is_changed_with_an_administrators_leave() {
+async fn what_the_registers_role_owns_changes_with_an_administrators_leave() {
     for cluster in protected().await {
         let take = "ALTER ROLE app_owner NOCREATEROLE; REVOKE pgtenant_register FROM app_owner;
                     ALTER FUNCTION pgtenant.hand_over RESET search_path";

@@ -59,7 +59,7 @@ async fn changes_stream_to_a_maintenance_user_that_is_allowed_it() {
 }
 
 #[tokio::test]
-async fn a_physical_connection_takes_no_server_of_the_pool_and_is_counted_and_bounded() {
+async fn a_physical_connection_is_counted_bounded_and_takes_no_pool_server() {
     let cluster = cluster().await;
     let proxy = Proxy::start(&cluster, |config| {
         with_copier(config, 2);

@@ -235,7 +235,7 @@ async fn every_frame_of_the_script_is_the_same_as_direct_on_postgresql_18() {
 }
 
 #[tokio::test]
-async fn in_any_order_and_with_another_tenant_in_between_every_frame_is_the_same_as_direct() {
+async fn every_frame_is_as_direct_in_any_order_with_another_tenant_between() {
     let seed =
         std::env::var("PGTENANT_SEED").map_or_else(|_| rand::rng().random(), |seed| seed.parse().unwrap());
     println!("PGTENANT_SEED={seed}");

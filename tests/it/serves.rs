@@ -94,7 +94,7 @@ async fn where_tls_is_preferred_both_kinds_of_client_are_served() {
 }
 
 #[tokio::test]
-async fn where_tls_is_required_a_client_without_it_is_refused_before_its_password() {
+async fn where_tls_is_required_plain_clients_are_refused_before_a_password() {
     let cluster = Cluster::start().await;
     let (proxy, _certificate, _files) = with_tls(&cluster, "require").await;
     let mut link = proxy.raw().await;
@@ -145,7 +145,7 @@ async fn where_tls_is_off_it_is_off_in_either_way_even_with_a_certificate() {
 }
 
 #[tokio::test]
-async fn bytes_stuffed_behind_a_request_for_tls_are_never_read_as_if_they_had_been_encrypted() {
+async fn bytes_that_follow_a_tls_request_in_the_clear_are_never_read() {
     let cluster = Cluster::start().await;
     let (proxy, certificate, _files) = with_tls(&cluster, "prefer").await;
     let mut link = proxy.raw().await;
@@ -356,7 +356,7 @@ async fn an_unknown_user_is_shown_the_same_salt_each_time_as_a_known_one_is() {
 // === protocol versions ===
 
 #[tokio::test]
-async fn versions_and_options_from_the_future_are_negotiated_as_postgresql_18_does() {
+async fn unknown_versions_and_options_are_negotiated_as_postgresql_18_does() {
     let cluster = Cluster::postgres18().await;
     let proxy = Proxy::start(&cluster, |_| {}).await;
     let cases: [(u32, &[(&str, &str)]); 4] = [

@@ -335,7 +335,7 @@ async fn pins_are_bounded_by_tenant_and_can_be_refused_by_user() {
 }
 
 #[tokio::test]
-async fn a_user_in_session_mode_keeps_its_server_from_its_first_transaction_to_its_end() {
+async fn in_session_mode_a_user_keeps_its_server_from_the_first_transaction() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| {
         config.set("upstream.main.pool_size", 2);

@@ -56,7 +56,7 @@ async fn a_gateway_user_names_its_tenant_in_any_of_the_agreed_ways() {
 }
 
 #[tokio::test]
-async fn a_user_name_and_startup_options_that_name_different_tenants_are_refused() {
+async fn user_name_and_startup_options_that_name_two_tenants_are_refused() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |_| {}).await;
     // Each of the first two would be let in alone; that the others are not there or not granted is not said.
@@ -103,7 +103,7 @@ async fn a_tenant_that_is_not_granted_is_refused_at_login() {
 }
 
 #[tokio::test]
-async fn a_gateway_user_without_a_tenant_is_refused_each_statement_and_told_what_to_do() {
+async fn a_gateway_user_without_a_tenant_is_refused_and_told_what_to_do() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |_| {}).await;
     let mut link = proxy.link("api").await;
@@ -220,7 +220,7 @@ async fn startup_parameters_take_effect_for_this_client_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_startup_parameter_that_is_no_setting_is_refused_at_login_and_harms_nobody() {
+async fn an_unknown_startup_parameter_is_refused_at_login_and_harms_no_other() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
     let cases = [
@@ -303,7 +303,7 @@ async fn the_application_name_is_seen_by_the_client_and_in_the_servers_activity(
 }
 
 #[tokio::test]
-async fn the_first_transaction_on_a_server_may_fail_and_the_tenant_is_named_all_the_same() {
+async fn a_first_transaction_that_fails_still_names_the_tenant() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| {
         config.one_server();
@@ -334,7 +334,7 @@ async fn the_application_name_can_be_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn role_authorization_and_tenant_never_pass_through_from_the_startup_packet() {
+async fn role_and_tenant_never_pass_through_from_the_startup_packet() {
     let cluster = Cluster::start().await;
     cluster.execute("GRANT app_owner TO app").await;
     let proxy = Proxy::start(&cluster, |config| {

@@ -254,7 +254,7 @@ async fn whatever_is_wrong_with_a_token_looks_like_a_wrong_password() {
 }
 
 #[tokio::test]
-async fn nobody_is_asked_for_a_token_where_others_can_read_it_and_the_refusal_does_not_say_who_would_be() {
+async fn no_token_is_asked_for_in_the_clear_and_the_refusal_names_no_user() {
     let world = World::new().await;
     let proxy = world.proxy(|_| ()).await;
     let fine = world.issuer.token("web", "acme", json!({}));

@@ -97,7 +97,7 @@ async fn the_proxy_uses_tls_as_strictly_as_told() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_is_accepted_where_preferred_and_refused_where_required() {
+async fn a_server_without_tls_is_used_if_preferred_and_refused_if_required() {
     let cluster = Cluster::start().await;
     for (mode, served) in [("prefer", true), ("require", false)] {
         let proxy = Proxy::start(&cluster, |config| config.set("upstream.main.tls", mode)).await;

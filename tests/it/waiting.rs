@@ -120,7 +120,7 @@ async fn without_a_limit_a_login_and_a_move_wait_too() {
 }
 
 #[tokio::test]
-async fn a_connection_that_another_pool_does_not_need_any_more_is_closed_for_whoever_waits() {
+async fn an_idle_connection_of_another_pool_is_closed_for_a_waiting_client() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| {
         config.one_server();

@@ -186,7 +186,7 @@ fn queries_of_with_and_digits_of_other_bases_are_bounded() {
 }
 
 #[test]
-fn brackets_deeper_than_postgresql_reads_lose_nothing_of_the_levels_outside() {
+fn brackets_deeper_than_postgresql_reads_keep_the_levels_outside() {
     for depth in [1, PACKED - 1, PACKED, PACKED + 1, MAX_DEPTH - 1, MAX_DEPTH + 20] {
         let brackets = format!("f{}1{}", "(".repeat(depth), ")".repeat(depth));
         let text = |count| format!("SELECT 1 FROM t ORDER BY {brackets}, {}", list("a", count));

@@ -65,7 +65,7 @@ impl Conversation {
             if name.is_empty() {
                 state.unnamed = None;
             } else if let Some(copy) = state.remove_prepared(statement.id) {
-                encode::close(out, b'S', &prepared_name(copy));
+                encode::close(out, b'S', prepared_name(copy));
                 self.replies.push(Reply::CloseStatement(copy));
             }
         }

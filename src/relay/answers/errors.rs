@@ -12,6 +12,7 @@ use crate::relay::{Conversation, RelayFault};
 use crate::upstream::ServerSide;
 use crate::wire::backend::{self, Status};
 use crate::wire::encode::{self, Severity};
+use crate::wire::frame::HEADER_BYTES;
 
 impl Conversation {
     pub(super) fn error(
@@ -159,6 +160,10 @@ impl Conversation {
         let report = Report::new(PROTOCOL_VIOLATION, message);
         self.metrics.error(report.sqlstate.0);
         client.input.forget();
+        // The server would have ignored what stands in front of that message.
+        while matches!(client.input.bytes().first(), Some(b'S' | b'H')) {
+            client.input.consume(HEADER_BYTES);
+        }
         encode::error_response(client.output.space(), Severity::Error, &report);
         true
     }

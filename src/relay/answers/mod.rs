@@ -303,10 +303,6 @@ impl Conversation {
             }
             Then::DiscardAll => {
                 self.discard_all(client.output.space());
-                if !server.context().enters() {
-                    // Without a context there was no stand-in: it really ran.
-                    server.state().clear_prepared();
-                }
                 client.input.forget();
                 encode::command_complete(client.output.space(), "DISCARD ALL");
                 Ok(Disposition::Swallow)
@@ -330,7 +326,7 @@ impl Conversation {
             b"DEALLOCATE ALL" | b"DISCARD ALL" if tag == b'C' => {
                 self.loses_context |= command == b"DISCARD ALL";
                 self.statements.clear();
-                server.state().clear_prepared();
+                server.state().deallocate_all();
             }
             _ => {}
         }

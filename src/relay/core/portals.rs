@@ -99,6 +99,17 @@ impl Portals {
         self.0.as_mut()?.unnamed.take()
     }
 
+    /// DISCARD ALL runs on this portal and closes all others; their names.
+    pub fn take_others(&mut self, name: &[u8]) -> Vec<Box<[u8]>> {
+        let Some(open) = &mut self.0 else { return Vec::new() };
+        let mut others: Vec<Box<[u8]>> =
+            open.named.extract_if(|other, _| **other != *name).map(|(other, _)| other).collect();
+        if !name.is_empty() && open.unnamed.take().is_some() {
+            others.push(Box::default());
+        }
+        others
+    }
+
     /// The transaction is over, and all portals with it.
     pub fn clear(&mut self) {
         let Some(open) = &mut self.0 else { return };
@@ -139,7 +150,11 @@ mod tests {
         assert_eq!(text(&portals, b""), None);
         portals.close(b"p");
         assert_eq!(text(&portals, b"p"), None);
+        portals.bind(b"", portal("SELECT 5"));
+        portals.bind(b"p", portal("SELECT 5"));
         portals.bind(b"q", portal("SELECT 5"));
+        assert_eq!(portals.take_others(b"q"), [(*b"p").into(), Box::<[u8]>::default()]);
+        assert!(portals.get(b"").is_none() && portals.get(b"p").is_none());
         portals.clear();
         assert_eq!(text(&portals, b"q"), None);
     }

@@ -16,7 +16,7 @@ use crate::fault::{Report, sqlstate};
 use crate::guard::footprint::{Footprint, Name, State, States, Verb};
 use crate::relay::Conversation;
 use crate::relay::answers::is_reported;
-use crate::sql::{Count, SessionState as Leaves, StatementKind, Survey, resets};
+use crate::sql::{Count, SessionEffect as Leaves, StatementKind, Survey, resets};
 use crate::upstream::{Answer, Question, SessionParameters, TenantServer};
 
 /// Most settings that are carried for one client.
@@ -285,7 +285,7 @@ impl Conversation {
     /// Notes a statement that may take back what pins the client.
     pub(in crate::relay) fn note_for_pin(&mut self, survey: Survey) {
         if self.session.pin.is_some()
-            && (survey.session_state == Leaves::Maybe
+            && (survey.session_effect == Leaves::Maybe
                 || survey.first == StatementKind::Close
                 || survey.statements == Count::Many)
         {

@@ -322,9 +322,10 @@ impl Statements {
         }
     }
 
-    /// All are gone, as after `DISCARD ALL`.
+    /// All named ones are gone, as after `DEALLOCATE ALL` and `DISCARD ALL` (`DropAllPreparedStatements`).
     pub fn clear(&mut self) {
-        *self = Self::default();
+        self.named = HashMap::new();
+        self.bytes = 0;
     }
 }
 

@@ -4,24 +4,13 @@
 use std::sync::Arc;
 
 use crate::relay::Conversation;
-use crate::relay::core::replies::{Reply, Shown, Text, Then, Undo};
-use crate::relay::core::statements::{NOTHING, Named, Statement};
+use crate::relay::core::replies::{Shown, Then, Undo};
+use crate::relay::core::statements::Statement;
 use crate::relay::requests::simple::Added;
 use crate::sql::{Count, Reset, StatementKind, Survey, deallocated};
 use crate::upstream::ServerSide;
-use crate::wire::encode;
 
 impl Conversation {
-    /// DEALLOCATE as a simple query, of a statement that servers know by another name. A failed block refuses it.
-    pub(super) fn deallocate(&mut self, known: (Box<[u8]>, Named), server: &mut dyn ServerSide) {
-        self.begin(server);
-        encode::query(server.parts().1, NOTHING);
-        let closed = self.close_by_query(server);
-        let then = [(0, Then::Deallocate(Box::new(known)))].into();
-        let text = Text { then, closed, ..Text::default() };
-        self.replies.push(Reply::Query(Box::new(text)));
-    }
-
     /// Servers know the statements that the protocol prepared by other names: each of these is prepared under the
     /// client's name in front of its DEALLOCATE.
     pub(super) fn take_deallocated(&mut self, all: &mut [Added]) {

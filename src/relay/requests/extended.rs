@@ -16,8 +16,9 @@ use crate::upstream::{Context, Expect, ServerSide, prepared_name};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frontend};
 
-/// Stands for DISCARD ALL, which cannot run behind what asserts the context: allowed where that is, and without rows.
-const DISCARD_STAND_IN: &[u8] = b"DISCARD TEMP";
+/// Stands for DISCARD ALL, which cannot run behind what asserts the context, and would return to the proxy's own settings:
+/// allowed where that is, and without rows. The session is reset before its next transaction.
+pub(super) const DISCARD_STAND_IN: &[u8] = b"DISCARD TEMP";
 
 /// What a message needs of the server in front of it.
 enum Provided {
@@ -52,14 +53,12 @@ impl Conversation {
             let undo = if is_unnamed { Undo::Unnamed(self.statements.unnamed.take()) } else { Undo::Nothing };
             return self.replies.push(Reply::Parse(Shown::Client, undo));
         }
-        let discards = survey.first == StatementKind::DiscardAll && self.status == Status::Idle;
+        let discards = survey.discards_all();
         let changes = reading.change.is_some();
         let interner = Arc::clone(&self.relay.interner);
         let statement = match self.known_deallocated(parse.text, survey, parse.name) {
             Some(name) => interner.deallocation(parse.text, name, reading),
-            None if discards && server.context().enters() => {
-                interner.replaced(parse.text, reading, DISCARD_STAND_IN)
-            }
+            None if discards => interner.replaced(parse.text, reading, DISCARD_STAND_IN),
             None => interner.encoded(
                 (parse.text, self.encoding()),
                 (parse.types, self.choice.acting().access.place()),
@@ -166,7 +165,7 @@ impl Conversation {
         let parsed = self.relay.interner.tick();
         let (state, out, _) = server.parts();
         for unneeded in state.add_prepared(statement.id, (parsed, limit)) {
-            encode::close(out, b'S', &prepared_name(unneeded));
+            encode::close(out, b'S', prepared_name(unneeded));
             self.replies.push(Reply::CloseStatement(unneeded));
         }
         encode::parse(out, &prepared_name(statement.id), statement.sent(), statement.sent_types());
@@ -291,11 +290,11 @@ impl Conversation {
             return self.refuse_message(report, server);
         }
         let survey = statement.survey();
-        let discards = survey.first == StatementKind::DiscardAll && self.status == Status::Idle;
-        let before = std::mem::replace(&mut self.executed, Executed::Something);
-        if discards && before == Executed::Something {
-            return self.refuse_message(in_pipeline(), server);
+        let discards = survey.discards_all() && self.status != Status::Failed;
+        if discards && self.is_in_transaction() {
+            return self.refuse_message(in_transaction(), server);
         }
+        self.executed = Executed::Something;
         let then = match &statement.deallocates {
             // PostgreSQL looks at the block's state first.
             Some(_) if self.status == Status::Failed => Then::Nothing,
@@ -307,10 +306,21 @@ impl Conversation {
             None => Then::Nothing,
         };
         self.send(whole, Reply::Execute(then), server);
+        if discards {
+            for other in self.portals.take_others(name) {
+                encode::close(server.parts().1, b'P', &other);
+                self.replies.push(Reply::OwnClose);
+            }
+        }
         self.after_execute(&statement, server);
         if survey.first == StatementKind::CopyFromStdin {
             self.hold = Some(AwaitedReply::CopyStart);
         }
+    }
+
+    /// Whether PostgreSQL refuses what cannot run in a transaction block (`PreventInTransactionBlock`).
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.status == Status::Transaction || self.executed == Executed::Something
     }
 
     /// What a portal's statement does to its session and its tenant is done or noted when it runs.
@@ -368,7 +378,7 @@ impl Conversation {
 
     pub(super) fn describe(
         &mut self,
-        target: frontend::Target<'_>,
+        target: frontend::StatementOrPortal<'_>,
         whole: &[u8],
         server: &mut dyn ServerSide,
     ) -> Taken {
@@ -402,7 +412,12 @@ impl Conversation {
         Taken::Yes
     }
 
-    pub(super) fn close(&mut self, target: frontend::Target<'_>, whole: &[u8], server: &mut dyn ServerSide) {
+    pub(super) fn close(
+        &mut self,
+        target: frontend::StatementOrPortal<'_>,
+        whole: &[u8],
+        server: &mut dyn ServerSide,
+    ) {
         self.begin(server);
         if target.kind == b'P' {
             self.portals.close(target.name);
@@ -445,8 +460,8 @@ fn no_unnamed_portal() -> Report {
     Report::new(sqlstate::INVALID_CURSOR_NAME, "portal \"\" does not exist")
 }
 
-/// PostgreSQL's words for DISCARD ALL behind other statements of an implicit transaction.
-fn in_pipeline() -> Report {
+/// PostgreSQL's words for DISCARD ALL in a transaction block, or behind other statements of an implicit transaction.
+pub(super) fn in_transaction() -> Report {
     Report::new(sqlstate::ACTIVE_SQL_TRANSACTION, "DISCARD ALL cannot run inside a transaction block")
 }
 

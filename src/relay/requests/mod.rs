@@ -20,7 +20,7 @@ use crate::relay::core::replies::{Closed, Reply, Text};
 use crate::relay::core::segment::{AwaitedReply, Segment};
 use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, RelayFault, refusal};
-use crate::sql::{Reset, SessionState, Survey};
+use crate::sql::{Reset, SessionEffect, Survey};
 use crate::upstream::{APPLICATION_NAME, ServerSide, SessionParameters, Span, Temporary, Wear};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
@@ -50,8 +50,8 @@ enum Admission {
     Dropped,
     /// It stays where it is for now.
     Waits,
-    /// The proxy fails the COPY, and the frame waits for that.
-    FailsCopy,
+    /// The proxy fails the COPY because of a message of this kind, and the frame waits for that.
+    FailsCopy(u8),
 }
 
 /// Whether a whole frame was taken.
@@ -102,10 +102,10 @@ impl Conversation {
                 Admission::Rows if client.input.len() < header.total => {
                     self.from_client.begin_rows(header.total, client.input);
                 }
-                Admission::FailsCopy if !frontend::is_known(header.tag) => {
+                Admission::FailsCopy(tag) if !frontend::is_known(tag) => {
                     return Err(RelayFault::Protocol("invalid frontend message type"));
                 }
-                Admission::FailsCopy => self.fail_copy(header.tag, server),
+                Admission::FailsCopy(tag) => self.fail_copy(tag, server),
                 Admission::Rows | Admission::Whole => {
                     if let Some(pumped) = self.take_whole(header, client, server)? {
                         return Ok(pumped);
@@ -164,9 +164,13 @@ impl Conversation {
                 InCopy::Data => Admission::Rows,
                 InCopy::End => Admission::Whole,
                 // It counts for nothing if rows follow. If none do, the COPY may have failed already, and it counts.
-                InCopy::Ignored if is_followed(ahead) => Admission::Dropped,
-                InCopy::Ignored | InCopy::Goodbye => Admission::Waits,
-                InCopy::Foreign => Admission::FailsCopy,
+                InCopy::Ignored => match behind_syncs(ahead).map(|next| (next, in_copy(next))) {
+                    Some((next, InCopy::Foreign)) => Admission::FailsCopy(next),
+                    Some((_, InCopy::Data | InCopy::End | InCopy::Goodbye)) => Admission::Dropped,
+                    Some((_, InCopy::Ignored)) | None => Admission::Waits,
+                },
+                InCopy::Goodbye => Admission::Waits,
+                InCopy::Foreign => Admission::FailsCopy(tag),
             };
         }
         let waits = self.hold.is_some();
@@ -242,7 +246,7 @@ impl Conversation {
     fn read(&self, text: &[u8]) -> Result<Reading, Refusal> {
         match self.relay.verdicts.inspect(text, &self.rules) {
             Verdict::Pass(survey) => {
-                let leaves = survey.session_state == SessionState::Maybe;
+                let leaves = survey.session_effect == SessionEffect::Maybe;
                 let footprint =
                     leaves.then(|| footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
                 Ok(Reading { survey, change: None, footprint })
@@ -261,7 +265,7 @@ impl Conversation {
         self.note_for_choice(survey);
         self.note_for_pin(survey);
         self.session.note(survey);
-        if survey.session_state == SessionState::Maybe {
+        if survey.session_effect == SessionEffect::Maybe {
             server.state().wear = Wear::Dirty;
         }
     }
@@ -357,12 +361,12 @@ fn note_temporary(footprint: &Footprint, server: &mut dyn ServerSide) {
     }
 }
 
-/// Whether another message than Sync and Flush stands behind those in front.
-fn is_followed(mut ahead: &[u8]) -> bool {
+/// The kind of the message behind the Sync and Flush messages in front.
+fn behind_syncs(mut ahead: &[u8]) -> Option<u8> {
     while let Some((b'S' | b'H', _)) = ahead.split_first() {
         ahead = ahead.get(frame::HEADER_BYTES..).unwrap_or_default();
     }
-    !ahead.is_empty()
+    ahead.first().copied()
 }
 
 fn function_call() -> Report {

@@ -7,12 +7,13 @@ use crate::relay::Conversation;
 use crate::relay::core::portals::Unbind;
 use crate::relay::core::replies::{Reply, Shown, Text, Then, Undo};
 use crate::relay::core::segment::Segment;
-use crate::relay::core::statements::Reading;
+use crate::relay::core::statements::{NOTHING, Reading};
 use crate::relay::core::tenant_choice::too_late;
 use crate::relay::requests::begin::{Asserted, Entered};
+use crate::relay::requests::extended::{DISCARD_STAND_IN, in_transaction};
 use crate::relay::requests::{Taken, note_temporary};
 use crate::sql::lexer::{Lexer, TokenKind};
-use crate::sql::{Count, Reset, ResetStatement, SessionState, StatementKind, Survey, may_reset, resets};
+use crate::sql::{Count, Reset, ResetStatement, SessionEffect, StatementKind, Survey, may_reset, resets};
 use crate::upstream::ServerSide;
 use crate::wire::backend::Status;
 use crate::wire::encode;
@@ -60,11 +61,28 @@ impl Conversation {
         if let Some(known) =
             self.known_deallocated(text, survey, b"").and_then(|name| self.statements.remove(&name))
         {
-            self.deallocate(known, server);
+            self.stand_in_for_query(NOTHING, Then::Deallocate(Box::new(known)), server);
+            return Ok(Taken::Yes);
+        }
+        if survey.discards_all() && self.status != Status::Failed {
+            let is_behind_others = self.segment == Segment::Open && self.is_in_transaction();
+            if self.told() == Status::Transaction || is_behind_others {
+                return Err(in_transaction());
+            }
+            self.stand_in_for_query(DISCARD_STAND_IN, Then::DiscardAll, server);
             return Ok(Taken::Yes);
         }
         self.send_query(text, survey, server)?;
         Ok(Taken::Yes)
+    }
+
+    /// Sends something that changes nothing in the place of a Query that the proxy carries out.
+    pub(super) fn stand_in_for_query(&mut self, text: &[u8], then: Then, server: &mut dyn ServerSide) {
+        self.begin(server);
+        encode::query(server.parts().1, text);
+        let closed = self.close_by_query(server);
+        let text = Text { then: [(0, then)].into(), closed, ..Text::default() };
+        self.replies.push(Reply::Query(Box::new(text)));
     }
 
     /// Sends a text, with what the proxy puts in.
@@ -130,7 +148,7 @@ impl Conversation {
         survey: Survey,
         server: &mut dyn ServerSide,
     ) -> Result<Vec<Added>, Report> {
-        if survey.session_state != SessionState::Maybe || !may_reset(text) {
+        if survey.session_effect != SessionEffect::Maybe || !may_reset(text) {
             return Ok(Vec::new());
         }
         let (found, count) = resets(text);

@@ -70,7 +70,31 @@ fn a_sync_that_no_rows_follow_counts_once_the_copy_has_failed() {
         ("< E 22P02", "S E 22P02"),
         ("< Z I", "Z I (I)"),
     ]);
-    in_force(Mode::Sealed).script(&EXTENDED).script(&[("> d one | S | Q SELECT 1", "d one | f")]);
+}
+
+#[test]
+fn a_sync_in_front_of_another_message_counts_if_the_copy_had_failed_by_itself() {
+    in_force(Mode::Sealed).script(&EXTENDED).script(&[
+        ("> d one | S | H | Q SELECT 1", "d one | f"),
+        ("< E 22P02", "S E 22P02"),
+        ("< Z I", "H | Q SELECT 1 Z I (I)"),
+    ]);
+    in_force(Mode::Sealed).script(&SIMPLE).script(&[
+        ("> d one | S | Q SELECT 1", "d one | f"),
+        ("< E 22P02 | Z I", "S E 22P02 | Z I (I)"),
+        ("< Z I", "Q SELECT 1 Z I (I)"),
+    ]);
+    // The server still read rows, and would have ignored it.
+    in_force(Mode::Sealed).script(&SIMPLE).script(&[
+        ("> d one | S | H | Q SELECT 1", "d one | f"),
+        ("< E 57014 | Z I", "Q SELECT 1 E 08P01 | Z I (I)"),
+    ]);
+    in_force(Mode::Sealed).script(&EXTENDED).script(&[
+        ("> d one | S | Q SELECT 1", "d one | f"),
+        ("< E 57014", "E 08P01"),
+        ("> S", "S"),
+        ("< Z I", "Z I (I)"),
+    ]);
 }
 
 #[test]
@@ -116,7 +140,7 @@ fn no_text_reaches_a_server_uninspected_behind_a_copy() {
 }
 
 #[test]
-fn an_error_of_the_server_ends_the_copy_in_the_middle_of_the_clients_frame() {
+fn an_error_of_the_server_ends_the_copy_in_the_middle_of_a_frame() {
     let mut frame = Vec::new();
     encode::copy_data(&mut frame, &[b'x'; 1000]);
     for (begin, answer) in [(SIMPLE, "E 23505 | Z I (I)"), (EXTENDED, "E 23505")] {

@@ -35,7 +35,7 @@ fn client_frame(out: &mut Vec<u8>, text: &str) {
             encode::bind_portal(out, &name(first), &statement, &values);
         }
         "D" => encode::describe(out, first.as_bytes()[0], &name(second)),
-        "C" => encode::close(out, first.as_bytes()[0], &name(second)),
+        "C" => encode::close(out, first.as_bytes()[0], name(second)),
         "E" => encode::execute(out, &name(first)),
         "f" => encode::copy_fail(out, rest),
         "d" => encode::copy_data(out, rest.as_bytes()),

@@ -11,6 +11,7 @@
 //! segment was answered, and this is the transaction's status.
 
 mod copying;
+mod dropping;
 mod errors;
 mod extended;
 mod frames;
@@ -32,8 +33,8 @@ use crate::relay::core::tenant_choice::{Acting, Chooser, no_tenant};
 use crate::relay::{Absorbed, Beginning, ClientSide, Conversation, Pumped, Relay, RelayFault};
 use crate::upstream::settings::UpstreamSettings;
 use crate::upstream::{
-    Access, BackendIdentity, Context, Contexts, ServerSide, ServerState, SessionParameters, Share, Target,
-    UpstreamFault, Upstreams,
+    Access, BackendIdentity, Context, Contexts, PoolTarget, ServerSide, ServerState, SessionParameters,
+    Share, UpstreamFault, Upstreams,
 };
 use frames::{Direction, encode_all, print_all};
 
@@ -103,7 +104,7 @@ impl Grant {
         let upstream = UpstreamName::parse("main").unwrap();
         let metrics = TenantLabels::new(1).of(None);
         let gauge = metrics.client();
-        let access = self.upstreams.access(&upstream, Target::default(), context).unwrap();
+        let access = self.upstreams.access(&upstream, PoolTarget::default(), context).unwrap();
         Arc::new(Acting { access, unseated: limits(), seat: None, metrics, gauge })
     }
 }

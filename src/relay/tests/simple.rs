@@ -42,7 +42,7 @@ fn a_plain_context_is_asserted_in_front_of_each_transaction() {
 }
 
 #[test]
-fn statements_that_mean_something_else_in_a_text_of_several_are_asserted_apart() {
+fn statements_that_may_not_share_a_text_are_asserted_apart() {
     for text in ["SELECT 1; SELECT 2", "EXPLAIN SELECT 1", "SAVEPOINT a", "FETCH 1 FROM c"] {
         let mut talk = in_force(Mode::Plain);
         let sent = talk.client(&format!("Q {text}"));
@@ -67,7 +67,7 @@ fn what_reads_no_row_is_not_asserted() {
 }
 
 #[test]
-fn a_server_of_another_tenant_is_handed_over_in_front_of_the_first_message() {
+fn a_server_of_another_tenant_is_handed_over_before_the_first_message() {
     for mode in [Mode::Plain, Mode::Sealed] {
         Talk::new(mode).script(&[
             ("> Q SELECT 1", "hand-over | Q SELECT 1"),
@@ -181,7 +181,7 @@ fn one_reset_returns_to_the_clients_startup_value() {
 }
 
 #[test]
-fn discard_sequences_costs_the_context_and_stands_in_front_of_nothing_that_reads() {
+fn discard_sequences_costs_the_context_and_precedes_no_read() {
     in_force(Mode::Sealed).script(&[
         ("> Q DISCARD SEQUENCES", "Q DISCARD SEQUENCES"),
         ("< C DISCARD SEQUENCES | Z I", "C DISCARD SEQUENCES | Z I (I)"),
@@ -237,7 +237,7 @@ fn a_choice_in_a_block_enters_the_tenant_in_front_of_what_stands_for_it() {
 }
 
 #[test]
-fn a_message_between_transactions_that_says_nothing_needs_no_more_than_an_answer() {
+fn an_empty_message_between_transactions_needs_an_answer_only() {
     in_force(Mode::Sealed).script(&[
         ("> Q ", "Q -"),
         ("< I | Z I", "I | Z I (I)"),

@@ -1,24 +1,24 @@
 //! How many statements, of which kind, leaving what behind.
 
 use super::Count::{Many, One, Unreadable};
-use super::SessionState::Maybe;
+use super::SessionEffect::Maybe;
 use super::StatementKind as Kind;
 use super::*;
 
-fn check(text: &str, statements: Count, first: StatementKind, session_state: SessionState) {
+fn check(text: &str, statements: Count, first: StatementKind, session_effect: SessionEffect) {
     let found = survey(text.as_bytes());
     assert_eq!(
-        (found.statements, found.first, found.session_state),
-        (statements, first, session_state),
+        (found.statements, found.first, found.session_effect),
+        (statements, first, session_effect),
         "{text}"
     );
 }
 
 #[test]
 fn statements_are_counted_as_postgresql_counts_them() {
-    let select = |text, count| check(text, count, Kind::Select, SessionState::None);
+    let select = |text, count| check(text, count, Kind::Select, SessionEffect::None);
     for text in ["", "  ", ";", " ; -- x\n ;/* ; */"] {
-        check(text, Count::None, Kind::Nothing, SessionState::None);
+        check(text, Count::None, Kind::Nothing, SessionEffect::None);
     }
     select("SELECT 1", One);
     select(";; SELECT 1 ;;", One);
@@ -37,7 +37,7 @@ fn statements_are_counted_as_postgresql_counts_them() {
 
 #[test]
 fn a_statement_is_known_by_its_first_words() {
-    let free = |text, kind| check(text, One, kind, SessionState::None);
+    let free = |text, kind| check(text, One, kind, SessionEffect::None);
     let kept = |text, kind| check(text, One, kind, Maybe);
     free("/* x */ begin read only", Kind::Begin);
     free("START TRANSACTION", Kind::Begin);
@@ -69,7 +69,7 @@ fn a_statement_is_known_by_its_first_words() {
 
 #[test]
 fn a_copy_is_known_by_its_other_end() {
-    let copy = |text, kind| check(text, One, kind, SessionState::None);
+    let copy = |text, kind| check(text, One, kind, SessionEffect::None);
     copy("COPY t FROM STDIN", Kind::CopyFromStdin);
     copy("copy s.t (a, b) from/**/stdin with (format csv)", Kind::CopyFromStdin);
     copy("COPY t FROM STDOUT", Kind::CopyFromStdin);
@@ -97,6 +97,6 @@ fn a_statement_that_may_leave_something_behind_says_so() {
     }
     check("SELECT 1; SET a = 1", Many, Kind::Select, Maybe);
     for text in ["SELECT pg_advisory_xact_lock(1)", "SELECT set_config_count, template", "SELECT 'setseed'"] {
-        check(text, One, Kind::Select, SessionState::None);
+        check(text, One, Kind::Select, SessionEffect::None);
     }
 }

@@ -302,11 +302,16 @@ impl ServerState {
         self.prepared.remove(&id).map(|copy| copy.name)
     }
 
-    /// All prepared statements are gone.
+    /// All prepared statements are gone, or are another client's.
     pub fn clear_prepared(&mut self) {
+        self.deallocate_all();
+        self.unnamed = None;
+    }
+
+    /// DEALLOCATE ALL: the unnamed statement stays.
+    pub fn deallocate_all(&mut self) {
         self.prepared.clear();
         self.unneeded.clear();
-        self.unnamed = None;
         self.has_assertion = false;
     }
 }

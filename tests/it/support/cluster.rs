@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio_postgres::{Client, SimpleQueryMessage};
+
 use super::certificate::Certificate;
 use super::link::Link;
 use super::{eventually, process};
@@ -133,12 +135,12 @@ impl Cluster {
     }
 
     /// A superuser in the database `app`, past the proxy.
-    pub(crate) async fn superuser(&self) -> tokio_postgres::Client {
+    pub(crate) async fn superuser(&self) -> Client {
         self.superuser_of("app").await
     }
 
     /// A superuser in another database.
-    pub(crate) async fn superuser_of(&self, database: &str) -> tokio_postgres::Client {
+    pub(crate) async fn superuser_of(&self, database: &str) -> Client {
         let (client, connection) = parameters(&self.directory, self.port, "postgres", database)
             .connect(tokio_postgres::NoTls)
             .await
@@ -219,9 +221,9 @@ impl Drop for Cluster {
     }
 }
 
-async fn first_value(client: &tokio_postgres::Client, sql: &str) -> String {
+async fn first_value(client: &Client, sql: &str) -> String {
     for message in client.simple_query(sql).await.unwrap() {
-        if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
+        if let SimpleQueryMessage::Row(row) = message {
             return row.get(0).unwrap_or("NULL").to_owned();
         }
     }
@@ -340,4 +342,14 @@ fn give_to_postgres(directory: &Path) {
         let arguments = ["-R".to_owned(), format!("{user}:{user}"), directory.display().to_string()];
         process::run(Path::new("chown"), &arguments, None);
     }
+}
+
+/// The first column of the rows, or the SQLSTATE.
+pub(crate) async fn first_column(client: &Client, sql: &str) -> Result<Vec<String>, String> {
+    let messages = client.simple_query(sql).await.map_err(|error| error.code().unwrap().code().to_owned())?;
+    let rows = messages.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+        _ => None,
+    });
+    Ok(rows.collect())
 }

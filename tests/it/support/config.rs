@@ -1,5 +1,6 @@
 //! The configuration of one test's proxy: a TOML tree that starts out sensible and is changed by path.
 
+use tempfile::TempDir;
 use toml::{Table, Value};
 
 use super::cluster::{APP_PASSWORD, Cluster, OWNER_PASSWORD};
@@ -111,6 +112,15 @@ impl Config {
     /// Takes a user away.
     pub(crate) fn remove_user(&mut self, name: &str) {
         self.list("user").retain(|user| user["name"].as_str() != Some(name));
+    }
+
+    /// As a file: the directory, which is removed on drop, and the file's path.
+    pub(crate) fn to_file(&self) -> (TempDir, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pgtenant.toml");
+        std::fs::write(&path, self.text()).unwrap();
+        let path = path.display().to_string();
+        (directory, path)
     }
 
     /// The file's text.

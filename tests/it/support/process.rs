@@ -86,3 +86,20 @@ pub(crate) fn max_descriptors(process_id: u32) -> u64 {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
+
+/// Whether a process listens on this TCP port of 127.0.0.1, as the kernel says: nobody connects to find out.
+pub(crate) fn listens(process_id: u32, port: u16) -> bool {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let address = format!("0100007F:{port:04X}");
+    // Columns: slot, local address, remote address, state (0A: listening), …, and the tenth is the inode.
+    let listening = sockets.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        (columns.get(1) == Some(&address.as_str()) && columns.get(3) == Some(&"0A"))
+            .then(|| format!("socket:[{}]", columns[9]))
+    });
+    let Some(socket) = listening else { return false };
+    let Ok(files) = std::fs::read_dir(format!("/proc/{process_id}/fd")) else { return false };
+    files
+        .flatten()
+        .any(|file| std::fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == socket.as_str()))
+}

@@ -169,14 +169,15 @@ impl Proxy {
     }
 
     async fn came_up(&mut self) -> bool {
-        let port = self.port;
-        eventually("pgtenant to accept", || {
+        let (process_id, port) = (self.child.id(), self.port);
+        eventually("pgtenant to listen", || {
             let exited = self.child.try_wait().unwrap().is_some();
+            // A connection would be a client, and would be counted as a failed login.
             async move {
                 if exited {
                     return Some(false);
                 }
-                tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok().then_some(true)
+                process::listens(process_id, port).then_some(true)
             }
         })
         .await
