@@ -20,7 +20,7 @@ test: setup-test
 	$(MAKE) unit
 	$(MAKE) lexer
 	$(MAKE) drivers
-	$(MAKE) frameworks REQUESTS=200
+	$(MAKE) frameworks REQUESTS=200 CUT=--cut
 	$(MAKE) isolation
 	$(MAKE) runbook
 	$(MAKE) demo-once
@@ -59,7 +59,7 @@ drivers:
 # Small applications of real frameworks, under load.
 frameworks:
 	cargo build --locked
-	PGTENANT=$(TARGET)/debug/pgtenant tests/frameworks/run --requests $(or $(REQUESTS),1000)
+	PGTENANT=$(TARGET)/debug/pgtenant tests/frameworks/run --requests $(or $(REQUESTS),1000) $(CUT)
 
 # Each line of defence by itself and both together, against the corpus of attacks.
 isolation:

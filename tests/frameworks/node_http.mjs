@@ -1,24 +1,19 @@
-// The API of the README: node's http, node-postgres with one pool for all tenants, or one for each tenant's own login.
-import { createRequire } from 'node:module'
-import { createServer } from 'node:http'
+// The API of the README: node-postgres with one pool for all tenants, or one for each tenant's own login.
+import { reply, settings } from './node_common.mjs'
 
-const require = createRequire(process.env.APP_NODE)
+const { require, isGateway, max, connection } = settings
 const pg = require('pg')
 
-const pool = (user, max) => new pg.Pool({
-  host: '127.0.0.1', port: Number(process.env.DB_PORT), database: 'app', user, password: `${user}-secret`, max,
-})
-const isGateway = process.env.APP_USER === 'gateway'
-const max = Number(process.env.APP_POOL)
-const pools = isGateway ? {} : { acme: pool('acme_app', max / 2), globex: pool('globex_app', max / 2) }
-const shared = isGateway ? pool('api', max) : null
+const open = (user, size) => new pg.Pool({ ...connection(user), max: size })
+const shared = isGateway ? open('api', max) : null
+const pools = isGateway ? {} : { acme: open('acme_app', max / 2), globex: open('globex_app', max / 2) }
 
-async function handle(tenant, id) {
+reply(async (tenant, id) => {
   const client = await (shared ?? pools[tenant]).connect()
   try {
     await client.query('BEGIN')
     if (isGateway) await client.query("SELECT set_config('app.tenant_id', $1, true)", [tenant])
-    const rows = (await client.query('SELECT tenant_id, id, note FROM orders WHERE id <= $1 ORDER BY id', [10])).rows
+    const { rows } = await client.query('SELECT tenant_id, id, note FROM orders WHERE id <= $1 ORDER BY id', [10])
     await client.query('INSERT INTO items (id, n) VALUES ($1, $2)', [id, rows.length])
     await client.query('COMMIT')
     client.release()
@@ -27,14 +22,4 @@ async function handle(tenant, id) {
     client.release(error)
     throw error
   }
-}
-
-createServer(async (request, response) => {
-  const [, tenant, id] = request.url.split('/')
-  try {
-    response.end(JSON.stringify({ rows: await handle(tenant, Number(id)) }))
-  } catch (error) {
-    response.statusCode = 500
-    response.end(JSON.stringify({ error: `${error.code}: ${error.message}` }))
-  }
-}).listen(Number(process.env.APP_PORT), '127.0.0.1')
+})
