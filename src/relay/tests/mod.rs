@@ -10,18 +10,32 @@
 //! its own), and `< hand-over`, `< assert` and `< apart` are the answers to them. `(I)`, `(T)`, `(E)` at the end: the
 //! segment was answered, and this is the transaction's status.
 
+#[cfg(test)]
 mod boundaries;
+#[cfg(test)]
 mod copying;
+#[cfg(test)]
 mod dropping;
+#[cfg(test)]
 mod errors;
+#[cfg(test)]
 mod extended;
 mod frames;
+#[cfg(test)]
 mod handing_over;
+mod model;
+#[cfg(test)]
 mod naming;
+pub(super) mod random;
+#[cfg(test)]
 mod refusing;
+#[cfg(test)]
 mod simple;
+#[cfg(test)]
 mod skipping;
+#[cfg(test)]
 mod states;
+#[cfg(test)]
 mod waiting;
 
 use std::sync::Arc;
