@@ -254,6 +254,9 @@ impl Conversation {
         self.undo(all, None);
         self.status = Status::Idle;
         self.block.close();
+        if self.block == Block::Served {
+            self.choice.abandon();
+        }
         self.segment = Segment::default();
         self.copy_in = CopyIn::default();
         self.hold = None;
@@ -264,7 +267,6 @@ impl Conversation {
         self.progress = Progress::default();
         self.loses_context = false;
         self.errors.changed = None;
-        self.choice.abandon();
         if let Some(before) = self.session.abandon() {
             self.parameters = before;
         }

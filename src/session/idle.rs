@@ -198,7 +198,9 @@ impl Session {
             self.discard_all();
             return Next::Done;
         }
-        let answered = match self.conversation.choose_by_comment(message) {
+        let behind = self.client.input.bytes().get(header.total..).unwrap_or_default();
+        let chosen = self.conversation.choose_by_comment(message);
+        let answered = match chosen.and_then(|()| self.conversation.choose_by_text(message, behind)) {
             Ok(()) => {
                 let channel = &mut self.client;
                 let mut client = ClientSide { input: &mut channel.input, output: &mut channel.output };

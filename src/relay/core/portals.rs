@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use crate::relay::core::statements::Statement;
-use crate::relay::core::tenant_choice::Wish;
+use crate::relay::core::wish::Wish;
 
 /// Most named portals of one client at one time.
 pub const MAX_NAMED: usize = 1024;

@@ -63,6 +63,8 @@ pub struct Reading {
     pub survey: Survey,
     /// The change of tenant that it is, for the proxy to carry out.
     pub change: Option<Arc<TenantChange>>,
+    /// The changes of tenant in it, which stand beside other statements; it runs as it stands, for their tenant.
+    pub choices: Option<Arc<[TenantChange]>>,
     /// What it may leave in its session; none: nothing.
     pub footprint: Option<Arc<Footprint>>,
 }
@@ -105,7 +107,7 @@ impl Statement {
     fn key(&self) -> Option<StatementKey> {
         let description = self.description.get()?.clone();
         let (types, encoding) = (self.types.clone(), self.encoding.clone());
-        let meaning = (encoding, self.place, self.reading.change.is_some());
+        let meaning = (encoding, self.place, self.reading.change.is_some() || self.reading.choices.is_some());
         Some((Arc::clone(&self.text), types, meaning, description))
     }
 }
@@ -335,7 +337,7 @@ pub(in crate::relay) mod tests {
     use crate::sql::survey;
 
     fn reading(text: &str) -> Reading {
-        Reading { survey: survey(text.as_bytes()), change: None, footprint: None }
+        Reading { survey: survey(text.as_bytes()), change: None, choices: None, footprint: None }
     }
 
     /// A statement of its own interner.

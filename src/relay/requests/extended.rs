@@ -244,8 +244,7 @@ impl Conversation {
         if let Some(report) = self.lack_of_tenant_for(&statement.text, &statement.reading) {
             return Err(report);
         }
-        let change = statement.reading.change.as_ref();
-        let wish = change.map(|change| change.wish(Some(bind.rest))).transpose()?;
+        let wish = statement.reading.wish(Some(bind.rest))?;
         self.begin_with(statement.survey().first, server);
         if bind.statement.is_empty() {
             self.unnamed = Unnamed::Used;
@@ -327,7 +326,7 @@ impl Conversation {
     fn before_execute(
         &mut self,
         statement: &Statement,
-        (names, wish): (&[Option<String>], Option<&crate::relay::core::tenant_choice::Wish>),
+        (names, wish): (&[Option<String>], Option<&crate::relay::core::wish::Wish>),
         server: &mut dyn ServerSide,
     ) -> Result<(), Report> {
         if let Some(report) = self.lack_of_tenant_for(&statement.text, &statement.reading) {

@@ -1,6 +1,7 @@
 //! From the client to the server: what becomes of each frame.
 
 mod begin;
+mod choice;
 mod comment;
 mod deallocate;
 mod extended;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use crate::fault::{Report, sqlstate};
 use crate::guard::footprint::{Footprint, State, footprint};
-use crate::guard::{Refusal, Verdict};
+use crate::guard::{CONTEXT_CHANGE, Refusal, Verdict, choices};
 use crate::net::buffer::{ReadBuffer, WriteBuffer};
 use crate::relay::core::block::Block;
 use crate::relay::core::copy::{CopyIn, FOREIGN_MESSAGE, InCopy, in_copy};
@@ -150,6 +151,7 @@ impl Conversation {
             self.metrics.error(report.sqlstate.0);
             client.input.forget();
             self.block.fail();
+            self.choice.roll_back();
             encode::error_response(client.output.space(), encode::Severity::Error, &report);
             encode::ready_for_query(client.output.space(), self.told().byte());
             self.segment = Segment::Between;
@@ -243,19 +245,28 @@ impl Conversation {
         })
     }
 
+    /// A text that was refused may hold changes of tenant beside other statements.
+    fn read_choices(&self, text: &[u8], refused: Refusal) -> Result<Reading, Refusal> {
+        let is_choice = refused.rule == CONTEXT_CHANGE && self.has_chooser();
+        let found = is_choice.then(|| choices(text, &self.rules)).flatten();
+        let (survey, changes) = found.ok_or(refused)?;
+        let footprint = Some(footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
+        Ok(Reading { survey, change: None, choices: Some(changes.into()), footprint })
+    }
+
     fn read(&self, text: &[u8]) -> Result<Reading, Refusal> {
         match self.relay.verdicts.inspect(text, &self.rules) {
             Verdict::Pass(survey) => {
                 let leaves = survey.session_effect == SessionEffect::Maybe;
                 let footprint =
                     leaves.then(|| footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
-                Ok(Reading { survey, change: None, footprint })
+                Ok(Reading { survey, change: None, choices: None, footprint })
             }
             Verdict::Tenant(survey, change) => {
                 let change = self.has_chooser().then(|| Arc::new(change));
-                Ok(Reading { survey, change, footprint: None })
+                Ok(Reading { survey, change, choices: None, footprint: None })
             }
-            Verdict::Refuse(refused) => Err(refused),
+            Verdict::Refuse(refused) => self.read_choices(text, refused),
         }
     }
 

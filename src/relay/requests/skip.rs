@@ -17,7 +17,7 @@ impl Conversation {
 
     /// The client was told an error instead of an answer to the request in front.
     pub fn refuse(&mut self, client: &mut Channel) {
-        self.block.fail();
+        self.fail_block();
         match frame::header(client.input.bytes()) {
             Ok(Some(header)) if matches!(header.tag, b'Q' | b'F') => {
                 self.drop_frame(header.total, client);
