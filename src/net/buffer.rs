@@ -39,7 +39,7 @@ pub struct ReadBuffer {
 
 impl ReadBuffer {
     /// With these bytes in it, as if they had been read.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self { data: bytes.to_vec(), start: 0, end: bytes.len(), mark: None }
     }

@@ -375,3 +375,7 @@ fn refusal(refusal: crate::guard::Refusal) -> Report {
 
 #[cfg(test)]
 mod tests;
+#[cfg(all(fuzzing, not(test)))]
+mod tests;
+#[cfg(fuzzing)]
+pub use tests::random::walk;

@@ -32,7 +32,7 @@ use crate::relay::Conversation;
 use crate::tenant::Limits;
 use crate::upstream::{ServerSide, Share, TenantServer, UpstreamFault, Wear};
 use crate::wire::encode::{self, Severity};
-use turn::{Entered, Halt, moved};
+use turn::{Halt, TenantPlace, moved};
 
 /// How a session ended.
 #[derive(Debug)]
@@ -132,8 +132,8 @@ impl Session {
         self.look_up_limits();
         match self.enter(arrived).await {
             // What the session has on its server stays where the tenant was.
-            Ok(Entered::Elsewhere) if kept.is_some() => return Err(End::Told(moved())),
-            Ok(Entered::Here | Entered::Elsewhere) => {}
+            Ok(TenantPlace::Elsewhere) if kept.is_some() => return Err(End::Told(moved())),
+            Ok(TenantPlace::Here | TenantPlace::Elsewhere) => {}
             Err(Halt::Refused(report)) => return self.refuse_request(report).map(|()| None),
             Err(Halt::End(end)) => return Err(end),
         }

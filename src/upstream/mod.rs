@@ -27,7 +27,7 @@ pub use error::{ConnectError, UpstreamFault};
 use gate::Gate;
 pub use pool::PoolView;
 pub(crate) use pool::login::Connector;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use pool::senders::Sender;
 pub use pool::server::{
     BackendIdentity, ClientKey, Deallocated, Server, ServerState, StatementId, Temporary, Wear, prepared_name,
@@ -258,7 +258,7 @@ impl Access {
     }
 
     /// The context that its servers enter.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) const fn context(&self) -> &Context {
         &self.context
     }

@@ -128,7 +128,7 @@ pub struct BackendIdentity {
 
 impl BackendIdentity {
     /// A process whose clock begins now.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn for_tests() -> Self {
         Self { backend_pid: 1, clock: (0, Instant::now()) }
     }
