@@ -13,7 +13,7 @@ use crate::support::{Cluster, Link, Proxy, message};
 
 use super::compare::compare;
 use super::pair::{Closing, Fault, Pair, Stop};
-use super::step::{End, Event, Leaves, Message, Sequence, Step, TENANTS, Turn, Users};
+use super::step::{End, Event, Leaves, Message, SYNC_AMONG_ROWS, Sequence, Step, TENANTS, Turn, Users};
 use super::tables::{END_SERVERS, LOCKS, ROWS, SEALED, STATE, TABLES};
 
 /// Longest time for an answer; generous, because the machine is shared.
@@ -176,6 +176,12 @@ impl World {
             Err(Stop::Inconclusive(why)) if violations.is_empty() => return Outcome::Inconclusive(why),
             Ok(()) | Err(Stop::Inconclusive(_)) => None,
         };
+        if fault.as_ref().is_some_and(|fault| !matches!(&*fault.kind, "another tenant" | "server lost"))
+            && violations.is_empty()
+            && sequence.has_sync_among_rows()
+        {
+            return Outcome::Inconclusive(SYNC_AMONG_ROWS);
+        }
         let others = [("recorder", violations.first().cloned()), ("log", doubt.map(str::to_owned))];
         for (who, found) in others.into_iter().filter_map(|(who, found)| Some((who, found?))) {
             let fault = fault.get_or_insert_with(|| Fault { kind: who.to_owned(), report: String::new() });
