@@ -97,19 +97,19 @@ pub struct Conversation {
     unnamed: Unnamed,
     /// Whether the context is lost with the running transaction, so that the server needs a hand-over.
     loses_context: bool,
-    /// The parameter types of a statement, until its columns are known, too.
-    types: Box<[u8]>,
-    /// Errors of the proxy that the client has not been told yet.
-    errors: Box<Errors>,
-    /// Parameters that a DISCARD ALL changed, as messages that go in front of the ReadyForQuery.
-    reports: Box<[u8]>,
+    /// What the client has not been told yet; apart, because an idle client has none.
+    untold: Box<Untold>,
     /// Bytes that the next client frame has in all, if it is not there yet.
     wanted: u32,
 }
 
-/// Errors of the proxy that a client has not been told yet.
+/// What a client has not been told yet.
 #[derive(Debug, Default)]
-struct Errors {
+struct Untold {
+    /// The parameter types of a statement, until its columns are known, too.
+    types: Box<[u8]>,
+    /// Parameters that a DISCARD ALL changed, as messages that go in front of the ReadyForQuery.
+    reports: Box<[u8]>,
     /// What a Query is answered with for which no server is needed.
     local: Option<Box<Report>>,
     /// What the next request is answered with: its server was lost while the client was silent.
@@ -170,9 +170,7 @@ impl Conversation {
             executed: Executed::default(),
             unnamed: Unnamed::default(),
             loses_context: false,
-            types: Box::default(),
-            errors: Box::default(),
-            reports: Box::default(),
+            untold: Box::default(),
             wanted: 0,
         }
     }
@@ -272,8 +270,8 @@ impl Conversation {
         self.outcome = Outcome::default();
         self.progress = Progress::default();
         self.loses_context = false;
-        self.reports = Box::default();
-        self.errors.changed = None;
+        self.untold.reports = Box::default();
+        self.untold.changed = None;
         if let Some(before) = self.session.abandon() {
             self.parameters = before;
         }

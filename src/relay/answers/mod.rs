@@ -216,7 +216,7 @@ impl Conversation {
             Some(Reply::Query(_) | Reply::Sync | Reply::FunctionCall) if self.replies.is_empty() => {
                 self.end_segment(status, server);
                 client.input.forget();
-                client.output.space().extend_from_slice(&std::mem::take(&mut self.reports));
+                client.output.space().extend_from_slice(&std::mem::take(&mut self.untold.reports));
                 if self.is_block_waiting() && status == Status::Idle {
                     // Its BEGIN did not come to run.
                     encode::ready_for_query(client.output.space(), self.told().byte());
@@ -310,7 +310,7 @@ impl Conversation {
                 // PostgreSQL reports parameters in front of ReadyForQuery.
                 let mut reports = Vec::new();
                 self.discard_all(&mut reports);
-                self.reports = reports.into();
+                self.untold.reports = reports.into();
                 Ok(Disposition::Swallow)
             }
             Then::Deallocate(_) => {

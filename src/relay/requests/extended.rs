@@ -170,7 +170,7 @@ impl Conversation {
 
     /// Makes sure that the server has what the client calls by this name.
     fn provide(&mut self, name: &[u8], statement: &Arc<Statement>, server: &mut dyn ServerSide) -> Provided {
-        if self.errors.changed.take() == Some(statement.id) {
+        if self.untold.changed.take() == Some(statement.id) {
             return Provided::Changed;
         }
         let on_server = if name.is_empty() {

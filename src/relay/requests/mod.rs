@@ -148,7 +148,7 @@ impl Conversation {
         }
         client.input.consume(header.total);
         self.metrics.bytes_in(header.total);
-        if let Some(report) = self.errors.local.take() {
+        if let Some(report) = self.untold.local.take() {
             self.metrics.error(report.sqlstate.0);
             client.input.forget();
             self.block.fail();
@@ -336,7 +336,7 @@ impl Conversation {
             // Nothing ran that could have left anything. A Query that fails closes the unnamed statement all the same.
             self.session.forget();
             self.statements.unnamed = None;
-            self.errors.local = Some(Box::new(report));
+            self.untold.local = Some(Box::new(report));
             return;
         }
         self.begin(server);

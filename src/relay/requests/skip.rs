@@ -34,12 +34,12 @@ impl Conversation {
 
     /// Why the segment is refused, for a client that has sent another one ahead.
     pub fn refuses_for(&mut self, report: Report) {
-        self.errors.refused_for = Some(Box::new(report));
+        self.untold.refused_for = Some(Box::new(report));
     }
 
     /// Takes the reason.
     pub fn take_reason(&mut self) -> Option<Report> {
-        self.errors.refused_for.take().map(|report| *report)
+        self.untold.refused_for.take().map(|report| *report)
     }
 
     /// Whether frames are being dropped.
@@ -79,12 +79,12 @@ impl Conversation {
 
     /// The next request will be answered with this error.
     pub fn owe_error(&mut self, report: Report) {
-        self.errors.owed = Some(Box::new(report));
+        self.untold.owed = Some(Box::new(report));
     }
 
     /// Takes it.
     pub fn take_owed_error(&mut self) -> Option<Report> {
-        self.errors.owed.take().map(|report| *report)
+        self.untold.owed.take().map(|report| *report)
     }
 
     /// Whether the frame in front is one for a server, and not one that is answered without.
