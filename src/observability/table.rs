@@ -50,6 +50,12 @@ pub const ALL: &[Description] = &[
         &["upstream"],
         "Replication connections, each with a server of its own",
     ),
+    (
+        "pgtenant_memory_bytes",
+        Kind::Gauge,
+        &[],
+        "Memory counted in listen.max_memory: unfinished messages, buffers, prepared statements",
+    ),
     ("pgtenant_guard_refusals_total", Kind::Counter, &["tenant", "rule"], "Statements refused by the guard"),
     (
         "pgtenant_pins_total",

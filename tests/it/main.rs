@@ -10,6 +10,7 @@
 mod support;
 
 mod before_login;
+mod budgets;
 mod canary;
 mod cancel;
 mod chaos;

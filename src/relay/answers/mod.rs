@@ -3,8 +3,8 @@
 mod async_messages;
 mod descriptions;
 
-use crate::fault::Report;
 use crate::fault::sqlstate::PROTOCOL_VIOLATION;
+use crate::fault::{Report, sqlstate};
 use crate::net::buffer::ReadBuffer;
 use crate::observability::metrics::context_error;
 use crate::relay::core::copy::CopyIn;
@@ -147,6 +147,9 @@ impl Conversation {
             b'A' => Ok(self.notification(body, client.output, server)),
             b'S' => self.parameter(body, client, server),
             b'E' => match fatal(body) {
+                Some(_) if self.is_idle_in_transaction() => {
+                    Err(RelayFault::Farewell(Box::new(farewell(body))))
+                }
                 Some(fault) => Err(fault),
                 None => self.error(body, client, server),
             },
@@ -476,6 +479,17 @@ fn fatal(body: &[u8]) -> Option<RelayFault> {
     let field = |code| backend::error_field(body, code).unwrap_or_default();
     let is_fatal = matches!(field(b'V'), "FATAL" | "PANIC");
     is_fatal.then(|| RelayFault::Ended(format!("{}: {}", field(b'C'), field(b'M'))))
+}
+
+/// What the server says to a session that it ends, for its client.
+fn farewell(body: &[u8]) -> Report {
+    let field = |code| backend::error_field(body, code);
+    let sqlstate = field(b'C').map_or(sqlstate::ADMIN_SHUTDOWN, sqlstate::ending);
+    let report = Report::new(sqlstate, field(b'M').unwrap_or("the server ended the session"));
+    match field(b'D') {
+        Some(detail) => report.detail(detail),
+        None => report,
+    }
 }
 
 const fn disposition(shown: Shown) -> Disposition {

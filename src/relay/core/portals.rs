@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use crate::memory::Charge;
 use crate::relay::core::statements::Statement;
 use crate::relay::core::tenant_choice::Wish;
 
@@ -20,6 +21,8 @@ pub struct Portal {
     pub names: Vec<Option<String>>,
     /// The tenant that the bound values choose.
     pub wish: Option<Wish>,
+    /// The part of its client's memory that a shared statement is.
+    pub charge: Option<Arc<Charge>>,
 }
 
 /// What undoes a Bind.
@@ -115,7 +118,7 @@ mod tests {
     use crate::relay::core::statements::tests::statement;
 
     fn portal(text: &str) -> Portal {
-        Portal { statement: statement(text), names: Vec::new(), wish: None }
+        Portal { statement: statement(text), names: Vec::new(), wish: None, charge: None }
     }
 
     fn text(portals: &Portals, name: &[u8]) -> Option<String> {

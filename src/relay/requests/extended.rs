@@ -3,21 +3,30 @@
 
 use std::sync::Arc;
 
-use crate::fault::{Report, sqlstate};
+use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::footprint::{Footprint, Name};
+use crate::memory::{Charge, OverBudget};
 use crate::relay::Conversation;
 use crate::relay::core::portals::{self, Portal};
 use crate::relay::core::replies::{Reply, Shown, Then, Undo};
 use crate::relay::core::segment::{Executed, Hold, Unnamed};
 use crate::relay::core::statements::{MAX_NAMED, Named, Reading, Statement};
 use crate::relay::requests::{Taken, note_temporary};
-use crate::sql::{Count, Reset, StatementKind, Survey, deallocated, may_reset, resets};
+use crate::sql::{Count, Reset, StatementKind, Survey, deallocated};
 use crate::upstream::{Context, Expect, ServerSide, prepared_name};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frontend};
 
 /// Stands for DISCARD ALL, which cannot run behind what asserts the context: allowed where that is, and without rows.
 const DISCARD_STAND_IN: &[u8] = b"DISCARD TEMP";
+
+/// What a statement takes besides its texts and types, roughly, in bytes.
+const STATEMENT_BYTES: usize = 512;
+/// Unnamed statements of so many bytes and fewer are not counted.
+const SHORT_BYTES: usize = 2048;
+
+/// How much of a statement's text is looked at when it runs.
+const BEGINNING_BYTES: usize = 4096;
 
 /// What a message needs of the server in front of it.
 enum Provided {
@@ -31,8 +40,12 @@ enum Provided {
 
 impl Conversation {
     pub(super) fn parse(&mut self, parse: frontend::Parse<'_>, whole: &[u8], server: &mut dyn ServerSide) {
-        let reading = match self.read_parse(&parse, server) {
-            Ok(reading) => reading,
+        let read = self.read_parse(&parse, server).and_then(|reading| {
+            let charge = self.charge_for(&parse, &reading).map_err(|over| over.report())?;
+            Ok((reading, charge))
+        });
+        let (reading, charge) = match read {
+            Ok(read) => read,
             Err(report) => {
                 if parse.name.is_empty() {
                     // A Parse that fails drops the unnamed statement.
@@ -66,6 +79,9 @@ impl Conversation {
                 reading,
             ),
         };
+        if let Some(charge) = charge {
+            statement.count(charge);
+        }
         if !parse.name.is_empty() {
             return self.parse_named(parse.name, &statement, server);
         }
@@ -79,6 +95,20 @@ impl Conversation {
         let before = self.statements.unnamed.replace(statement);
         self.replies.push(Reply::Parse(Shown::Client, Undo::Unnamed(before)));
         self.unnamed = Unnamed::Parsed;
+    }
+
+    /// Counts the memory of a statement. Unnamed ones with short texts are not worth it: there are few of them at a time.
+    fn charge_for(
+        &self,
+        parse: &frontend::Parse<'_>,
+        reading: &Reading,
+    ) -> Result<Option<Charge>, OverBudget> {
+        let texts = if reading.change.is_some() { 2 } else { 1 };
+        let bytes = texts * parse.text.len() + parse.types.len() + STATEMENT_BYTES;
+        if parse.name.is_empty() && bytes <= SHORT_BYTES {
+            return Ok(None);
+        }
+        self.account().charge(bytes).map(Some)
     }
 
     /// The unnamed statement was parsed for a later segment, where another server may have to prepare it again: its types
@@ -248,7 +278,8 @@ impl Conversation {
         };
         let footprint = statement.reading.footprint.as_deref();
         let names = footprint.map(|footprint| bound_names(footprint, bind.rest)).unwrap_or_default();
-        let portal = Portal { statement, names, wish };
+        let kept = self.statements.named(bind.statement).and_then(Named::charge);
+        let portal = Portal { statement, names, wish, charge: kept };
         let undo = self.portals.bind(bind.portal, portal);
         let out = server.parts().1;
         if name.is_empty() {
@@ -300,14 +331,16 @@ impl Conversation {
         server: &mut dyn ServerSide,
     ) -> Result<(), Report> {
         if let Some(footprint) = &statement.reading.footprint {
-            self.note_footprint(footprint, &statement.text, names)?;
+            // One statement, of which the beginning is shown: a long text is not read each time.
+            let beginning = statement.text.get(..BEGINNING_BYTES).unwrap_or(&statement.text);
+            self.note_footprint(footprint, beginning, names)?;
             note_temporary(footprint, server);
         }
         if let Some(wish) = wish {
             self.choose(wish, server)?;
         }
         let discards_sequences = statement.survey().first == StatementKind::Discard
-            && resets(&statement.text).0.iter().any(|reset| reset.what == Reset::Sequences);
+            && statement.resets.iter().any(|reset| reset.what == Reset::Sequences);
         if discards_sequences && server.context().is_sealed() {
             if self.status != Status::Idle {
                 return Err(Report::new(
@@ -324,14 +357,7 @@ impl Conversation {
 
     /// Behind a statement that resets settings goes, in the same write, what the client asked for at startup.
     fn after_execute(&mut self, statement: &Statement, server: &mut dyn ServerSide) {
-        let may = matches!(
-            statement.survey().first,
-            StatementKind::Reset | StatementKind::ResetAll | StatementKind::Set
-        );
-        if !may || !may_reset(&statement.text) {
-            return;
-        }
-        for reset in resets(&statement.text).0 {
+        for reset in &statement.resets {
             for text in self.put_back_after(&reset.what, server) {
                 let (state, out, _) = server.parts();
                 state.unnamed = None;

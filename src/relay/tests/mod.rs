@@ -26,7 +26,7 @@ use crate::net::settings::ServerTls;
 use crate::observability::metrics::{ContextSwitches, TenantLabels};
 use crate::relay::core::session_state::Policy;
 use crate::relay::core::tenant_choice::{Acting, Chooser, no_tenant};
-use crate::relay::{Absorbed, Beginning, ClientSide, Conversation, Pumped, Relay, RelayFault};
+use crate::relay::{Absorbed, Beginning, ClientSide, Conversation, LongTexts, Pumped, Relay, RelayFault};
 use crate::upstream::settings::UpstreamSettings;
 use crate::upstream::{
     Access, Context, Contexts, Identity, ServerSide, ServerState, SessionParameters, Share, Target,
@@ -169,6 +169,8 @@ impl Talk {
             interner: Arc::default(),
             max_message_bytes: 10_000,
             max_prepared_bytes: 1_000,
+            max_client_memory: 0,
+            memory: Arc::new(crate::memory::Budget::new(crate::memory::Whose::Process, 0)),
             switches: ContextSwitches::default(),
         };
         let server = FakeServer {
@@ -211,9 +213,11 @@ impl Talk {
         let sent_before = self.server.output.space().len();
         loop {
             let before = (input.len(), answers.len());
-            let mut client = ClientSide { input: &mut input, output: &mut output };
+            let mut client =
+                ClientSide { input: &mut input, output: &mut output, long: LongTexts::AreRead(&|| false) };
             match self.conversation.pump(&mut client, &mut self.server) {
                 Ok(Pumped::All) => {}
+                Ok(Pumped::Long) => status.push_str("long"),
                 Ok(Pumped::Goodbye) => status.push_str("goodbye"),
                 Ok(Pumped::Ready(ready)) => status = format!("({})", char::from(ready.byte())),
                 Err(fault) => status = format!("ends: {}", name(&fault)),
@@ -279,6 +283,7 @@ fn name(fault: &RelayFault) -> String {
         RelayFault::TooLarge { .. } => "too large".to_owned(),
         RelayFault::Shifted => "shifted".to_owned(),
         RelayFault::Context(why) => format!("context {why}"),
+        RelayFault::Farewell(report) => format!("farewell {}: {}", report.sqlstate.0, report.message),
         RelayFault::Ended(why) => format!("ended {why}"),
     }
 }
