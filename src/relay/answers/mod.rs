@@ -4,6 +4,7 @@ mod async_messages;
 mod descriptions;
 mod errors;
 
+use crate::fault::{Report, sqlstate};
 use crate::net::buffer::ReadBuffer;
 use crate::relay::core::copy::CopyIn;
 use crate::relay::core::framing::FromServer;
@@ -147,6 +148,9 @@ impl Conversation {
             b'A' => Ok(self.notification(body, client.output, server)),
             b'S' => self.parameter(body, client, server),
             b'E' => match errors::fatal(body) {
+                Some(_) if self.is_idle_in_transaction() => {
+                    Err(RelayFault::Farewell(Box::new(farewell(body))))
+                }
                 Some(fault) => Err(fault),
                 None => self.error(body, client, server),
             },
@@ -373,6 +377,17 @@ impl Conversation {
             }
             (_, None) => Err(RelayFault::Doubt("an answer that nothing waits for")),
         }
+    }
+}
+
+/// What the server says to a session that it ends, for its client.
+fn farewell(body: &[u8]) -> Report {
+    let field = |code| backend::error_field(body, code);
+    let sqlstate = field(b'C').map_or(sqlstate::ADMIN_SHUTDOWN, sqlstate::ending);
+    let report = Report::new(sqlstate, field(b'M').unwrap_or("the server ended the session"));
+    match field(b'D') {
+        Some(detail) => report.detail(detail),
+        None => report,
     }
 }
 

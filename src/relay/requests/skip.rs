@@ -2,6 +2,7 @@
 //! is idle when its Sync comes.
 
 use crate::fault::Report;
+use crate::guard::LONG_TEXT_BYTES;
 use crate::net::Channel;
 use crate::relay::Conversation;
 use crate::relay::core::framing::FromClient;
@@ -13,6 +14,17 @@ impl Conversation {
     /// Largest message that is collected, in bytes.
     pub fn max_message_bytes(&self) -> usize {
         self.relay.max_message_bytes
+    }
+
+    /// Bytes of the frame in front, if it is whole and may hold a long text.
+    pub fn long_ahead(client: &Channel) -> Option<usize> {
+        let bytes = client.input.bytes();
+        if bytes.len() <= LONG_TEXT_BYTES {
+            return None;
+        }
+        let header = frame::header(bytes).ok().flatten()?;
+        let is_long = matches!(header.tag, b'Q' | b'P') && header.total > LONG_TEXT_BYTES;
+        (is_long && header.total <= bytes.len()).then_some(header.total)
     }
 
     /// The client was told an error instead of an answer to the request in front.

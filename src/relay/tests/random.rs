@@ -7,7 +7,7 @@ use super::frames::{Direction, encode_all};
 use super::model::{BlockStatus, Model};
 use super::{Mode, Talk, in_force, name};
 use crate::net::buffer::{BACKPRESSURE_BYTES, ReadBuffer, WriteBuffer};
-use crate::relay::{Absorbed, ClientSide, Pumped, RelayFault};
+use crate::relay::{Absorbed, ClientSide, LongTexts, Pumped, RelayFault};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame};
 
@@ -131,9 +131,10 @@ impl Walk {
         let mut answers = ReadBuffer::of(&std::mem::take(server_input));
         loop {
             let before = (input.len(), answers.len());
-            let mut client = ClientSide { input: &mut input, output: &mut output };
+            let long = LongTexts::AreRead(&|| false);
+            let mut client = ClientSide { input: &mut input, output: &mut output, long };
             match conversation.pump(&mut client, server) {
-                Ok(Pumped::All | Pumped::Ready(_)) => {}
+                Ok(Pumped::All | Pumped::Long | Pumped::Ready(_)) => {}
                 Ok(Pumped::Goodbye) | Err(RelayFault::Protocol(_) | RelayFault::TooLarge { .. }) => {
                     self.is_over = true;
                 }
