@@ -18,7 +18,7 @@ use crate::guard::{CONTEXT_CHANGE, LONG_TEXT_BYTES, Refusal, Stopped, Verdict, c
 use crate::net::buffer::{ReadBuffer, WriteBuffer};
 use crate::relay::core::block::Block;
 use crate::relay::core::copy::{CopyIn, FOREIGN_MESSAGE, InCopy, in_copy};
-use crate::relay::core::replies::{Closed, Reply, Text};
+use crate::relay::core::replies::{Closed, Reply, Room, Text};
 use crate::relay::core::segment::{AwaitedReply, Segment};
 use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, RelayFault, refusal};
@@ -106,8 +106,13 @@ impl Conversation {
     ) -> Result<Pumped, RelayFault> {
         self.wanted = 0;
         loop {
-            if !server.has_room() {
-                return Ok(Pumped::All);
+            match self.replies.room() {
+                Room::Some if server.has_room() => {}
+                Room::Some | Room::None => return Ok(Pumped::All),
+                Room::NoneFromHere => {
+                    encode::bare(server.parts().1, b'H');
+                    return Ok(Pumped::All);
+                }
             }
             if !self.from_client.is_boundary() {
                 let count = self.from_client.advance(client.input, server.parts().1);
