@@ -195,6 +195,8 @@ impl Server {
 const SET_TENANT: &[u8] = b"SET \"app\".\"tenant_id\" TO '";
 /// How the statement that puts a client's settings back begins.
 const PUT_BACK: &[u8] = b"SELECT pg_catalog.set_config(";
+/// What ends the implicit block of a pipeline on PostgreSQL 18.
+const NOTHING: &[u8] = b"RESET \"pgtenant\".\"choice\"";
 /// What stands around the name of a statement in front of its DEALLOCATE.
 const PREPARED: [&[u8]; 2] = [b"PREPARE \"", b"\" AS SELECT 1;"];
 
@@ -228,7 +230,7 @@ fn clients_part(frame: &Frame) -> Vec<u8> {
         let Some(length) = find(&body[at..], PREPARED[1]) else { break };
         body.drain(at..at + length + PREPARED[1].len());
     }
-    for own in [SET_TENANT, PUT_BACK] {
+    for own in [SET_TENANT, PUT_BACK, NOTHING] {
         let own = [b";", own].concat();
         while let Some(at) = body.windows(own.len()).position(|part| part == own) {
             let rest = &body[at + 1..];
