@@ -267,6 +267,13 @@ impl ServerState {
         }
     }
 
+    /// PostgreSQL's major version, zero if it does not say.
+    pub fn major_version(&self) -> u32 {
+        let version = self.parameters.get("server_version").map_or("", String::as_str);
+        let digits = version.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        digits.parse().unwrap_or_default()
+    }
+
     /// Whether it is a standby, where nothing can be written.
     pub fn is_standby(&self) -> bool {
         self.parameters.get("in_hot_standby").is_some_and(|value| value == "on")
