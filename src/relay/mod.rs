@@ -23,7 +23,7 @@ use self::core::block::Block;
 use self::core::copy::CopyIn;
 use self::core::framing::{FromClient, FromServer};
 use self::core::portals::{Portals, Unbind};
-use self::core::replies::{Replies, Reply};
+use self::core::replies::{Replies, Reply, Then};
 use self::core::segment::{AwaitedReply, Executed, Outcome, Progress, Segment, Skip, Unnamed};
 use self::core::session_state::{Policy, SessionState};
 use self::core::statements::{Interner, Statements};
@@ -32,7 +32,9 @@ use crate::fault::{Report, sqlstate};
 use crate::guard::{Rules, Verdicts};
 use crate::observability::metrics::{ContextSwitches, TenantMetrics};
 use crate::sql::Course;
-use crate::upstream::{APPLICATION_NAME, ClientKey, Greeting, ServerSide, SessionParameters, StatementId};
+use crate::upstream::{
+    APPLICATION_NAME, ClientKey, Greeting, ServerSide, ServerState, SessionParameters, StatementId,
+};
 use crate::wire::backend::Status;
 use crate::wire::encode;
 pub use answers::Absorbed;
@@ -99,6 +101,8 @@ pub struct Conversation {
     types: Box<[u8]>,
     /// Errors of the proxy that the client has not been told yet.
     errors: Box<Errors>,
+    /// Parameters that a DISCARD ALL changed, as messages that go in front of the ReadyForQuery.
+    reports: Box<[u8]>,
     /// Bytes that the next client frame has in all, if it is not there yet.
     wanted: u32,
 }
@@ -168,6 +172,7 @@ impl Conversation {
             loses_context: false,
             types: Box::default(),
             errors: Box::default(),
+            reports: Box::default(),
             wanted: 0,
         }
     }
@@ -229,23 +234,24 @@ impl Conversation {
 
     /// DISCARD ALL: the client's own state is gone, and it is told the parameters that change by that, as PostgreSQL would.
     /// To servers it is another client from here on, so its server is handed over before its next transaction.
-    pub fn discard_all(&mut self, out: &mut Vec<u8>) {
+    fn discard_all(&mut self, out: &mut Vec<u8>) {
         for (name, value) in self.greeting.iter() {
             let known = self.parameters.get(&name.to_ascii_lowercase());
             if known.is_some_and(|known| known != value) {
                 encode::parameter_status(out, name, value);
             }
         }
-        self.statements.clear();
         self.client += 1 << 32;
         self.parameters = as_told(&self.startup, &self.greeting);
         self.session.discard();
         self.choice.forget();
     }
 
-    /// A Query that no server saw closes the unnamed statement.
-    pub fn close_unnamed(&mut self) {
+    /// DISCARD ALL in a Query that no server sees, which closes the unnamed statement too.
+    pub fn discard_all_between(&mut self, out: &mut Vec<u8>) {
+        drop(self.statements.take_named());
         self.statements.unnamed = None;
+        self.discard_all(out);
     }
 
     /// The server is gone or given up: whatever it owed will not come.
@@ -266,6 +272,7 @@ impl Conversation {
         self.outcome = Outcome::default();
         self.progress = Progress::default();
         self.loses_context = false;
+        self.reports = Box::default();
         self.errors.changed = None;
         if let Some(before) = self.session.abandon() {
             self.parameters = before;
@@ -284,10 +291,10 @@ impl Conversation {
                     self.statements.undo(undo);
                 }
                 Reply::Bind(_, unbind) => self.portals.undo(unbind),
-                Reply::Execute(then) => self.statements.undo(then.into()),
+                Reply::Execute(then) => self.did_not_complete(then, state),
                 Reply::Query(text) => {
                     for (_, then) in text.then.into_iter().rev() {
-                        self.statements.undo(then.into());
+                        self.did_not_complete(then, None);
                     }
                     let Some(closed) = text.closed else { continue };
                     if let Some(state) = state {
@@ -316,6 +323,22 @@ impl Conversation {
                 | Reply::FunctionCall
                 | Reply::Sync
                 | Reply::Refused(_) => {}
+            }
+        }
+    }
+
+    /// What was to follow a statement does not.
+    fn did_not_complete(&mut self, then: Then, state: Option<&mut ServerState>) {
+        match then {
+            Then::Nothing => {}
+            Then::Deallocate(known) => self.statements.insert(known.0, known.1),
+            Then::DiscardAll(all) => self.statements.restore(*all),
+            Then::DeallocateAll(all) => {
+                let (all, deallocated) = *all;
+                self.statements.restore(all);
+                if let Some(state) = state {
+                    state.restore_prepared(deallocated);
+                }
             }
         }
     }

@@ -220,8 +220,7 @@ impl Session {
     fn discard_all(&mut self) {
         let out = self.client.output.space();
         encode::command_complete(out, "DISCARD ALL");
-        self.conversation.discard_all(out);
-        self.conversation.close_unnamed();
+        self.conversation.discard_all_between(out);
         self.membership.client().shows_pin(None);
         self.tell_ready();
     }

@@ -30,7 +30,7 @@ pub(crate) use pool::login::Connector;
 #[cfg(any(test, fuzzing))]
 pub(crate) use pool::senders::Sender;
 pub use pool::server::{
-    BackendIdentity, ClientKey, Server, ServerState, StatementId, Temporary, Wear, prepared_name,
+    BackendIdentity, ClientKey, Deallocated, Server, ServerState, StatementId, Temporary, Wear, prepared_name,
 };
 use pool::{Asker, Lease, Pool};
 pub use question::{Answer, Question};

@@ -445,6 +445,7 @@ async fn what_deallocate_all_and_discard_all_keep_is_what_postgresql_keeps() {
                 .concat(),
             [bind("o", "t", &[]), bind("d", "", &[]), execute("d", 0), execute("o", 0), sync()].concat(),
             [rerun("t", &[]), sync()].concat(),
+            [parse("", all), bind("", "", &[]), execute("", 0), execute("", 0), sync()].concat(),
             query("BEGIN"),
             [parse("u", all), bind("", "u", &[]), execute("", 0), sync()].concat(),
             query("ROLLBACK"),

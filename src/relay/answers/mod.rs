@@ -216,6 +216,7 @@ impl Conversation {
             Some(Reply::Query(_) | Reply::Sync | Reply::FunctionCall) if self.replies.is_empty() => {
                 self.end_segment(status, server);
                 client.input.forget();
+                client.output.space().extend_from_slice(&std::mem::take(&mut self.reports));
                 if self.is_block_waiting() && status == Status::Idle {
                     // Its BEGIN did not come to run.
                     encode::ready_for_query(client.output.space(), self.told().byte());
@@ -301,10 +302,15 @@ impl Conversation {
                 self.note_completion(tag, backend::command_tag(body), server);
                 Ok(Disposition::Forward)
             }
-            Then::DiscardAll => {
-                self.discard_all(client.output.space());
+            // The statements that are there now were prepared behind it.
+            Then::DeallocateAll(_) => Ok(Disposition::Forward),
+            Then::DiscardAll(_) => {
                 client.input.forget();
                 encode::command_complete(client.output.space(), "DISCARD ALL");
+                // PostgreSQL reports parameters in front of ReadyForQuery.
+                let mut reports = Vec::new();
+                self.discard_all(&mut reports);
+                self.reports = reports.into();
                 Ok(Disposition::Swallow)
             }
             Then::Deallocate(_) => {
@@ -325,8 +331,7 @@ impl Conversation {
             b"ROLLBACK" => self.outcome = Outcome::RolledBack,
             b"DEALLOCATE ALL" | b"DISCARD ALL" if tag == b'C' => {
                 self.loses_context |= command == b"DISCARD ALL";
-                self.statements.clear();
-                server.state().deallocate_all();
+                drop((self.statements.take_named(), server.state().deallocate_all()));
             }
             _ => {}
         }

@@ -20,6 +20,18 @@ pub struct Portal {
     pub names: Vec<Option<String>>,
     /// The tenant that the bound values choose.
     pub wish: Option<Wish>,
+    /// Whether it was executed.
+    pub ran: Ran,
+}
+
+/// How far a portal was executed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ran {
+    /// It was not, or it may have more rows.
+    #[default]
+    No,
+    /// Its statement is one that runs once, and it did.
+    ToItsEnd,
 }
 
 /// What undoes a Bind.
@@ -84,6 +96,15 @@ impl Portals {
         }
     }
 
+    /// An Execute of a statement that runs once was sent.
+    pub fn end(&mut self, name: &[u8]) {
+        let Some(open) = &mut self.0 else { return };
+        let portal = if name.is_empty() { open.unnamed.as_mut() } else { open.named.get_mut(name) };
+        if let Some(portal) = portal {
+            portal.ran = Ran::ToItsEnd;
+        }
+    }
+
     /// A Close was sent.
     pub fn close(&mut self, name: &[u8]) {
         let Some(open) = &mut self.0 else { return };
@@ -99,15 +120,13 @@ impl Portals {
         self.0.as_mut()?.unnamed.take()
     }
 
-    /// DISCARD ALL runs on this portal and closes all others; their names.
-    pub fn take_others(&mut self, name: &[u8]) -> Vec<Box<[u8]>> {
+    /// DISCARD ALL closes all, its own too. Their names, in order.
+    pub fn take_all(&mut self) -> Vec<Box<[u8]>> {
         let Some(open) = &mut self.0 else { return Vec::new() };
-        let mut others: Vec<Box<[u8]>> =
-            open.named.extract_if(|other, _| **other != *name).map(|(other, _)| other).collect();
-        if !name.is_empty() && open.unnamed.take().is_some() {
-            others.push(Box::default());
-        }
-        others
+        let unnamed = open.unnamed.take().map(|_| Box::default());
+        let mut all: Vec<Box<[u8]>> = std::mem::take(&mut open.named).into_keys().chain(unnamed).collect();
+        all.sort_unstable();
+        all
     }
 
     /// The transaction is over, and all portals with it.
@@ -126,7 +145,7 @@ mod tests {
     use crate::relay::core::statements::tests::statement;
 
     fn portal(text: &str) -> Portal {
-        Portal { statement: statement(text), names: Vec::new(), wish: None }
+        Portal { statement: statement(text), names: Vec::new(), wish: None, ran: Ran::No }
     }
 
     fn text(portals: &Portals, name: &[u8]) -> Option<String> {
@@ -152,8 +171,8 @@ mod tests {
         assert_eq!(text(&portals, b"p"), None);
         portals.bind(b"", portal("SELECT 5"));
         portals.bind(b"p", portal("SELECT 5"));
+        assert_eq!(portals.take_all(), [Box::<[u8]>::default(), (*b"p").into()]);
         portals.bind(b"q", portal("SELECT 5"));
-        assert_eq!(portals.take_others(b"q"), [(*b"p").into(), Box::<[u8]>::default()]);
         assert!(portals.get(b"").is_none() && portals.get(b"p").is_none());
         portals.clear();
         assert_eq!(text(&portals, b"q"), None);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::fault::Report;
 use crate::relay::core::portals::{Portal, Unbind};
-use crate::relay::core::statements::{Named, Statement};
-use crate::upstream::{Expect, ServerState, StatementId};
+use crate::relay::core::statements::{AllNamed, Named, Statement};
+use crate::upstream::{Deallocated, Expect, ServerState, StatementId};
 use crate::wire::backend::Status;
 
 /// Whether the client sees an answer.
@@ -66,8 +66,10 @@ pub enum Then {
     /// Nothing.
     #[default]
     Nothing,
-    /// It stands for DISCARD ALL.
-    DiscardAll,
+    /// It stands for DISCARD ALL. The client has its statements again if that does not complete.
+    DiscardAll(Box<AllNamed>),
+    /// It is DEALLOCATE ALL in the extended protocol, where messages behind it may prepare others before it completes.
+    DeallocateAll(Box<(AllNamed, Deallocated)>),
     /// It stands for a DEALLOCATE of this statement, to which the protocol gave its name. The client has it again if the
     /// DEALLOCATE does not complete.
     Deallocate(Box<(Box<[u8]>, Named)>),
@@ -122,19 +124,6 @@ pub enum Undo {
 }
 
 // === impl Undo ===
-
-impl From<Then> for Undo {
-    /// The statement did not complete.
-    fn from(then: Then) -> Self {
-        match then {
-            Then::Nothing | Then::DiscardAll => Self::Nothing,
-            Then::Deallocate(known) => {
-                let (name, named) = *known;
-                Self::Closed(name, Box::new(named))
-            }
-        }
-    }
-}
 
 impl Undo {
     /// PostgreSQL has dropped the unnamed statement.

@@ -266,6 +266,13 @@ pub struct Statements {
     pub unnamed: Option<Arc<Statement>>,
 }
 
+/// All named statements of a client.
+#[derive(Debug, Default)]
+pub struct AllNamed {
+    named: HashMap<Box<[u8]>, Named>,
+    bytes: usize,
+}
+
 // === impl Statements ===
 
 impl Statements {
@@ -324,10 +331,15 @@ impl Statements {
         }
     }
 
-    /// All named ones are gone, as after `DEALLOCATE ALL` and `DISCARD ALL` (`DropAllPreparedStatements`).
-    pub fn clear(&mut self) {
-        self.named = HashMap::new();
-        self.bytes = 0;
+    /// Takes all named ones away, as `DEALLOCATE ALL` and `DISCARD ALL` do (`DropAllPreparedStatements`).
+    pub fn take_named(&mut self) -> AllNamed {
+        AllNamed { named: std::mem::take(&mut self.named), bytes: std::mem::take(&mut self.bytes) }
+    }
+
+    /// Gives them back.
+    pub fn restore(&mut self, all: AllNamed) {
+        self.named = all.named;
+        self.bytes = all.bytes;
     }
 }
 
@@ -382,8 +394,10 @@ pub(in crate::relay) mod tests {
         assert_eq!(statements.size(), (3, 8 + 9 + 10 + 3 * 2));
         statements.remove(b"SELECT 22");
         assert_eq!(statements.size(), (2, 8 + 10 + 2 * 2));
-        statements.clear();
+        let all = statements.take_named();
         assert_eq!(statements.size(), (0, 0));
+        statements.restore(all);
+        assert_eq!(statements.size(), (2, 8 + 10 + 2 * 2));
     }
 
     #[test]

@@ -6,19 +6,15 @@ use std::sync::Arc;
 use crate::fault::{Report, sqlstate};
 use crate::guard::footprint::{Footprint, Name};
 use crate::relay::Conversation;
-use crate::relay::core::portals::{self, Portal};
-use crate::relay::core::replies::{Reply, Shown, Then, Undo};
-use crate::relay::core::segment::{AwaitedReply, Executed, Unnamed};
+use crate::relay::core::portals::{self, Portal, Ran};
+use crate::relay::core::replies::{Reply, Shown, Undo};
+use crate::relay::core::segment::{AwaitedReply, Unnamed};
 use crate::relay::core::statements::{MAX_NAMED, Named, Reading, Statement};
-use crate::relay::requests::{Taken, note_temporary};
-use crate::sql::{Reset, StatementKind, may_reset, resets};
-use crate::upstream::{Context, Expect, ServerSide, prepared_name};
+use crate::relay::requests::Taken;
+use crate::relay::requests::execute::DISCARD_STAND_IN;
+use crate::upstream::{ServerSide, prepared_name};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frontend};
-
-/// Stands for DISCARD ALL, which cannot run behind what asserts the context, and would return to the proxy's own settings:
-/// allowed where that is, and without rows. The session is reset before its next transaction.
-pub(super) const DISCARD_STAND_IN: &[u8] = b"DISCARD TEMP";
 
 /// What a message needs of the server in front of it.
 enum Provided {
@@ -258,11 +254,11 @@ impl Conversation {
         let name = match provided {
             Provided::Yes(name) => name,
             Provided::Later => return Ok(Taken::Later),
-            Provided::Changed => return Err(changed()),
+            Provided::Changed => return Err(count_of(&bind, &statement).unwrap_or_else(changed)),
         };
         let footprint = statement.reading.footprint.as_deref();
         let names = footprint.map(|footprint| bound_names(footprint, bind.rest)).unwrap_or_default();
-        let portal = Portal { statement, names, wish };
+        let portal = Portal { statement, names, wish, ran: Ran::No };
         let undo = self.portals.bind(bind.portal, portal);
         let out = server.parts().1;
         if name.is_empty() {
@@ -272,107 +268,6 @@ impl Conversation {
         }
         self.replies.push(Reply::Bind(Shown::Client, undo));
         Ok(Taken::Yes)
-    }
-
-    pub(super) fn execute(&mut self, name: &[u8], whole: &[u8], server: &mut dyn ServerSide) {
-        self.begin(server);
-        let Some(portal) = self.portals.get(name) else {
-            if name.is_empty() {
-                return self.refuse_message(no_unnamed_portal(), server);
-            }
-            // A cursor, or nothing that PostgreSQL knows.
-            return self.send(whole, Reply::Execute(Then::Nothing), server);
-        };
-        let statement = Arc::clone(&portal.statement);
-        let (names, wish) = (portal.names.clone(), portal.wish.clone());
-        if let Err(report) = self.before_execute(&statement, (&names, wish.as_ref()), server) {
-            return self.refuse_message(report, server);
-        }
-        let survey = statement.survey();
-        let discards = survey.discards_all() && self.status != Status::Failed;
-        if discards && self.is_in_transaction() {
-            return self.refuse_message(in_transaction(), server);
-        }
-        self.executed = Executed::Something;
-        let then = match &statement.deallocates {
-            // PostgreSQL looks at the block's state first.
-            Some(_) if self.status == Status::Failed => Then::Nothing,
-            Some(name) => match self.statements.remove(name) {
-                Some(known) => Then::Deallocate(Box::new(known)),
-                None => return self.refuse_message(no_statement(name), server),
-            },
-            None if discards => Then::DiscardAll,
-            None => Then::Nothing,
-        };
-        self.send(whole, Reply::Execute(then), server);
-        if discards {
-            for other in self.portals.take_others(name) {
-                encode::close(server.parts().1, b'P', &other);
-                self.replies.push(Reply::OwnClose);
-            }
-        }
-        self.after_execute(&statement, server);
-        if survey.first == StatementKind::CopyFromStdin {
-            self.hold = Some(AwaitedReply::CopyStart);
-        }
-    }
-
-    /// Whether PostgreSQL refuses what cannot run in a transaction block (`PreventInTransactionBlock`).
-    pub(super) fn is_in_transaction(&self) -> bool {
-        self.status == Status::Transaction || self.executed == Executed::Something
-    }
-
-    /// What a portal's statement does to its session and its tenant is done or noted when it runs.
-    fn before_execute(
-        &mut self,
-        statement: &Statement,
-        (names, wish): (&[Option<String>], Option<&crate::relay::core::wish::Wish>),
-        server: &mut dyn ServerSide,
-    ) -> Result<(), Report> {
-        if let Some(report) = self.lack_of_tenant_for(&statement.text, &statement.reading) {
-            return Err(report);
-        }
-        if let Some(footprint) = &statement.reading.footprint {
-            self.note_footprint(footprint, &statement.text, names)?;
-            note_temporary(footprint, server);
-        }
-        if let Some(wish) = wish {
-            self.choose(wish, server)?;
-        }
-        let discards_sequences = statement.survey().first == StatementKind::Discard
-            && resets(&statement.text).0.iter().any(|reset| reset.what == Reset::Sequences);
-        if discards_sequences && server.context().is_sealed() {
-            if self.status != Status::Idle {
-                return Err(Report::new(
-                    sqlstate::FEATURE_NOT_SUPPORTED,
-                    "DISCARD SEQUENCES is not supported in a transaction block",
-                )
-                .hint("Send it outside a transaction block."));
-            }
-            self.loses_context = true;
-        }
-        self.note_effects(statement.survey(), server);
-        Ok(())
-    }
-
-    /// Behind a statement that resets settings goes, in the same write, what the client asked for at startup.
-    fn after_execute(&mut self, statement: &Statement, server: &mut dyn ServerSide) {
-        let may = matches!(
-            statement.survey().first,
-            StatementKind::Reset | StatementKind::ResetAll | StatementKind::Set
-        );
-        if !may || !may_reset(&statement.text) {
-            return;
-        }
-        for reset in resets(&statement.text).0 {
-            for text in self.put_back_after(&reset.what, server) {
-                let (state, out, _) = server.parts();
-                state.unnamed = None;
-                Context::write_beside(out, &text);
-                self.replies.push(Reply::Own(Expect::Nothing));
-                self.replies.push(Reply::OwnClose);
-            }
-        }
     }
 
     pub(super) fn describe(
@@ -445,7 +340,7 @@ fn bound_names(footprint: &Footprint, rest: &[u8]) -> Vec<Option<String>> {
     footprint.settings.iter().map(|touch| bound(&touch.name)).collect()
 }
 
-fn no_statement(name: &[u8]) -> Report {
+pub(super) fn no_statement(name: &[u8]) -> Report {
     let message = if name.is_empty() {
         "unnamed prepared statement does not exist".to_owned()
     } else {
@@ -455,13 +350,22 @@ fn no_statement(name: &[u8]) -> Report {
 }
 
 /// PostgreSQL's words. A server may have an unnamed portal that the proxy used.
-fn no_unnamed_portal() -> Report {
+pub(super) fn no_unnamed_portal() -> Report {
     Report::new(sqlstate::INVALID_CURSOR_NAME, "portal \"\" does not exist")
 }
 
-/// PostgreSQL's words for DISCARD ALL in a transaction block, or behind other statements of an implicit transaction.
-pub(super) fn in_transaction() -> Report {
-    Report::new(sqlstate::ACTIVE_SQL_TRANSACTION, "DISCARD ALL cannot run inside a transaction block")
+/// PostgreSQL's words for a wrong number of values, which it looks at before a statement's columns.
+fn count_of(bind: &frontend::Bind<'_>, statement: &Statement) -> Option<Report> {
+    let types = &statement.description.get()?.types;
+    let wanted = types.first_chunk::<2>().map(|count| u16::from_be_bytes(*count))?;
+    let given = frontend::parameter_count(bind.rest)?;
+    (given != wanted).then(|| {
+        let name = String::from_utf8_lossy(bind.statement);
+        let message = format!(
+            "bind message supplies {given} parameters, but prepared statement \"{name}\" requires {wanted}"
+        );
+        Report::new(sqlstate::PROTOCOL_VIOLATION, message)
+    })
 }
 
 /// PostgreSQL's words for a statement whose columns are not what they were when it was prepared.

@@ -4,6 +4,7 @@ mod begin;
 mod choice;
 mod comment;
 mod deallocate;
+mod execute;
 mod extended;
 mod simple;
 mod skip;
@@ -332,8 +333,9 @@ impl Conversation {
     /// client's message, because a server that skips to the Sync skips a Query too.
     fn refuse_query(&mut self, report: Report, server: &mut dyn ServerSide) {
         if self.segment == Segment::Between && self.status == Status::Idle && self.replies.is_empty() {
-            // Nothing ran that could have left anything.
+            // Nothing ran that could have left anything. A Query that fails closes the unnamed statement all the same.
             self.session.forget();
+            self.statements.unnamed = None;
             self.errors.local = Some(Box::new(report));
             return;
         }

@@ -10,8 +10,8 @@ use crate::relay::core::segment::Segment;
 use crate::relay::core::statements::{NOTHING, Reading};
 use crate::relay::core::tenant_choice::too_late;
 use crate::relay::core::wish::Wish;
-use crate::relay::requests::begin::{Asserted, Entered};
-use crate::relay::requests::extended::{DISCARD_STAND_IN, in_transaction};
+use crate::relay::requests::begin::{Asserted, ContextEntered};
+use crate::relay::requests::execute::DISCARD_STAND_IN;
 use crate::relay::requests::{Taken, note_temporary};
 use crate::sql::lexer::{Lexer, TokenKind};
 use crate::sql::{Count, Reset, ResetStatement, SessionEffect, StatementKind, Survey, may_reset, resets};
@@ -69,11 +69,11 @@ impl Conversation {
             return Ok(Taken::Yes);
         }
         if survey.discards_all() && self.status != Status::Failed {
-            let is_behind_others = self.segment == Segment::Open && self.is_in_transaction();
-            if self.told() == Status::Transaction || is_behind_others {
-                return Err(in_transaction());
+            if let Some(report) = self.lacks_own_transaction() {
+                return Err(report);
             }
-            self.stand_in_for_query(DISCARD_STAND_IN, Then::DiscardAll, server);
+            let all = Box::new(self.statements.take_named());
+            self.stand_in_for_query(DISCARD_STAND_IN, Then::DiscardAll(all), server);
             return Ok(Taken::Yes);
         }
         self.send_query(text, survey, server)?;
@@ -97,13 +97,13 @@ impl Conversation {
                 self.begin_course();
                 self.hand_over_if_needed(server)
             }
-            Segment::Open | Segment::Closed | Segment::Skipping(_) => Entered::Nothing,
+            Segment::Open | Segment::Closed | Segment::Skipping(_) => ContextEntered::Nothing,
         };
         let begin = self.block.open();
         self.note_effects(survey, server);
         let mut sent = Text::default();
         let mut inserts: Vec<(usize, Vec<u8>)> = Vec::new();
-        if entered == Entered::Before {
+        if entered == ContextEntered::Before {
             let is_needed = begin.is_some() || may_read(survey);
             match server.context().assertion().filter(|_| is_needed) {
                 Some(assertion) if takes_prefix(survey) || (begin.is_some() && !assertion.takes_snapshot) => {
@@ -179,6 +179,10 @@ impl Conversation {
             }
         }
         if survey.statements == Count::Unreadable && !all.is_empty() {
+            if Lexer::new(text).any(|token| token.kind == TokenKind::Unterminated) {
+                // PostgreSQL refuses the whole text.
+                return Ok(Vec::new());
+            }
             return Err(Report::new(
                 sqlstate::FEATURE_NOT_SUPPORTED,
                 "RESET and DEALLOCATE are not supported in a text whose statements cannot be told apart",

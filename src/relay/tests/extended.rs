@@ -83,6 +83,11 @@ fn parameter_types_that_are_no_longer_what_was_told_are_an_error() {
     talk.script(&[
         ("> D S s | S", "P pgtenant_0 INSERT INTO t VALUES ($1) | D S pgtenant_0 | H"),
         ("< 1 | t 701 | n", "C S pgtenant_0 | P - refused by pgtenant | S"),
+        ("< 3 | E 42601 | Z I", "E 0A000 | Z I (I)"),
+        // PostgreSQL counts the values first.
+        ("> B - s | S", "P pgtenant_0 INSERT INTO t VALUES ($1) | D S pgtenant_0 | H"),
+        ("< 1 | t 701 | n", "C S pgtenant_0 | P - refused by pgtenant | S"),
+        ("< 3 | E 42601 | Z I", "E 08P01 | Z I (I)"),
     ]);
 }
 
@@ -312,4 +317,51 @@ fn an_assertion_that_fails_runs_nothing_behind_it() {
         talk.client(frames);
         assert_eq!(talk.server("3 | 1 | 2 | E 57014"), "server lost: context 57014: text", "{frames}");
     }
+}
+
+#[test]
+fn a_statement_that_is_prepared_again_declares_the_types_that_its_client_was_told() {
+    let mut talk = in_force(Mode::Sealed);
+    talk.script(&[
+        ("> P s SELECT $1 | S", "P pgtenant_0 SELECT $1 | D S pgtenant_0 | S"),
+        ("< 1 | t 20 | T a:20 | Z I", "1 | Z I (I)"),
+    ]);
+    talk.server.state.clear_prepared();
+    let before = talk.server.output_log().len();
+    talk.client("B - s | S");
+    let sent = talk.server.output_log().split_off(before);
+    let declared = b"SELECT $1\0\0\x01\0\0\0\x14";
+    assert!(sent.windows(declared.len()).any(|part| part == declared), "{sent:?}");
+}
+
+#[test]
+fn a_query_closes_the_unnamed_statement() {
+    in_force(Mode::Sealed).script(&[
+        ("> P - SELECT 7 | S", "P - SELECT 7 | D S - | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ("> Q SELECT 1", "Q SELECT 1"),
+        ("< C SELECT 1 | Z I", "C SELECT 1 | Z I (I)"),
+        ("> B - - | S", "P - refused by pgtenant | S"),
+        ("< E 42601 | Z I", "E 26000 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn in_a_failed_block_postgresql_is_asked_before_the_proxy_refuses() {
+    in_force(Mode::Sealed).script(&[
+        ("> P s SELECT 1 | S", "P pgtenant_0 SELECT 1 | D S pgtenant_0 | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ("> Q BEGIN", "Q BEGIN"),
+        ("< C BEGIN | Z T", "C BEGIN | Z T (T)"),
+        ("> Q SELECT 1/0", "Q SELECT 1/0"),
+        ("< E 22012 | Z E", "E 22012 | Z E (E)"),
+        // A name in use, and one that is free: 25P02 for both, and the second is not taken.
+        ("> P s SELECT 2 | S", "P - SELECT 2 | S"),
+        ("< E 25P02 | Z E", "E 25P02 | Z E (E)"),
+        ("> P t SELECT 2 | S", "P - SELECT 2 | S"),
+        ("< E 25P02 | Z E", "E 25P02 | Z E (E)"),
+        ("> Q ROLLBACK", "Q ROLLBACK"),
+        ("< C ROLLBACK | Z I", "C ROLLBACK | Z I (I)"),
+        ("> B - t | S", "P - refused by pgtenant | S"),
+    ]);
 }

@@ -247,3 +247,26 @@ fn an_empty_message_between_transactions_needs_an_answer_only() {
         ("> X", "goodbye"),
     ]);
 }
+
+#[test]
+fn a_server_of_another_tenant_or_with_other_parameters_is_handed_over() {
+    let changes: [fn(&mut Talk); 2] = [
+        |talk| talk.server.state.stamp.as_mut().unwrap().tenant = None,
+        |talk| talk.server.state.stamp.as_mut().unwrap().parameters += 1,
+    ];
+    for change in changes {
+        let mut talk = in_force(Mode::Sealed);
+        change(&mut talk);
+        talk.script(&[("> Q SELECT 1", "hand-over | Q SELECT 1")]);
+    }
+}
+
+#[test]
+fn parameters_that_the_proxys_own_statements_change_are_not_the_clients() {
+    let mut talk = Talk::new(Mode::Sealed);
+    talk.script(&[
+        ("> Q SELECT 1", "hand-over | Q SELECT 1"),
+        ("< S TimeZone=Asia/Tokyo | hand-over | C SELECT 1 | Z I", "C SELECT 1 | Z I (I)"),
+    ]);
+    assert_eq!(talk.conversation.parameters.get("timezone"), None);
+}

@@ -109,6 +109,14 @@ pub struct ServerState {
     pub notifications: Vec<Vec<u8>>,
 }
 
+/// What a DEALLOCATE ALL takes from a server.
+#[derive(Debug)]
+pub struct Deallocated {
+    prepared: HashMap<StatementId, PreparedCopy>,
+    unneeded: Vec<StatementId>,
+    has_assertion: bool,
+}
+
 /// Backend process of a server connection and its clock, as PostgreSQL reports them.
 #[derive(Debug, Clone, Copy)]
 pub struct BackendIdentity {
@@ -304,15 +312,24 @@ impl ServerState {
 
     /// All prepared statements are gone, or are another client's.
     pub fn clear_prepared(&mut self) {
-        self.deallocate_all();
+        drop(self.deallocate_all());
         self.unnamed = None;
     }
 
-    /// DEALLOCATE ALL: the unnamed statement stays.
-    pub fn deallocate_all(&mut self) {
-        self.prepared.clear();
-        self.unneeded.clear();
-        self.has_assertion = false;
+    /// DEALLOCATE ALL: the unnamed statement stays. What gives the others back if it does not run.
+    pub fn deallocate_all(&mut self) -> Deallocated {
+        Deallocated {
+            prepared: std::mem::take(&mut self.prepared),
+            unneeded: std::mem::take(&mut self.unneeded),
+            has_assertion: std::mem::take(&mut self.has_assertion),
+        }
+    }
+
+    /// A DEALLOCATE ALL did not run.
+    pub fn restore_prepared(&mut self, deallocated: Deallocated) {
+        self.prepared = deallocated.prepared;
+        self.unneeded = deallocated.unneeded;
+        self.has_assertion = deallocated.has_assertion;
     }
 }
 
