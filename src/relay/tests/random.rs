@@ -102,20 +102,22 @@ fn limited(name: &str) -> Vec<u8> {
     out
 }
 
-/// Whether the client keeps its server when it is idle.
+/// The client's hold on its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keeps {
-    Always,
-    /// It gives its server back, and takes one for the next request that needs one.
-    BetweenTransactions,
+enum Hold {
+    /// Kept between transactions.
+    Kept,
+    /// Given back when the client is idle.
+    Taken,
+    /// None: the next request that needs a server takes it.
+    Nothing,
 }
 
 /// A conversation under way, and what is on its ways.
 struct Walk {
     talk: Talk,
     model: Model,
-    keeps: Keeps,
-    is_held: bool,
+    hold: Hold,
     /// What the client has sent and the proxy has not read.
     unread: Vec<u8>,
     /// What the client got.
@@ -124,9 +126,9 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(talk: Talk, keeps: Keeps) -> Self {
-        let (model, is_held) = (Model::default(), keeps == Keeps::Always);
-        Self { talk, model, keeps, is_held, unread: Vec::new(), got: Vec::new(), is_over: false }
+    fn new(talk: Talk, hold: Hold) -> Self {
+        let model = Model::default();
+        Self { talk, model, hold, unread: Vec::new(), got: Vec::new(), is_over: false }
     }
 
     /// The proxy reads so many bytes of what the client and the server have sent, and moves what can be moved.
@@ -140,14 +142,14 @@ impl Walk {
         let mut input = ReadBuffer::of(&std::mem::take(&mut self.talk.client_input));
         let mut answers = ReadBuffer::of(&std::mem::take(&mut self.talk.server_input));
         loop {
-            let before = (input.len(), answers.len(), self.is_held);
+            let before = (input.len(), answers.len(), self.hold);
             let mut client = ClientSide { input: &mut input, output: &mut output };
-            if self.is_held {
-                self.relays(&mut client, &mut answers);
-            } else {
+            if self.hold == Hold::Nothing {
                 self.looks(&mut client);
+            } else {
+                self.relays(&mut client, &mut answers);
             }
-            if (input.len(), answers.len(), self.is_held) == before || self.is_over {
+            if (input.len(), answers.len(), self.hold) == before || self.is_over {
                 break;
             }
         }
@@ -176,8 +178,9 @@ impl Walk {
                     BlockStatus::Failed => Status::Failed,
                 };
                 assert_eq!(status, expected);
-                let is_idle = status == Status::Idle && conversation.is_quiet();
-                self.is_held = self.keeps == Keeps::Always || !is_idle;
+                if self.hold == Hold::Taken && status == Status::Idle && conversation.is_quiet() {
+                    self.hold = Hold::Nothing;
+                }
             }
             Err(fault) => {
                 panic!("a server that answers as PostgreSQL does is not in doubt: {}", name(&fault))
@@ -205,7 +208,7 @@ impl Walk {
                 let chosen = conversation.choose_by_comment(message);
                 let chosen = chosen.and_then(|()| conversation.choose_by_text(message, behind));
                 match chosen.map(|()| conversation.answer_without_server(client)) {
-                    Ok(None) => self.is_held = true,
+                    Ok(None) => self.hold = Hold::Taken,
                     Ok(Some(Ok(()))) => {}
                     // The session tells the client; the rest of an extended segment is dropped there.
                     Err(_) | Ok(Some(Err(_))) if header.tag == b'Q' => {
@@ -279,8 +282,8 @@ pub fn walk(bytes: &[u8]) {
     let mut choices = Choices(bytes);
     let mode = [Mode::Sealed, Mode::Plain, Mode::Bare][choices.below(3)];
     let talk = if choices.below(2) == 0 { in_force(mode) } else { Talk::new(mode) };
-    let keeps = [Keeps::Always, Keeps::BetweenTransactions][choices.below(2)];
-    let mut walk = Walk::new(talk, keeps);
+    let hold = [Hold::Kept, Hold::Nothing][choices.below(2)];
+    let mut walk = Walk::new(talk, hold);
     while !choices.0.is_empty() && !walk.is_over {
         match choices.below(10) {
             0..4 => {
