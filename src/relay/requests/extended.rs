@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::fault::{Report, sqlstate};
 use crate::guard::footprint::{Footprint, Name};
 use crate::relay::Conversation;
-use crate::relay::core::portals::{self, Portal, Ran};
+use crate::relay::core::portals::{self, Portal, Ran, Unbind};
 use crate::relay::core::replies::{Reply, Shown, Undo};
 use crate::relay::core::segment::{AwaitedReply, Unnamed};
 use crate::relay::core::statements::{MAX_NAMED, Named, Reading, Statement};
@@ -265,6 +265,11 @@ impl Conversation {
             out.extend_from_slice(whole);
         } else {
             encode::bind_renamed(out, bind.portal, &name, bind.rest);
+        }
+        if matches!(undo, Unbind::Replaced(..)) {
+            // Which of the two portals the name is, only PostgreSQL knows.
+            encode::bare(out, b'H');
+            self.hold = Some(AwaitedReply::Bound);
         }
         self.replies.push(Reply::Bind(Shown::Client, undo));
         Ok(Taken::Yes)
