@@ -131,7 +131,7 @@ async fn a_block_that_gets_no_server_has_failed() {
 }
 
 #[tokio::test]
-async fn two_clients_of_a_tenant_at_its_limit_wait_in_line_however_they_chose_it() {
+async fn two_clients_of_a_tenant_at_its_limit_wait_however_they_chose_it() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| {
         config.set_tenant("acme", "max_servers", 1);
@@ -165,7 +165,7 @@ async fn the_limit_of_idle_transactions_holds_for_a_block_without_a_server() {
 }
 
 #[tokio::test]
-async fn texts_that_choose_beside_other_statements_run_for_the_tenant_they_choose() {
+async fn texts_that_choose_among_statements_run_for_the_tenant_they_choose() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
     let mut other = proxy.link("globex_app").await;

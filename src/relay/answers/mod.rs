@@ -8,6 +8,7 @@ use crate::fault::{Report, sqlstate};
 use crate::net::buffer::ReadBuffer;
 use crate::relay::core::copy::CopyIn;
 use crate::relay::core::framing::FromServer;
+use crate::relay::core::portals::Unbind;
 use crate::relay::core::replies::{Reply, Shown, Then};
 use crate::relay::core::segment::{AwaitedReply, Outcome, Progress, Segment};
 use crate::relay::requests::ClientSide;
@@ -361,7 +362,11 @@ impl Conversation {
             return Ok(Disposition::Swallow);
         }
         match (tag, self.replies.pop()) {
-            (b'1', Some(Reply::Parse(shown, _))) | (b'2', Some(Reply::Bind(shown, _))) => {
+            (b'1', Some(Reply::Parse(shown, _))) => Ok(disposition(shown)),
+            (b'2', Some(Reply::Bind(shown, undo))) => {
+                if matches!(undo, Unbind::Replaced(..)) {
+                    self.hold = None;
+                }
                 Ok(disposition(shown))
             }
             (b'3', Some(Reply::ClosePortal)) => Ok(Disposition::Forward),

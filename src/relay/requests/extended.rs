@@ -7,7 +7,7 @@ use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::footprint::{Footprint, Name};
 use crate::memory::{Charge, OverBudget};
 use crate::relay::Conversation;
-use crate::relay::core::portals::{self, Portal, Ran};
+use crate::relay::core::portals::{self, Portal, Ran, Unbind};
 use crate::relay::core::replies::{Reply, Shown, Undo};
 use crate::relay::core::segment::{AwaitedReply, Unnamed};
 use crate::relay::core::statements::{MAX_NAMED, Named, Reading, Statement};
@@ -293,6 +293,11 @@ impl Conversation {
             out.extend_from_slice(whole);
         } else {
             encode::bind_renamed(out, bind.portal, &name, bind.rest);
+        }
+        if matches!(undo, Unbind::Replaced(..)) {
+            // Which of the two portals the name is, only PostgreSQL knows.
+            encode::bare(out, b'H');
+            self.hold = Some(AwaitedReply::Bound);
         }
         self.replies.push(Reply::Bind(Shown::Client, undo));
         Ok(Taken::Yes)

@@ -73,7 +73,7 @@ fn a_sync_that_no_rows_follow_counts_once_the_copy_has_failed() {
 }
 
 #[test]
-fn a_sync_in_front_of_another_message_counts_if_the_copy_had_failed_by_itself() {
+fn a_sync_before_another_message_counts_if_the_copy_had_failed() {
     in_force(Mode::Sealed).script(&EXTENDED).script(&[
         ("> d one | S | H | Q SELECT 1", "d one | f"),
         ("< E 22P02", "S E 22P02"),

@@ -280,7 +280,7 @@ fn an_unnamed_statement_whose_types_nobody_knows_is_not_prepared_again() {
 }
 
 #[test]
-fn a_query_that_chooses_a_tenant_stands_behind_no_other_message_of_its_segment() {
+fn a_query_that_chooses_a_tenant_follows_no_message_of_its_segment() {
     let mut talk = Talk::gateway(Mode::Plain);
     enter(&mut talk);
     talk.script(&[
@@ -292,7 +292,7 @@ fn a_query_that_chooses_a_tenant_stands_behind_no_other_message_of_its_segment()
 }
 
 #[test]
-fn what_may_mean_something_else_behind_a_query_is_the_first_of_its_transaction() {
+fn what_must_be_first_of_its_transaction_follows_no_query() {
     for first in
         ["BEGIN ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION READ ONLY", "SAVEPOINT a", "SHOW x.y"]
     {
@@ -321,7 +321,7 @@ fn an_assertion_that_fails_runs_nothing_behind_it() {
 }
 
 #[test]
-fn a_statement_that_is_prepared_again_declares_the_types_that_its_client_was_told() {
+fn a_statement_prepared_again_declares_the_types_its_client_was_told() {
     let mut talk = in_force(Mode::Sealed);
     talk.script(&[
         ("> P s SELECT $1 | S", "P pgtenant_0 SELECT $1 | D S pgtenant_0 | S"),

@@ -132,9 +132,24 @@ fn a_second_portal_of_a_name_is_refused_by_the_server_and_the_first_stays() {
     in_force(Mode::Sealed).script(&BEGIN).script(&[
         ("> P - SELECT 1 | B p - | S", "P - SELECT 1 | B p - | S"),
         ("< 1 | 2 | Z T", "1 | 2 | Z T (T)"),
-        ("> B p - | S", "B p - | S"),
-        ("< E 42P03 | Z E", "E 42P03 | Z E (E)"),
+        ("> B p - | E p | S", "B p - | H"),
+        ("< E 42P03", "S E 42P03"),
+        ("< Z E", "Z E (E)"),
     ]);
+}
+
+#[test]
+fn a_portals_name_is_free_once_its_transaction_ended_in_the_pipeline() {
+    for end in ["COMMIT", "ROLLBACK"] {
+        let mut talk = in_force(Mode::Sealed);
+        talk.client(&format!("P - SELECT 1 | B q - | P - {end} | B - - | E -"));
+        talk.script(&[
+            ("> P - COPY t FROM STDIN | B q - | E q | Q SELECT 1", "P - COPY t FROM STDIN | B q - | H"),
+            (&format!("< 1 | 2 | 1 | 2 | C {end} | 1 | 2"), &format!("E q 1 | 2 | 1 | 2 | C {end} | 1 | 2")),
+            // The COPY is known as one.
+            ("< G", "f G"),
+        ]);
+    }
 }
 
 #[test]

@@ -102,10 +102,22 @@ fn limited(name: &str) -> Vec<u8> {
     out
 }
 
+/// The client's hold on its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// Kept between transactions.
+    Kept,
+    /// Given back when the client is idle.
+    Taken,
+    /// None: the next request that needs a server takes it.
+    Nothing,
+}
+
 /// A conversation under way, and what is on its ways.
 struct Walk {
     talk: Talk,
     model: Model,
+    hold: Hold,
     /// What the client has sent and the proxy has not read.
     unread: Vec<u8>,
     /// What the client got.
@@ -114,8 +126,9 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(talk: Talk) -> Self {
-        Self { talk, model: Model::default(), unread: Vec::new(), got: Vec::new(), is_over: false }
+    fn new(talk: Talk, hold: Hold) -> Self {
+        let model = Model::default();
+        Self { talk, model, hold, unread: Vec::new(), got: Vec::new(), is_over: false }
     }
 
     /// The proxy reads so many bytes of what the client and the server have sent, and moves what can be moved.
@@ -125,50 +138,100 @@ impl Walk {
         let of_server: Vec<u8> = answers.drain(..from_server.min(answers.len())).collect();
         self.talk.client_input.extend_from_slice(&of_client);
         self.talk.server_input.extend_from_slice(&of_server);
-        let Talk { conversation, server, client_input, server_input } = &mut self.talk;
         let mut output = WriteBuffer::default();
-        let mut input = ReadBuffer::of(&std::mem::take(client_input));
-        let mut answers = ReadBuffer::of(&std::mem::take(server_input));
+        let mut input = ReadBuffer::of(&std::mem::take(&mut self.talk.client_input));
+        let mut answers = ReadBuffer::of(&std::mem::take(&mut self.talk.server_input));
         loop {
-            let before = (input.len(), answers.len());
+            let before = (input.len(), answers.len(), self.hold);
             let long = LongTexts::AreRead(&|| false);
             let mut client = ClientSide { input: &mut input, output: &mut output, long };
-            match conversation.pump(&mut client, server) {
-                Ok(Pumped::All | Pumped::Long | Pumped::Ready(_)) => {}
-                Ok(Pumped::Goodbye) | Err(RelayFault::Protocol(_) | RelayFault::TooLarge { .. }) => {
-                    self.is_over = true;
-                }
-                Err(fault) => panic!("a client cannot put a server in doubt: {}", name(&fault)),
+            if self.hold == Hold::Nothing {
+                self.looks(&mut client);
+            } else {
+                self.relays(&mut client, &mut answers);
             }
-            match conversation.absorb(&mut client, &mut answers, server) {
-                Ok(Absorbed::All { .. }) => {}
-                Ok(Absorbed::Ready(status)) => {
-                    let expected = match self.model.status() {
-                        BlockStatus::Idle => Status::Idle,
-                        BlockStatus::Block => Status::Transaction,
-                        BlockStatus::Failed => Status::Failed,
-                    };
-                    assert_eq!(status, expected);
-                }
-                Err(fault) => {
-                    panic!("a server that answers as PostgreSQL does is not in doubt: {}", name(&fault))
-                }
-            }
-            if (input.len(), answers.len()) == before || self.is_over {
+            if (input.len(), answers.len(), self.hold) == before || self.is_over {
                 break;
             }
         }
-        *client_input = input.bytes().to_vec();
-        *server_input = answers.bytes().to_vec();
+        self.talk.client_input = input.bytes().to_vec();
+        self.talk.server_input = answers.bytes().to_vec();
         self.got.extend_from_slice(output.space());
-        let sent = server.output.space();
+        self.delivers();
+    }
+
+    /// With a server.
+    fn relays(&mut self, client: &mut ClientSide<'_>, answers: &mut ReadBuffer) {
+        let Talk { conversation, server, .. } = &mut self.talk;
+        match conversation.pump(client, server) {
+            Ok(Pumped::All | Pumped::Long | Pumped::Ready(_)) => {}
+            Ok(Pumped::Goodbye) | Err(RelayFault::Protocol(_) | RelayFault::TooLarge { .. }) => {
+                self.is_over = true;
+            }
+            Err(fault) => panic!("a client cannot put a server in doubt: {}", name(&fault)),
+        }
+        match conversation.absorb(client, answers, server) {
+            Ok(Absorbed::All { .. }) => {}
+            Ok(Absorbed::Ready(status)) => {
+                let expected = match self.model.status() {
+                    BlockStatus::Idle => Status::Idle,
+                    BlockStatus::Block => Status::Transaction,
+                    BlockStatus::Failed => Status::Failed,
+                };
+                assert_eq!(status, expected);
+                if self.hold == Hold::Taken && status == Status::Idle && conversation.is_quiet() {
+                    self.hold = Hold::Nothing;
+                }
+            }
+            Err(fault) => {
+                panic!("a server that answers as PostgreSQL does is not in doubt: {}", name(&fault))
+            }
+        }
+    }
+
+    /// Without a server: looks at the request in front as the session does.
+    fn looks(&mut self, client: &mut ClientSide<'_>) {
+        let conversation = &mut self.talk.conversation;
+        let Ok(header) = frame::header(client.input.bytes()) else {
+            self.is_over = true;
+            return;
+        };
+        let Some(header) = header.filter(|header| header.total <= client.input.len()) else { return };
+        let bytes = client.input.bytes().to_vec();
+        let (message, behind) = bytes.split_at(header.total);
+        match header.tag {
+            b'S' => {
+                client.input.consume(header.total);
+                encode::ready_for_query(client.output.space(), conversation.told().byte());
+            }
+            b'H' | b'd' | b'c' | b'f' => client.input.consume(header.total),
+            b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'F' => {
+                let chosen = conversation.choose_by_comment(message);
+                let chosen = chosen.and_then(|()| conversation.choose_by_text(message, behind));
+                match chosen.map(|()| conversation.answer_without_server(client)) {
+                    Ok(None) => self.hold = Hold::Taken,
+                    Ok(Some(Ok(()))) => {}
+                    // The session tells the client; the rest of an extended segment is dropped there.
+                    Err(_) | Ok(Some(Err(_))) if header.tag == b'Q' => {
+                        conversation.fail_block();
+                        client.input.consume(header.total);
+                        encode::ready_for_query(client.output.space(), conversation.told().byte());
+                    }
+                    Err(_) | Ok(Some(Err(_))) => self.is_over = true,
+                }
+            }
+            _ => self.is_over = true,
+        }
+    }
+
+    /// The server gets what was written for it, the client reads.
+    fn delivers(&mut self) {
+        let sent = self.talk.server.output.space();
         assert!(sent.len() <= 2 * BACKPRESSURE_BYTES, "{} bytes wait for the server", sent.len());
         self.model.receives(&std::mem::take(sent));
         if self.talk.conversation.is_quiet() {
-            assert!(
-                self.model.is_quiet() && self.talk.server_input.is_empty(),
-                "quiet, but the server is not"
-            );
+            let is_quiet = self.model.is_quiet() && self.talk.server_input.is_empty();
+            assert!(is_quiet, "the conversation is quiet, but its server is not");
         }
         while let Ok(Some(header)) = frame::header(&self.got) {
             if self.got.len() < header.total {
@@ -220,7 +283,8 @@ pub fn walk(bytes: &[u8]) {
     let mut choices = Choices(bytes);
     let mode = [Mode::Sealed, Mode::Plain, Mode::Bare][choices.below(3)];
     let talk = if choices.below(2) == 0 { in_force(mode) } else { Talk::new(mode) };
-    let mut walk = Walk::new(talk);
+    let hold = [Hold::Kept, Hold::Nothing][choices.below(2)];
+    let mut walk = Walk::new(talk, hold);
     while !choices.0.is_empty() && !walk.is_over {
         match choices.below(10) {
             0..4 => {

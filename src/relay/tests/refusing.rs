@@ -125,7 +125,7 @@ fn what_is_refused_is_read_as_each_message_of_the_protocol_names_it() {
 }
 
 #[test]
-fn an_error_of_the_server_that_is_not_the_provoked_one_is_read_as_the_refusal_too() {
+fn another_error_than_the_provoked_one_is_read_as_the_refusal_too() {
     // The backend may fail the provoked text for another reason, for example 25P02 or out of memory.
     for sqlstate in ["42601", "25P02", "53200"] {
         in_force(Mode::Sealed).script(&[

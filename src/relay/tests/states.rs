@@ -65,7 +65,7 @@ fn a_block_is_idle_between_its_segments() {
 }
 
 #[test]
-fn a_client_that_was_told_an_error_and_sends_on_holds_no_running_statement() {
+fn a_client_that_was_told_an_error_runs_no_statement() {
     check(&[(">", "P - SELECT nope | H"), ("<", "E 42703")], "told");
     check(&[(">", "P - SELECT nope | H"), ("<", "E 42703"), (">", "S")], "closed running");
     check(&[(">", "Q BEGIN"), ("<", "C BEGIN | Z T"), (">", "P - SELECT nope | H"), ("<", "E 42703")], "");
