@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::directory::Limits;
 use crate::names::{TenantId, UpstreamName};
 use crate::secret::Secret;
-use budget::Budget;
+use budget::ConnectionBudget;
 pub use context::application::APPLICATION_NAME;
 pub use context::{Context, Contexts, Expect, HandOver, Nonce, SessionParameters, Span};
 use dashmap::DashMap;
@@ -50,7 +50,7 @@ pub struct Upstreams {
     settings: HashMap<UpstreamName, UpstreamSettings>,
     pools: DashMap<PoolKey, Arc<Shared>>,
     gate: Arc<Gate>,
-    budgets: HashMap<UpstreamName, Arc<Budget>>,
+    budgets: HashMap<UpstreamName, Arc<ConnectionBudget>>,
 }
 
 /// One pool and what was learned about it.
@@ -170,7 +170,7 @@ impl Upstreams {
     /// Pools are opened on demand, and have `max_connections` together.
     pub fn new(settings: impl IntoIterator<Item = UpstreamSettings>, max_connections: usize) -> Self {
         let settings: HashMap<_, _> = settings.into_iter().map(|one| (one.name.clone(), one)).collect();
-        let whole = Budget::new(max_connections);
+        let whole = ConnectionBudget::new(max_connections);
         let budget = |one: &UpstreamSettings| (one.name.clone(), whole.part(one.max_connections));
         let budgets = settings.values().map(budget).collect();
         Self { settings, pools: DashMap::new(), gate: Arc::default(), budgets }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::names::TenantId;
 use crate::observability::metrics::ServerGauges;
-use crate::upstream::budget::Budget;
+use crate::upstream::budget::ConnectionBudget;
 use crate::upstream::deadline::Deadline;
 use crate::upstream::error::UpstreamFault;
 use defaults::{Newest, Others};
@@ -32,7 +32,7 @@ type PoolSlots = Slots<Box<Server>, Option<TenantId>, oneshot::Sender<Lease>>;
 pub(super) struct Pool {
     connector: Connector,
     size: usize,
-    budget: Arc<Budget>,
+    budget: Arc<ConnectionBudget>,
     /// Servers of an older one are closed when they are given back.
     generation: AtomicU64,
     slots: Mutex<PoolSlots>,
@@ -84,7 +84,7 @@ pub struct Asker<'a> {
 
 impl Pool {
     /// An empty pool of at most `size` servers.
-    pub(super) fn new(connector: Connector, size: usize, budget: Arc<Budget>) -> Arc<Self> {
+    pub(super) fn new(connector: Connector, size: usize, budget: Arc<ConnectionBudget>) -> Arc<Self> {
         let gauges = ServerGauges::new(connector.name());
         gauges.change(0, 0);
         let generation = AtomicU64::new(0);
