@@ -1,5 +1,6 @@
 # make demo   sets everything up, builds, shows pgtenant at work; stays up until Ctrl-C
 # make test   everything that must be green; what .ci/run calls
+# make frameworks  applications of real frameworks, 1,000 requests each
 # make suites the test suites of real drivers, direct and through
 # make fuzz-wire  the differential fuzzer of the wire: two hours; SECONDS=600 SEED=1 FAMILY=rows for less; CONTEXT=sealed
 # make fuzz-wire-versions  the same on PostgreSQL 14, 16, 17 and 18, plain and sealed; ten minutes each
@@ -8,7 +9,7 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench suites fuzz-wire fuzz-wire-versions mutations setup setup-test lint unit lexer drivers isolation runbook demo-once docs
+.PHONY: demo test bench suites fuzz-wire fuzz-wire-versions mutations setup setup-test lint unit lexer drivers frameworks isolation runbook demo-once docs
 
 demo: setup
 	cargo build --release --locked
@@ -21,6 +22,7 @@ test: setup-test
 	$(MAKE) unit
 	$(MAKE) lexer
 	$(MAKE) drivers
+	$(MAKE) frameworks REQUESTS=200 CUT=--cut
 	$(MAKE) isolation
 	$(MAKE) runbook
 	$(MAKE) demo-once
@@ -56,6 +58,11 @@ lexer:
 drivers:
 	cargo build --locked
 	PGTENANT=$(TARGET)/debug/pgtenant tests/drivers/run
+
+# Small applications of real frameworks, under load.
+frameworks:
+	cargo build --locked
+	PGTENANT=$(TARGET)/debug/pgtenant tests/frameworks/run --requests $(or $(REQUESTS),1000) $(CUT)
 
 # Each line of defence by itself and both together, against the corpus of attacks.
 isolation:

@@ -26,8 +26,8 @@ impl Rules {
     pub(super) fn check_set(&self, verb: Keyword, mut lexer: Lexer<'_>) -> Result<RemainingValues, Refusal> {
         let Some(setting) = Setting::read(&mut lexer) else { return Ok(RemainingValues::Nothing) };
         let is_reset = verb == Keyword::Reset;
-        if is_reset && setting.is_of_role() {
-            // Drivers send it; it leads back to the role that nothing else could have changed.
+        if setting.is_of_role() && (is_reset || setting.is_returned_to_login(lexer.clone())) {
+            // Pools of drivers send it; it leads back to the role that nothing else could have changed.
             return Ok(RemainingValues::Nothing);
         }
         self.check_name(if is_reset { "RESET" } else { "SET" }, &setting)?;

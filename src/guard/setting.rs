@@ -190,6 +190,19 @@ impl Setting {
         self.is("role") || self.is("session_authorization")
     }
 
+    /// Whether this setting of the role is set to what the login made it: SET SESSION AUTHORIZATION DEFAULT, SET ROLE
+    /// NONE. The lexer is behind the name.
+    pub(super) fn is_returned_to_login(&self, mut lexer: Lexer<'_>) -> bool {
+        let mut value = lexer.next();
+        if value.as_ref().is_some_and(|token| token.bytes == b"=" || keyword(token) == Keyword::To) {
+            value = lexer.next();
+        }
+        value.filter(|token| token.kind == TokenKind::Word).is_some_and(|token| {
+            keyword(&token) == Keyword::Default
+                || (self.is("role") && token.bytes.eq_ignore_ascii_case(b"none"))
+        })
+    }
+
     /// Whether the guard's own reading of texts depends on it.
     pub(super) fn is_read_by_guard(&self) -> bool {
         self.is("client_encoding") || self.is("names") || self.is("standard_conforming_strings")

@@ -84,7 +84,6 @@ fn the_role_cannot_be_changed() {
         "role-change",
         &[
             "SET ROLE b",
-            "set role none",
             "SET/**/ROLE/**/b",
             "SET LOCAL ROLE b",
             "SET SESSION ROLE b",
@@ -93,7 +92,12 @@ fn the_role_cannot_be_changed() {
             "SET \"ROLE\" TO b",
             "SET LOCAL role TO 'b'",
             "SET SESSION AUTHORIZATION b",
-            "SET SESSION AUTHORIZATION DEFAULT",
+            "SET SESSION AUTHORIZATION \"default\"",
+            "SET SESSION AUTHORIZATION none",
+            "SET ROLE 'none'",
+            "SET ROLE nonesuch",
+            "SET ROLE = b",
+            "SET SESSION AUTHORIZATION DEFAULT; SET ROLE b",
             "SET LOCAL SESSION AUTHORIZATION b",
             "SET SESSION SESSION AUTHORIZATION b",
             "SET session_authorization = 'b'",
@@ -101,6 +105,24 @@ fn the_role_cannot_be_changed() {
             "UPDATE t SET role = 'x'; SET ROLE b",
             "SELECT set_config('role', 'b', false)",
             "SELECT set_config('Session_Authorization', 'b', false)",
+        ],
+    );
+}
+
+#[test]
+fn the_role_of_the_login_can_be_returned_to() {
+    check(
+        "pass",
+        &[
+            "SET SESSION AUTHORIZATION DEFAULT",
+            "set/**/session authorization default;RESET ALL",
+            "SET LOCAL SESSION AUTHORIZATION DEFAULT",
+            "SET session_authorization TO DEFAULT",
+            "SET ROLE NONE",
+            "SET SESSION role = none",
+            "SET role TO DEFAULT",
+            "RESET ROLE",
+            "RESET SESSION AUTHORIZATION",
         ],
     );
 }

@@ -42,20 +42,20 @@ class Suite:
         self.driver = driver
         self.checks = []
 
-    def check(self, name, proxy_only=False, together=False):
+    def check(self, name, proxy_only=False, together=False, limit=LIMIT):
         def register(function):
-            self.checks.append((name, function, proxy_only, ["both"] if together else TENANTS))
+            self.checks.append((name, function, proxy_only, ["both"] if together else TENANTS, limit))
             return function
         return register
 
     def run(self):
         failed = 0
-        for name, function, proxy_only, tenants in self.checks:
+        for name, function, proxy_only, tenants, limit in self.checks:
             for tenant in tenants:
                 if proxy_only and DIRECT:
                     tell("skip", self.driver, tenant, f"{name}: only through the proxy")
                     continue
-                problem = attempt(function, tenant)
+                problem = attempt(function, tenant, limit)
                 failed += problem is not None
                 tell("FAIL" if problem else "ok", self.driver, tenant, f"{name}: {problem}" if problem else name)
         return 1 if failed else 0
@@ -65,12 +65,12 @@ def tell(verdict, driver, tenant, text):
     print(f"{verdict:<4} {driver:<13} {tenant:<7} {' '.join(text.split())}", flush=True)
 
 
-def attempt(function, tenant):
+def attempt(function, tenant, limit):
     """Runs one check within its time; gives the problem as one line, or None."""
     def too_long(*_):
-        raise TimeoutError(f"not done within {LIMIT} s")
+        raise TimeoutError(f"not done within {limit} s")
     signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(LIMIT)
+    signal.alarm(limit)
     try:
         if inspect.iscoroutinefunction(function):
             asyncio.run(function(tenant))

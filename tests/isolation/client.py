@@ -93,8 +93,9 @@ class Client(RawClient):
             self.status = body
         return tag, body
 
-    def answer(self, ready=1, feed=None):
-        """Reads up to the given number of ReadyForQuery; `feed` is what a COPY that asks for data gets."""
+    def answer(self, ready=1, feed=None, until=None):
+        """Reads up to the given number of ReadyForQuery, or to a frame of the kind `until`; `feed` is what a COPY that asks
+        for data gets."""
         limit, got = time.monotonic() + self.patience, Answer()
         self.last = got
         while ready > 0:
@@ -112,6 +113,8 @@ class Client(RawClient):
             elif tag == b"Z":
                 self.status = got.status = body
                 ready -= 1
+            if until and tag in (until, b"Z"):
+                break
         return got
 
     def overhear(self, seconds=QUIET):
@@ -164,10 +167,12 @@ class Client(RawClient):
                 on_wait()
         return [self.answer() for _ in statements]
 
-    def say(self, frames):
-        """Raw frames. Reads the answers that are owed, or until it is quiet if none is."""
+    def say(self, frames, until=None, owed=None):
+        """Raw frames. Reads up to a frame of the kind `until`, or the answers that are owed, or until it is quiet if none is."""
         self.tell(b"".join(frame(words) for words in frames))
-        owed = sum(words[0] in ("query", "sync", "call") or words[:2] in (["tagged", "Q"], ["tagged", "S"]) for words in frames)
+        if until:
+            return self.answer(1 << 20, until=until.encode())
+        owed = owed or sum(words[0] in ("query", "sync", "call") or words[:2] in (["tagged", "Q"], ["tagged", "S"]) for words in frames)
         try:
             return self.answer(owed) if owed else self.overhear()
         except TimeoutError:
@@ -266,6 +271,9 @@ FRAMES = {
     "tagged": lambda tag, body: message(tag.encode("latin-1"), body.encode("latin-1")),
     "lied": lambda tag, size, body: tag.encode("latin-1") + struct.pack("!i", int(size)) + body.encode("latin-1"),
     "hex": bytes.fromhex,
+    # Long ones: a body that repeats something, between a beginning and an end; and the beginning of one that is never finished.
+    "repeated": lambda tag, head, unit, times, tail="": message(tag.encode(), (head + unit * int(times) + tail).encode("latin-1")),
+    "part": lambda tag, size, unit, times: tag.encode() + struct.pack("!i", int(size)) + unit.encode("latin-1") * int(times),
 }
 
 

@@ -29,7 +29,16 @@ COLUMNS = {
     "strict-database": ("strict", "database"),
     "open-schema": ("off", "schema"),
 }
+# A proxy for each kind of place. The last bounds what one tenant may take, as a production configuration does.
+SIZES = {"narrow": 1, "wide": 4, "fair": 4}
+LIMITS = {
+    "narrow": ("", "max_servers = 1\nqueue_timeout = \"10s\""),
+    "wide": ("", "max_servers = 4\nqueue_timeout = \"10s\""),
+    "fair": ("max_clients = 300\nmax_logins = 200\nmax_logins_per_address = 30\nlogin_timeout = \"5s\"",
+             "max_servers = 2\nmax_pins = 1\nmax_clients = 60\nqueue_timeout = \"2s\"\nstatement_timeout = \"3s\"\nidle_transaction_timeout = \"5s\""),
+}
 DEFAULT = ("off-sealed", "strict-plain", "strict-sealed", "off-schema", "strict-schema", "off-database")
+MAINTENANCE = Login("owner", "owner-secret", "app")
 SECRETS = {"APP_DB_PASSWORD": "app-secret", "OWNER_PASSWORD": "owner-secret", "ROOT_PASSWORD": "root-secret"}
 ROLES = """
 CREATE ROLE app_owner LOGIN PASSWORD 'owner-secret';
@@ -79,7 +88,7 @@ def column(name):
             else:
                 yield through_pgtenant(stage, cluster, *COLUMNS[name]) if COLUMNS[name] else without_proxy(cluster)
         except Exception:
-            for log in ("narrow.log", "wide.log", "postgres.log"):
+            for log in (*(f"{where}.log" for where in SIZES), "postgres.log"):
                 print(f"--- end of {log}\n{stage.tail(log)}", file=sys.stderr, flush=True)
             raise
 
@@ -95,23 +104,29 @@ def without_proxy(cluster):
 
 def through_pgtenant(stage, cluster, guard, context):
     attacker, victim = Login("acme_app", "acme-secret", "app"), Login("globex_app", "globex-secret", "app")
-    ports = {"narrow": free_port(), "wide": free_port()}
+    ports = {where: free_port() for where in SIZES}
     world = World(Target(
-        narrow=("127.0.0.1", ports["narrow"]), wide=("127.0.0.1", ports["wide"]), direct=(str(cluster.sockets), cluster.port),
-        admin=Login("postgres", "", "app"), attacker=attacker, victim=victim, keeps_servers=True))
+        **{where: ("127.0.0.1", port) for where, port in ports.items()}, direct=(str(cluster.sockets), cluster.port),
+        admin=Login("postgres", "", "app"), attacker=attacker, victim=victim, keeps_servers=True, maintenance=MAINTENANCE))
     world.make()
     key = secrets.token_hex(32)
-    configs = {where: stage.write(f"{where}.toml", configuration(cluster, ports[where], size, (guard, context, key), (attacker, victim)))
-               for where, size in (("narrow", 1), ("wide", 4))}
+    configs = {where: stage.write(f"{where}.toml", configuration(cluster, ports[where], where, (guard, context, key), (attacker, victim)))
+               for where in SIZES}
     if context == "sealed":
         protect(configs["narrow"])
         if guard == "strict":
             mend(world, configs["narrow"])
     world.settle()
     for where, config in configs.items():
-        proxy = stage.start([binary(), "serve", "--config", config], f"{where}.log", env=SECRETS)
-        wait_for_port(ports[where], proxy, f"pgtenant ({where}.log)")
+        serve(stage, world, where, config)
     return world
+
+
+def serve(stage, world, where, config):
+    proxy = stage.start([binary(), "serve", "--config", config], f"{where}.log", env=SECRETS)
+    port = getattr(world.target, where)[1]
+    wait_for_port(port, proxy, f"pgtenant ({where}.log)")
+    world.target.processes[port] = proxy.pid
 
 
 def placed(stage, cluster, name):
@@ -126,17 +141,16 @@ def placed(stage, cluster, name):
     places = tuple(Place(tenant, tenant if isolation == "database" and tenant == "acme" else "",
                          f"tenant_{tenant}" if isolation == "schema" else "public", f"tenant_{tenant}") for tenant in ("acme", "globex"))
     attacker, victim = Login("acme_app", "acme-secret", "app"), Login("globex_app", "globex-secret", "app")
-    ports = {"narrow": free_port(), "wide": free_port()}
+    ports = {where: free_port() for where in SIZES}
     world = World(Target(
-        narrow=("127.0.0.1", ports["narrow"]), wide=("127.0.0.1", ports["wide"]), direct=(str(cluster.sockets), cluster.port),
-        admin=Login("postgres", "", "globex" if isolation == "database" else "app"), attacker=attacker, victim=victim,
+        **{where: ("127.0.0.1", port) for where, port in ports.items()}, direct=(str(cluster.sockets), cluster.port),
+        maintenance=MAINTENANCE, admin=Login("postgres", "", "globex" if isolation == "database" else "app"), attacker=attacker, victim=victim,
         keeps_servers=True, places=places))
     world.make()
     world.settle()
-    for where, size in (("narrow", 1), ("wide", 4)):
-        text = configuration(cluster, ports[where], size, (guard, "plain", ""), (attacker, victim), isolation)
-        proxy = stage.start([binary(), "serve", "--config", stage.write(f"{where}.toml", text)], f"{where}.log", env=SECRETS)
-        wait_for_port(ports[where], proxy, f"pgtenant ({where}.log)")
+    for where in SIZES:
+        text = configuration(cluster, ports[where], where, (guard, "plain", ""), (attacker, victim), isolation)
+        serve(stage, world, where, stage.write(f"{where}.toml", text))
     return world
 
 
@@ -163,14 +177,16 @@ def mend(world, config):
             world.sql(finding["fix"])
 
 
-def configuration(cluster, port, pool_size, tenancy, logins, isolation="row"):
+def configuration(cluster, port, where, tenancy, logins, isolation="row"):
     guard, context, key = tenancy
+    (listen, defaults), pool_size = LIMITS[where], SIZES[where]
     attacker, victim = logins
     own = "" if isolation == "row" else f'isolation = "{isolation}"\nrole = "tenant_{{tenant}}"\nrole_password = "own-secret"'
     return f"""
 [listen]
 address = "127.0.0.1:{port}"
 tls = "off"
+{listen}
 [metrics]
 address = "127.0.0.1:{free_port()}"
 [log]
@@ -190,8 +206,7 @@ context = "{context}"
 guard = "{guard}"
 allow_unsafe = {"false" if tenancy[:2] == ("strict", "sealed") else "true"}
 [defaults]
-max_servers = {pool_size}
-queue_timeout = "10s"
+{defaults}
 [[tenant]]
 id = "acme"
 {own}

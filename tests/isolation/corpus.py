@@ -9,8 +9,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 KEYS = {"id", "title", "steps", "spread", "where", "beside", "hold", "login", "seen_when", "disturbed_when", "leave",
-        "protocols", "from", "until", "note", "one_server"}
-STEP_KEYS = {"sql", "batch", "as", "args", "copy", "frames", "save", "cancel", "run", "raw"}
+        "protocols", "from", "until", "note", "one_server", "watch", "keeps", "memory", "servers", "columns", "maintenance"}
+STEP_KEYS = {"sql", "batch", "as", "args", "copy", "frames", "save", "cancel", "run", "raw", "until", "times", "seconds", "crowd", "source", "owed"}
 WHO = {"attacker", "second", "victim", "admin"}
 
 # What every change of context is for: the other tenant's rows read, then written.
@@ -23,8 +23,9 @@ class Variant:
     """One way to send an attack."""
 
     protocol: str  # simple | extended
-    arrangement: str  # as written | apart | block | batch
+    arrangement: str  # as written | apart | block | batch | as maintenance
     steps: tuple
+    is_maintenance: bool = False  # both are one maintenance user instead of two tenants
 
     @property
     def name(self):
@@ -47,10 +48,17 @@ class Attack:
     leave: str = "stay"
     protocols: tuple = ("simple", "extended")
     one_server: bool = False  # needs the pool of one even if both work in turns
+    watch: bool = False  # clients of the victim work meanwhile
+    keeps: bool = False  # an open transaction of the attacker's may keep the only server
+    memory: int = 48  # MiB by which the proxy may grow meanwhile
+    servers: int = 8  # server processes that may be started meanwhile
+    columns: tuple = ()  # the only ones where it is tried
+    maintenance: bool = False  # also between two clients of a maintenance user
 
     def variants(self):
         if not self.spread:
-            return [Variant(protocol, "as written", self.steps) for protocol in self.protocols]
+            written = [Variant(protocol, "as written", self.steps) for protocol in self.protocols]
+            return written + [Variant(self.protocols[0], "as maintenance", self.steps, True)] * self.maintenance
         own = [step["sql"] for step in self.steps]
         ways = {
             "apart": [{"sql": sql} for sql in own + TAKE],
@@ -93,5 +101,6 @@ def attack(raw, family):
         refuse("only plain SQL can be spread")
     is_raw = any("frames" in step or "raw" in step for step in steps) and not any("sql" in step or "batch" in step for step in steps)
     protocols = tuple(raw.get("protocols", ("simple",) if is_raw else ("simple", "extended")))
-    rest = {key: raw[key] for key in ("spread", "where", "beside", "hold", "login", "seen_when", "disturbed_when", "leave", "one_server") if key in raw}
+    rest = {key: raw[key] for key in ("spread", "where", "beside", "hold", "login", "seen_when", "disturbed_when", "leave", "one_server",
+                                 "watch", "keeps", "memory", "servers", "columns", "maintenance") if key in raw}
     return Attack(raw["id"], family, raw["title"], steps, protocols=protocols, **rest)

@@ -62,6 +62,9 @@ CREATE FUNCTION public.switched() RETURNS text LANGUAGE plpgsql SET @setting@ = 
     $$ BEGIN RETURN (SELECT string_agg(note, ',') FROM public.orders); END $$;
 ALTER FUNCTION public.switched() OWNER TO @owner@;
 SET ROLE @owner@;
+-- Names of types without their schema, found by the search_path of whoever calls it.
+CREATE FUNCTION public.first_note() RETURNS bigint LANGUAGE plpgsql AS
+    $$ DECLARE found text; place bigint; BEGIN SELECT min(note), min(id) INTO found, place FROM public.orders; RETURN length(found) + place; END $$;
 CREATE PROCEDURE public.commit_and_count() LANGUAGE plpgsql AS
     $$ BEGIN COMMIT; UPDATE public.orders SET cents = cents + 1; END $$;
 CREATE PROCEDURE public.put_setting_by_call(name text, value text) LANGUAGE plpgsql AS

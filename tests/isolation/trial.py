@@ -8,8 +8,11 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from crowd import Crowd
 from client import QUIET, Client, Closed, cancel, frame, message, reach
+from watch import Watch
 from world import changes
 
 # How a session looks from inside, with rows of its own and a write that is undone. A fresh one is the measure.
@@ -38,6 +41,13 @@ PROBE = [
     "SELECT lastval()",
 ]
 ATTACKER, VICTIM = 0, 1
+# What the victim's clients do while an attack runs, and what a maintenance user's do: see watch.py.
+WORK = {"source": "id, note FROM orders ORDER BY id", "write": "BEGIN; INSERT INTO lines (id, order_id, note) VALUES ({key}, 1, '{nonce}') RETURNING tenant_id, note; ROLLBACK"}
+MAINTENANCE_WORK = {"source": "g, md5(g::text) FROM generate_series(1, 7) g ORDER BY g", "write": "BEGIN; SELECT 'maintenance', '{nonce}'; ROLLBACK"}
+# What they may wait, in seconds: never more than the floor or so many times what they wait alone, whichever is more.
+# Far above what a busy machine adds, far below what an attack that works takes.
+SLOWEST, MEDIAN, FACTOR = 2.0, 0.15, 25
+ALONE = 0.4  # seconds for which they are watched alone
 BUSY = "UPDATE orders SET note = note WHERE id = 1 /* @token@-busy */"
 
 
@@ -61,15 +71,18 @@ class Range:
         self.victims = {}
         self.probe = [world.fill(sql) for sql in PROBE]
         self.measure = {(where, protocol): self.probed(where, protocol)
-                        for where in ("narrow", "wide") for protocol in ("simple", "extended")}
-        self.alone = {}
+                        for where in ("narrow", "wide", "fair") for protocol in ("simple", "extended")}
+        self.watch, self.alone = None, {}
 
     # === the victim ===
 
     def victim(self, where):
         if where not in self.victims:
-            self.victims[where] = self.log_in(getattr(self.target, where), self.target.victim, VICTIM)
+            self.victims[where] = self.log_in(self.place(where), self.target.victim, VICTIM)
         return self.victims[where]
+
+    def place(self, where):
+        return getattr(self.target, where) or self.target.wide
 
     def log_in(self, place, login, who, startup=None):
         client = Client(place, login, startup, self.target.patience)
@@ -97,13 +110,44 @@ class Range:
                 # What the victim itself has left on a server may be gone: a pooler need not keep it.
                 if now not in (was, new) and not (outcome.changed and names_rows(sql)):
                     outcome.disturbed.append(f"{short(sql)}: {short(now)} in place of {short(was)}")
-            fresh = self.log_in(getattr(self.target, where), self.target.victim, VICTIM)
+            fresh = self.log_in(self.place(where), self.target.victim, VICTIM)
             first = fresh.run([self.probe[0]], protocol).told()
             if first != expected[0] and not outcome.changed:
                 outcome.disturbed.append(f"a fresh login sees {short(first)}")
             fresh.leave()
         except (TimeoutError, OSError) as error:
             outcome.disturbed.append(f"the victim is stopped: {type(error).__name__} {error}")
+
+    # === the victim's clients that work meanwhile ===
+
+    def watch_begins(self, where, is_maintenance):
+        """Clients work as the victim (or as the maintenance user) from here on. Watches them alone first, once for each place."""
+        if self.watch is None:
+            self.watch = Watch()
+        if (where, is_maintenance) not in self.alone:
+            self.begin_work(where, is_maintenance)
+            time.sleep(ALONE)
+            self.alone[where, is_maintenance] = alone = self.watch.end()
+            if alone["wrong"]:
+                raise RuntimeError(f"the victim's clients do not work even when nobody attacks: {alone['examples']}")
+        self.begin_work(where, is_maintenance)
+        return self.alone[where, is_maintenance]
+
+    def begin_work(self, where, is_maintenance):
+        target = self.target
+        login = target.maintenance if is_maintenance else target.victim
+        work = dict(MAINTENANCE_WORK if is_maintenance else WORK)
+        work["enter"] = "" if is_maintenance else target.enter.replace("{tenant}", target.tenants[VICTIM])
+        work["written"] = "maintenance" if is_maintenance else target.tenants[VICTIM]
+        client = self.log_in(target.direct, target.admin, VICTIM)
+        work["rows"] = client.query(f"SET search_path = {self.world.victims.schema}; SELECT " + (
+            work["source"] if is_maintenance else f"id, note FROM orders WHERE tenant_id = '{target.tenants[VICTIM]}' ORDER BY id")).rows
+        client.leave()
+        self.watch.begin(self.place(where), login, work, (target.direct, target.admin, self.world.roles(target.owner)))
+
+    def close(self):
+        if self.watch:
+            self.watch.close()
 
     # === one trial ===
 
@@ -127,7 +171,7 @@ class Range:
             self.start_over()
         elif trial.dirt:
             self.world.restore(is_light=all(part.startswith(("own.rows", "own.large", "own.place")) for part in trial.dirt))
-        return outcome, time.monotonic() - started
+        return outcome, time.monotonic() - started, trial.figures
 
     def rehearse(self, attack, variant, trial):
         """The victim's own steps without an attacker: what they answer, and the state they leave."""
@@ -155,17 +199,19 @@ class Trial:
     def __init__(self, range_, attack, variant):
         self.range, self.world, self.target = range_, range_.world, range_.target
         self.attack, self.variant = attack, variant
-        self.place = getattr(self.target, attack.where)
+        self.place = range_.place(attack.where)
+        self.crowd = Crowd()
         self.nonce = secrets.token_hex(4)
         self.clients, self.saved, self.told, self.answers = {}, {}, [], None
         self.gone = bytearray()
-        self.dirt, self.busy, self.measure = [], None, None
+        self.dirt, self.busy, self.measure, self.figures = [], None, None, None
         self.has_others = any(step.get("as") in ("victim", "admin") for step in variant.steps)
 
     def run(self, expected):
         outcome = Outcome()
         if self.attack.beside:
             self.victim_begins()
+        alone = self.watch_begins() if self.attack.watch else None
         for step in self.variant.steps or ({"run": "log in"},):
             try:
                 self.step(step, outcome)
@@ -174,7 +220,12 @@ class Trial:
                     outcome.disturbed.append(f"{short(step)}: {type(error).__name__} {error}")
         if self.attack.hold:  # the attacker's transaction stays open while the victim works
             self.range.check_victim(self.attack.where, self.variant.protocol, outcome, self.measure)
+        if alone and not self.attack.keeps:
+            self.round(alone, outcome, "while the attacker is there")
         self.end_attack()
+        if alone:
+            self.round(alone, outcome, "behind the attacker")
+            self.watch_ends(alone, outcome)
         if self.busy:
             self.victim_ends(outcome)
         found = self.world.look()
@@ -186,6 +237,35 @@ class Trial:
         for client in self.clients.values():
             client.leave()
         return outcome
+
+    # === the victim's clients that work meanwhile ===
+
+    def watch_begins(self):
+        alone = self.range.watch_begins(self.attack.where, self.variant.is_maintenance)
+        self.proxy = Process(self.target.processes.get(self.place[1]))
+        return alone
+
+    def round(self, alone, outcome, when):
+        limit = max(SLOWEST, FACTOR * alone["slowest"])
+        if self.range.watch.round(limit) >= limit:
+            outcome.disturbed.append(f"{when} a client of the victim's has no answer within {limit:.1f} s")
+
+    def watch_ends(self, alone, outcome):
+        """What the victim's clients saw, and what the proxy took, against what is theirs."""
+        found, grown = self.range.watch.end(), self.proxy.grown()
+        if found["wrong"]:
+            outcome.disturbed.append(f"{found['wrong']} of {found['answers']} answers are wrong: {found['examples']}")
+        if not self.attack.keeps:
+            for what, floor in (("slowest", SLOWEST), ("median", MEDIAN)):
+                limit = max(floor, FACTOR * alone[what])
+                if found[what] > limit:
+                    outcome.disturbed.append(f"{what} answer within {found[what]:.2f} s, {alone[what]:.3f} s alone, limit {limit:.2f} s")
+        if grown > self.attack.memory:
+            outcome.disturbed.append(f"the proxy grew by {grown} MiB, limit {self.attack.memory} MiB")
+        if found["servers"] > self.attack.servers:
+            outcome.disturbed.append(f"{found['servers']} server processes were started, limit {self.attack.servers}")
+        self.figures = {"answers": found["answers"], "slowest": round(found["slowest"], 3), "median": round(found["median"], 4),
+                        "grown": grown, "servers": found["servers"]}
 
     def judge_what_was_heard(self, outcome):
         heard = bytes(self.gone) + b"".join(bytes(client.heard) for client in self.clients.values())
@@ -207,12 +287,15 @@ class Trial:
             return self.world.sql(self.fill(step["sql"]))
         if "cancel" in step:
             return self.cancel(step["cancel"])
+        if "crowd" in step:
+            return self.crowd.act(step, self.fill, lambda: self.range.log_in(self.place, self.words(), ATTACKER), self.place)
         if "raw" in step:
             return self.raw(step["raw"])
         client = self.client(who)
         if "run" in step:
             return self.special(step["run"], who)
-        answer = self.say(client, step)
+        for _ in range(step.get("times", 1)):
+            answer = self.say(client, step)
         if who == "victim":
             self.note(step, answer, outcome)
         if answer and "save" in step:
@@ -221,7 +304,7 @@ class Trial:
 
     def say(self, client, step):
         if "frames" in step:
-            return client.say([[self.fill(word) for word in words] for words in step["frames"]])
+            return client.say([[self.fill(word) for word in words] for words in step["frames"]], step.get("until"), step.get("owed"))
         statements = [self.fill(sql) for sql in step.get("batch", [step.get("sql")])]
         copy = self.fill(step["copy"]).encode() if "copy" in step else None
         args = [self.fill(arg) for arg in step.get("args", [])]
@@ -231,13 +314,17 @@ class Trial:
         if who == "victim":
             return self.range.victim(self.attack.where)
         if who not in self.clients:
-            login = self.attack.login
-            own = self.target.attacker
-            user = self.fill(login.get("user", own.user))
-            words = type(own)(user, self.fill(login.get("password", own.password)), self.fill(login.get("database", own.database)))
-            startup = {self.fill(key): self.fill(value) for key, value in login.get("startup", {}).items()}
-            self.clients[who] = self.range.log_in(self.place, words, ATTACKER, startup)
+            startup = {self.fill(key): self.fill(value) for key, value in self.attack.login.get("startup", {}).items()}
+            self.clients[who] = self.range.log_in(self.place, self.words(), ATTACKER, startup)
         return self.clients[who]
+
+    def words(self):
+        """Who the attacker logs in as."""
+        if self.variant.is_maintenance:
+            return self.target.maintenance
+        login, own = self.attack.login, self.target.attacker
+        return type(own)(self.fill(login.get("user", own.user)), self.fill(login.get("password", own.password)),
+                         self.fill(login.get("database", own.database)))
 
     def special(self, what, who):
         if what == "vanish":
@@ -309,6 +396,7 @@ class Trial:
 
     def end_attack(self):
         """Gives back what must be given back: open transactions are committed, doubtful connections dropped."""
+        self.gone += self.crowd.end()
         for who, client in list(self.clients.items()):
             if self.attack.leave == "vanish":
                 self.special("vanish", who)
@@ -324,6 +412,23 @@ class Trial:
             elif self.attack.leave == "leave" or (self.target.keeps_servers and self.attack.where == "narrow"):
                 # The only server comes to others when a client that keeps it leaves.
                 self.special("leave", who)
+
+
+class Process:
+    """The memory of the proxy's process from here on, if it is one that can be looked at."""
+
+    def __init__(self, pid):
+        self.status = pid and Path(f"/proc/{pid}/status")
+        if pid:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak counts from now
+            self.before = self.size("VmRSS")
+
+    def size(self, what):
+        return int(re.search(rf"{what}:\s*(\d+) kB", self.status.read_text()).group(1))
+
+    def grown(self):
+        """MiB by which it was larger at its largest."""
+        return (self.size("VmHWM") - self.before) // 1024 if self.status else 0
 
 
 def names_rows(sql):

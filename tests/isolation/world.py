@@ -53,6 +53,9 @@ class Target:
     keeps_servers: bool = False  # whether a client with state of its own keeps a server between transactions
     words: dict = field(default_factory=dict)  # further words for the attacks
     places: tuple = (Place(),)  # the victim's is the last
+    fair: tuple = ()  # as wide, with limits for each tenant; without it, the same
+    maintenance: Login | None = None  # who is no tenant, on servers of its own role (the owner's)
+    processes: dict = field(default_factory=dict)  # the proxy's process, by port, where its memory can be read
 
 
 class World:
@@ -93,9 +96,9 @@ class World:
     def role_of(self, place):
         return place.role or self.target.role
 
-    def roles(self):
+    def roles(self, *more):
         """The roles of all tenants, as a list for SQL."""
-        return ", ".join(f"'{role}'" for role in sorted({self.role_of(place) for place in self.target.places}))
+        return ", ".join(f"'{role}'" for role in sorted({*more, *(self.role_of(place) for place in self.target.places)}))
 
     def fill(self, text, more=None):
         """Puts values for @words@; unknown ones stay, since @ is also an operator."""
@@ -218,6 +221,14 @@ def bulk():
         "wide": "w" * 200, "long": "l" * 9000, "mega": "m" * 1000000, "tag": "t" * 100, "ones": "1," * 1500,
         "selects": "SELECT 1;" * 1000, "semicolons": ";" * 1000, "opens": "/*" * 1000, "closes": "*/" * 1000,
         "parens": "(" * 500, "unparens": ")" * 500,
+        "syncs": "53 00 00 00 04 " * 20000, "flushes": (bytes.fromhex("42 0000000c 00 00 0000 0000 0000") + bytes.fromhex("45 00000009 00 00000000 48 00000004")).hex() * 3000,
+        "parses": "".join((b"P" + (len(f"n{n}") + 16).to_bytes(4, "big") + f"n{n}".encode() + b"\0SELECT 1\0\0\0").hex() for n in range(3000)),
+        "binds": "".join((b"B" + (len(f"n{n}") + 13).to_bytes(4, "big") + f"n{n}".encode() + b"\0s\0" + bytes(6) + b"").hex() for n in range(3000)),
+        "queries": b"Q\0\0\0\x0dSELECT 1\0".hex() * 20000, "refused": b"Q\0\0\0\x0dLOCK o;;\0".hex() * 20000,
+        "prepares": " ".join(f"PREPARE q{n} AS SELECT {n};" for n in range(300)),
+        "cursors": " ".join(f"DECLARE c{n} CURSOR WITH HOLD FOR SELECT {n};" for n in range(300)),
+        "settings": " ".join(f"SET app.s{n} = '{n}';" for n in range(60)),
+        "temps": " ".join(f"CREATE TEMP TABLE tt{n} (x int);" for n in range(500)),
     }
 
 

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use crate::memory::Charge;
 use crate::relay::core::statements::Statement;
-use crate::relay::core::tenant_choice::Wish;
+use crate::relay::core::wish::Wish;
 
 /// Most named portals of one client at one time.
 pub const MAX_NAMED: usize = 1024;
@@ -22,6 +23,8 @@ pub struct Portal {
     pub wish: Option<Wish>,
     /// Whether it was executed.
     pub ran: Ran,
+    /// The part of its client's memory that a shared statement is.
+    pub charge: Option<Arc<Charge>>,
 }
 
 /// How far a portal was executed.
@@ -43,6 +46,8 @@ pub enum Unbind {
     Unnamed(Option<Portal>),
     /// There is no portal of this name.
     Named(Box<[u8]>),
+    /// The portal of this name is this one again.
+    Replaced(Box<[u8]>, Box<Portal>),
 }
 
 /// Open portals by name. A client that has bound none holds no memory for them.
@@ -68,15 +73,16 @@ impl Portals {
         !name.is_empty() && self.0.as_deref().is_some_and(is_full)
     }
 
-    /// A Bind was sent. PostgreSQL refuses a name that is in use, so the first one of a name stays; the unnamed portal is
-    /// replaced. What comes back undoes it, should the server skip or refuse the Bind.
+    /// A Bind was sent. PostgreSQL refuses a name that is in use, but it drops portals whenever a transaction ends, so a
+    /// known name may be free: its portal is replaced, and nothing may follow the Bind before that is answered. What comes
+    /// back undoes it, should the server skip or refuse the Bind.
     pub fn bind(&mut self, name: &[u8], portal: Portal) -> Unbind {
         let open = self.0.get_or_insert_default();
         if name.is_empty() {
             return Unbind::Unnamed(open.unnamed.replace(portal));
         }
         match open.named.entry(name.into()) {
-            Entry::Occupied(_) => Unbind::Nothing,
+            Entry::Occupied(mut place) => Unbind::Replaced(name.into(), Box::new(place.insert(portal))),
             Entry::Vacant(place) => {
                 place.insert(portal);
                 Unbind::Named(name.into())
@@ -92,6 +98,9 @@ impl Portals {
             Unbind::Unnamed(before) => open.unnamed = before,
             Unbind::Named(name) => {
                 open.named.remove(&name);
+            }
+            Unbind::Replaced(name, before) => {
+                open.named.insert(name, *before);
             }
         }
     }
@@ -145,7 +154,7 @@ mod tests {
     use crate::relay::core::statements::tests::statement;
 
     fn portal(text: &str) -> Portal {
-        Portal { statement: statement(text), names: Vec::new(), wish: None, ran: Ran::No }
+        Portal { statement: statement(text), names: Vec::new(), wish: None, ran: Ran::No, charge: None }
     }
 
     fn text(portals: &Portals, name: &[u8]) -> Option<String> {
@@ -158,12 +167,18 @@ mod tests {
         portals.bind(b"", portal("SELECT 1"));
         portals.bind(b"p", portal("SELECT 2"));
         portals.bind(b"", portal("SELECT 3"));
-        portals.bind(b"p", portal("SELECT 4"));
+        let second = portals.bind(b"p", portal("SELECT 4"));
+        assert_eq!(
+            text(&portals, b"p").as_deref(),
+            Some("SELECT 4"),
+            "the first may have ended with its transaction"
+        );
+        portals.undo(second);
         assert_eq!(text(&portals, b"").as_deref(), Some("SELECT 3"), "the unnamed one is replaced");
         assert_eq!(
             text(&portals, b"p").as_deref(),
             Some("SELECT 2"),
-            "PostgreSQL refuses the second of a name"
+            "PostgreSQL has refused the second of a name"
         );
         portals.close_unnamed();
         assert_eq!(text(&portals, b""), None);

@@ -9,6 +9,7 @@ use crate::relay::core::replies::{Reply, Shown, Text, Then, Undo};
 use crate::relay::core::segment::Segment;
 use crate::relay::core::statements::{NOTHING, Reading};
 use crate::relay::core::tenant_choice::too_late;
+use crate::relay::core::wish::Wish;
 use crate::relay::requests::begin::{Asserted, ContextEntered};
 use crate::relay::requests::execute::DISCARD_STAND_IN;
 use crate::relay::requests::{Taken, note_temporary};
@@ -39,7 +40,7 @@ impl Conversation {
     }
 
     fn try_query(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Result<Taken, Report> {
-        let Reading { survey, change, footprint } = self.inspect(text)?;
+        let Reading { survey, change, choices, footprint } = self.inspect(text)?;
         if self.is_block_waiting()
             && self.segment == Segment::Between
             && (change.is_some() || self.reads_comments() || !may_follow_begin(survey))
@@ -49,6 +50,9 @@ impl Conversation {
         if let Some(change) = change {
             self.query_choice(text, survey, &change, server)?;
             return Ok(Taken::Yes);
+        }
+        if let Some(wish) = choices.map(|choices| Wish::of_all(&choices, None)).transpose()? {
+            self.stays_with(&wish)?;
         }
         self.follow_comment(text, server)?;
         if let Some(report) = self.lack_of_tenant(text, survey) {

@@ -95,7 +95,7 @@ fn a_deallocate_that_does_not_complete_drops_nothing() {
 }
 
 #[test]
-fn a_name_that_is_put_into_a_text_is_quoted_and_moves_positions_by_characters() {
+fn a_name_put_into_a_text_is_quoted_and_moves_positions() {
     let name = "\u{e4}\"";
     let front = "PREPARE \"\u{e4}\"\"\" AS SELECT 1;";
     let text = "DEALLOCATE \"\u{e4}\"\"\"; SELECT nope";
@@ -273,7 +273,7 @@ fn a_refused_query_between_transactions_closes_the_unnamed_statement() {
 }
 
 #[test]
-fn parameters_that_discard_all_changes_are_reported_in_front_of_ready_for_query() {
+fn parameters_that_discard_all_changes_are_reported_before_ready() {
     in_force(Mode::Sealed).script(&[
         ("> Q SET timezone = 'Asia/Tokyo'", "Q SET timezone = 'Asia/Tokyo'"),
         ("< C SET | S TimeZone=Asia/Tokyo | Z I", "C SET | S TimeZone=Asia/Tokyo | Z I (I)"),

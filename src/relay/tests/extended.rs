@@ -1,6 +1,7 @@
 //! The extended protocol: statements, portals, and what is told about them.
 
 use super::{Kind, Mode, Talk, enter, in_force};
+use crate::relay::core::replies::MAX_OWED;
 
 #[test]
 fn unnamed_statements_go_on_as_they_came() {
@@ -279,7 +280,7 @@ fn an_unnamed_statement_whose_types_nobody_knows_is_not_prepared_again() {
 }
 
 #[test]
-fn a_query_that_chooses_a_tenant_stands_behind_no_other_message_of_its_segment() {
+fn a_query_that_chooses_a_tenant_follows_no_message_of_its_segment() {
     let mut talk = Talk::gateway(Mode::Plain);
     enter(&mut talk);
     talk.script(&[
@@ -291,7 +292,7 @@ fn a_query_that_chooses_a_tenant_stands_behind_no_other_message_of_its_segment()
 }
 
 #[test]
-fn what_may_mean_something_else_behind_a_query_is_the_first_of_its_transaction() {
+fn what_must_be_first_of_its_transaction_follows_no_query() {
     for first in
         ["BEGIN ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION READ ONLY", "SAVEPOINT a", "SHOW x.y"]
     {
@@ -320,7 +321,7 @@ fn an_assertion_that_fails_runs_nothing_behind_it() {
 }
 
 #[test]
-fn a_statement_that_is_prepared_again_declares_the_types_that_its_client_was_told() {
+fn a_statement_prepared_again_declares_the_types_its_client_was_told() {
     let mut talk = in_force(Mode::Sealed);
     talk.script(&[
         ("> P s SELECT $1 | S", "P pgtenant_0 SELECT $1 | D S pgtenant_0 | S"),
@@ -364,4 +365,19 @@ fn in_a_failed_block_postgresql_is_asked_before_the_proxy_refuses() {
         ("< C ROLLBACK | Z I", "C ROLLBACK | Z I (I)"),
         ("> B - t | S", "P - refused by pgtenant | S"),
     ]);
+}
+
+#[test]
+fn a_client_far_ahead_of_its_answers_is_held_back_until_they_come() {
+    let mut talk = in_force(Mode::Bare);
+    talk.bytes_of_client(b"P\0\0\0\x10\0SELECT 1\0\0\0");
+    let close = b"C\0\0\0\x07Sx\0";
+    talk.bytes_of_client(&close.repeat(MAX_OWED - 2));
+    assert!(talk.client_input.is_empty(), "the last that fits");
+    let sent = talk.bytes_of_client(&close.repeat(1000));
+    assert_eq!(talk.client_input.len(), 999 * close.len());
+    assert_eq!(sent.matches('H').count(), 1, "the server is told once to answer: {sent:.80}");
+    assert_eq!(talk.bytes_of_client(close), "");
+    talk.server("1");
+    assert!(talk.client_input.is_empty(), "it goes on");
 }
