@@ -260,3 +260,13 @@ fn what_a_skipped_query_would_have_closed_is_still_there() {
         ]);
     }
 }
+
+#[test]
+fn settings_of_a_transaction_that_was_rolled_back_are_not_asked_for() {
+    for (answer, asks) in [("E 22023 | Z I", false), ("C SET | Z I", true)] {
+        let mut talk = in_force(Mode::Sealed);
+        talk.client("Q SET work_mem = '5MB'");
+        talk.server(answer);
+        assert_eq!(talk.conversation.question().is_some(), asks, "{answer}");
+    }
+}
