@@ -2,12 +2,14 @@
 # make test   everything that must be green; what .ci/run calls
 # make frameworks  applications of real frameworks, 1,000 requests each
 # make suites the test suites of real drivers, direct and through
-# make fuzz-wire  the differential fuzzer of the wire: two hours; SECONDS=600 SEED=1 FAMILY=rows for less
+# make fuzz-wire  the differential fuzzer of the wire: two hours; SECONDS=600 SEED=1 FAMILY=rows for less; CONTEXT=sealed
+# make fuzz-wire-versions  the same on PostgreSQL 14, 16, 17 and 18, plain and sealed; ten minutes each
+# make mutations  drops the rules of the relay's core one by one and shows that each loss is noticed
 # make bench  the comparison with PostgreSQL directly and with PgBouncer
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench suites fuzz-wire setup setup-test lint unit lexer drivers frameworks isolation runbook demo-once docs
+.PHONY: demo test bench suites fuzz-wire fuzz-wire-versions mutations setup setup-test lint unit lexer drivers frameworks isolation runbook demo-once docs
 
 demo: setup
 	cargo build --release --locked
@@ -44,8 +46,9 @@ docs:
 	scripts/check-docs
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
+# The wire fuzzer has five minutes of it, from a fresh seed that it prints.
 unit:
-	scripts/run-tests
+	PGTENANT_WIRE_FUZZ_SECONDS=$(or $(PGTENANT_WIRE_FUZZ_SECONDS),300) scripts/run-tests
 
 # The parts below run the program that the tests were built for, so that only one profile is ever built.
 lexer:
@@ -78,11 +81,25 @@ suites:
 
 # Half of the time from a fixed seed, so that runs can be compared, half from a new one.
 FUZZ_SECONDS := $(or $(SECONDS),7200)
-FUZZ_WIRE := PGTENANT_WIRE_FUZZ_FAMILY=$(FAMILY) PGTENANT_WIRE_FUZZ_SECONDS=$(shell expr $(FUZZ_SECONDS) / 2)
+FUZZ_WIRE := PGTENANT_WIRE_FUZZ_FAMILY=$(FAMILY) PGTENANT_WIRE_FUZZ_CONTEXT=$(CONTEXT) \
+	PGTENANT_WIRE_FUZZ_SECONDS=$(shell expr $(FUZZ_SECONDS) / 2)
 fuzz-wire:
 	cargo test --locked --test it --no-run
-	$(FUZZ_WIRE) PGTENANT_WIRE_FUZZ_SEED=$(or $(SEED),1) cargo test --locked --test it wire_fuzz -- --ignored --nocapture
-	$(FUZZ_WIRE) cargo test --locked --test it wire_fuzz -- --ignored --nocapture
+	$(FUZZ_WIRE) PGTENANT_WIRE_FUZZ_SEED=$(or $(SEED),1) cargo test --locked --test it wire_fuzz -- --nocapture
+	$(FUZZ_WIRE) cargo test --locked --test it wire_fuzz -- --nocapture
+
+# Each version with each context, half of the time each.
+fuzz-wire-versions:
+	tests/scripts/fetch-postgres 14 16 17 18
+	cargo test --locked --test it --no-run
+	set -e; for version in 14 16 17 18; do for context in plain sealed; do \
+		echo "PostgreSQL $$version, $$context"; \
+		PGTENANT_WIRE_FUZZ_POSTGRES=$$(tests/scripts/fetch-postgres --bin $$version) PGTENANT_WIRE_FUZZ_CONTEXT=$$context \
+		PGTENANT_WIRE_FUZZ_SECONDS=$$(expr $(or $(SECONDS),600) / 2) cargo test --locked --test it wire_fuzz -- --nocapture; \
+	done; done
+
+mutations:
+	scripts/mutate-wire --seconds $(or $(SECONDS),300) $(if $(ONLY),--only $(ONLY))
 
 demo-once:
 	cargo build --locked

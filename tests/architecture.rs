@@ -70,7 +70,9 @@ fn module(path: &Path) -> String {
 
 /// A file's text up to its inline tests; files of tests have none of it.
 fn without_tests<'a>(path: &Path, text: &'a str) -> &'a str {
-    if path.file_name().is_some_and(|name| name == "tests.rs") {
+    let is_of_tests =
+        |part: std::path::Component<'_>| ["tests", "tests.rs"].iter().any(|name| part.as_os_str() == *name);
+    if path.components().any(is_of_tests) {
         return "";
     }
     text.split("#[cfg(test)]").next().unwrap()

@@ -143,7 +143,7 @@ static RESERVED: Words<(), 256> = Words::new(&[
 impl TenantChange {
     /// Reads a whole text.
     pub(super) fn read(text: &[u8], setting: &str) -> Option<Self> {
-        let mut reader = Reader(Lexer::new(text));
+        let mut reader = ChangeReader(Lexer::new(text));
         while reader.takes(TokenKind::Semicolon) {}
         let change = match reader.keyword()? {
             Keyword::Set => reader.set(setting),
@@ -179,12 +179,22 @@ impl TenantChange {
 }
 
 /// Takes what it expects, token by token; what it does not take stays.
-struct Reader<'a>(Lexer<'a>);
+pub(super) struct ChangeReader<'a>(Lexer<'a>);
 
-// === impl Reader ===
+// === impl ChangeReader ===
 
-impl<'a> Reader<'a> {
-    fn set(&mut self, setting: &str) -> Option<TenantChange> {
+impl<'a> ChangeReader<'a> {
+    pub(super) const fn new(lexer: Lexer<'a>) -> Self {
+        Self(lexer)
+    }
+
+    /// Whether nothing of the statement follows.
+    pub(super) fn ends_statement(&self) -> bool {
+        self.0.clone().next().is_none_or(|token| token.kind == TokenKind::Semicolon)
+    }
+
+    /// Behind SET.
+    pub(super) fn set(&mut self, setting: &str) -> Option<TenantChange> {
         let scope = self.set_scope();
         let name = Setting::read_name(&mut self.0)?;
         let assigns = match self.0.next()? {
@@ -248,7 +258,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn set_config(&mut self, setting: &str) -> Option<TenantChange> {
+    /// In front of the function's name.
+    pub(super) fn set_config(&mut self, setting: &str) -> Option<TenantChange> {
         let mut name = self.0.next()?;
         if is_name(&name, b"pg_catalog") {
             self.takes(TokenKind::Dot).then_some(())?;

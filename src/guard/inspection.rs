@@ -41,6 +41,14 @@ pub fn inspect(text: &[u8], rules: &Rules) -> Verdict {
     Inspection::new(text, rules, &|| false).run().unwrap_or_else(stopped)
 }
 
+/// The same, but for the SETs and calls of `set_config` that begin at these places, which were read already.
+pub(super) fn inspect_but(text: &[u8], rules: &Rules, places: &[usize]) -> Verdict {
+    let stopped = |Stopped| Verdict::Refuse(refusal(rule::UNREADABLE, "a text that was not read to its end"));
+    let mut inspection = Inspection::new(text, rules, &|| false);
+    inspection.places = places;
+    inspection.run().unwrap_or_else(stopped)
+}
+
 /// Reads a text until it ends or `stop` says so, which is asked every 64 KiB: for texts over [`LONG_TEXT_BYTES`], on a
 /// thread that may block, with a `stop` that sees that the client has left.
 ///
@@ -108,6 +116,8 @@ struct Inspection<'a> {
     is_weighed: bool,
     watch: RemainingValues,
     stop: &'a dyn Fn() -> bool,
+    /// Where changes of the tenant begin that are not refused.
+    places: &'a [usize],
 }
 
 /// A token on its way through the guard.
@@ -133,7 +143,7 @@ impl<'a> Inspection<'a> {
     fn new(text: &'a [u8], rules: &'a Rules, stop: &'a dyn Fn() -> bool) -> Self {
         let weight = Weight::new(text.len());
         let is_weighed = text.len() >= MIN_WEIGHED_BYTES;
-        Self { text, rules, weight, is_weighed, watch: RemainingValues::Nothing, stop }
+        Self { text, rules, weight, is_weighed, watch: RemainingValues::Nothing, stop, places: &[] }
     }
 
     #[inline(always)]
@@ -198,6 +208,7 @@ impl<'a> Inspection<'a> {
         }
         match step.keyword {
             Keyword::Other => self.check_token(step, surveyor),
+            Keyword::Set | Keyword::SetConfig if self.places.contains(&step.token.start) => Ok(()),
             Keyword::Set | Keyword::Reset
                 if step.place == TokenPosition::Start || surveyor.takes_set_clause() =>
             {

@@ -20,6 +20,7 @@ mod weight;
 pub mod cache;
 
 pub mod change;
+mod choices;
 pub mod tenantless;
 
 pub mod footprint;
@@ -28,8 +29,9 @@ pub mod setting;
 
 pub use cache::Verdicts;
 pub use change::TenantChange;
+pub use choices::choices;
 pub use inspection::{Findings, LONG_TEXT_BYTES, Stopped, inspect, read_until};
-pub use rule::{FIXED, GRANTABLE, Refusal};
+pub use rule::{CONTEXT_CHANGE, FIXED, GRANTABLE, Refusal};
 
 use std::sync::Arc;
 
@@ -85,7 +87,7 @@ impl Rules {
             change::Form::SetConfig => "set_config of",
         };
         let setting = rule::echo(self.setting.as_bytes());
-        refusal(rule::CONTEXT_CHANGE, &format!("{verb} {setting}"))
+        refusal(CONTEXT_CHANGE, &format!("{verb} {setting}"))
     }
 
     /// Tells rules apart well enough for a hash, not for more.

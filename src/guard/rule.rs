@@ -6,7 +6,8 @@ use super::MAX_ECHO_BYTES;
 pub(super) const ADVISORY_LOCK: &str = "advisory-lock";
 pub(super) const CLIENT_ENCODING: &str = "client-encoding";
 pub(super) const CONNECTION_CHECK: &str = "connection-check";
-pub(super) const CONTEXT_CHANGE: &str = "context-change";
+/// The rule against changes of the tenant.
+pub const CONTEXT_CHANGE: &str = "context-change";
 pub(super) const COSTLY_TEXT: &str = "costly-text";
 pub(super) const EXPLAIN: &str = "explain";
 pub(super) const LARGE_OBJECT: &str = "large-object";

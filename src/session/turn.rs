@@ -14,7 +14,7 @@ use crate::session::{End, Session, cancelled, farewell, poll_departure};
 use crate::upstream::Deadline;
 
 /// Where a transaction begins.
-pub(super) enum Entered {
+pub(super) enum TenantPlace {
     /// Where the one before was.
     Here,
     /// In another place: the tenant has moved.
@@ -38,8 +38,8 @@ enum Waited {
 
 impl Session {
     /// Takes a turn for a request, once the tenant lets transactions begin. Clients without a tenant need none.
-    pub(super) async fn enter(&mut self, arrived: Instant) -> Result<Entered, Halt> {
-        let mut entered = Entered::Here;
+    pub(super) async fn enter(&mut self, arrived: Instant) -> Result<TenantPlace, Halt> {
+        let mut entered = TenantPlace::Here;
         loop {
             let Some(seat) = &self.conversation.session_acting().seat else { return Ok(entered) };
             match seat.begin() {
@@ -50,7 +50,7 @@ impl Session {
                 Ok(_) => {
                     self.conversation.follow_tenant().map_err(Halt::Refused)?;
                     self.look_up_limits();
-                    entered = Entered::Elsewhere;
+                    entered = TenantPlace::Elsewhere;
                 }
                 Err(status @ (TenantStatus::Paused | TenantStatus::Moving)) => {
                     self.wait_for_tenant(status, arrived).await?;

@@ -71,10 +71,7 @@ impl TenantServer {
     ) -> Result<(), UpstreamFault> {
         let server = self.lease.server();
         let is_unused = server.state.wear == Wear::Unused && parameters.is_empty();
-        if self.context.is_in_force(&server.state, client, parameters) {
-            return Ok(());
-        }
-        if !is_unused {
+        if !is_unused && !self.context.is_in_force(&server.state, client, parameters) {
             self.reset_for(parameters).await?;
         }
         let context = self.context.clone();

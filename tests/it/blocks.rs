@@ -131,7 +131,7 @@ async fn a_block_that_gets_no_server_has_failed() {
 }
 
 #[tokio::test]
-async fn two_clients_of_a_tenant_at_its_limit_wait_in_line_however_they_chose_it() {
+async fn two_clients_of_a_tenant_at_its_limit_wait_however_they_chose_it() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| {
         config.set_tenant("acme", "max_servers", 1);
@@ -162,4 +162,58 @@ async fn the_limit_of_idle_transactions_holds_for_a_block_without_a_server() {
     between.query("COMMIT").await;
     assert!(between.stays_silent(std::time::Duration::from_millis(600)).await);
     assert_eq!(between.query(WHO).await.value(), "acme");
+}
+
+#[tokio::test]
+async fn texts_that_choose_among_statements_run_for_the_tenant_they_choose() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let mut other = proxy.link("globex_app").await;
+    let mut link = proxy.link("any").await;
+    let whole = format!("BEGIN; SET LOCAL app.tenant_id = 'acme'; {WHO}; COMMIT");
+    assert_eq!(link.query(&whole).await.value(), "acme");
+    assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"), "it was for the block");
+    other.query(WHO).await;
+
+    link.query("BEGIN").await;
+    let two = "SELECT set_config('app.tenant_id', 'acme', true), set_config('app.user_id', '7', true)";
+    let set = link.query(two).await;
+    assert!(set.to_string().contains("D(acme,7)"), "{set}");
+    assert_eq!(link.query(WHO).await.value(), "acme");
+    assert_eq!(link.query("SELECT current_setting('app.user_id')").await.value(), "7");
+    link.query("COMMIT").await;
+    other.query(WHO).await;
+
+    link.query("BEGIN").await;
+    let bound = "SELECT set_config('app.tenant_id', $1, true), set_config('app.user_id', $2, true)";
+    let set = link.extended(bound, &["acme", "8"]).await;
+    assert!(set.to_string().contains("D(acme,8)"), "{set}");
+    assert_eq!(link.extended(WHO, &[]).await.value(), "acme");
+    link.query("COMMIT").await;
+    other.query(WHO).await;
+
+    assert_eq!(link.query("SET app.tenant_id = 'acme'; SET app.user_id = '9'").await, "C(SET) C(SET) Z(I)");
+    other.query(WHO).await;
+    assert_eq!(link.query(WHO).await.value(), "acme", "for the session");
+    assert_eq!(link.query("SELECT current_setting('app.user_id')").await.value(), "9");
+}
+
+#[tokio::test]
+async fn a_text_that_chooses_wrongly_runs_for_nobody() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.one_server()).await;
+    let mut link = proxy.link("api").await;
+    for (text, code) in [
+        (format!("SET app.tenant_id = 'initech'; {WHO}"), "28000"),
+        (format!("SET app.tenant_id = 'acme'; SET app.tenant_id = 'globex'; {WHO}"), "0A000"),
+        (format!("BEGIN; SET LOCAL app.tenant_id = 'acme'; COMMIT; {WHO}"), "0A000"),
+        (format!("{WHO}; SET app.tenant_id = 'acme'"), "42501"),
+    ] {
+        assert_eq!(link.query(&text).await.code().as_deref(), Some(code), "{text}");
+        assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"), "{text}");
+    }
+    let mut bound = proxy.link("acme_app").await;
+    let text = |tenant| format!("SET app.tenant_id = '{tenant}'; {WHO}");
+    assert_eq!(bound.query(&text("globex")).await.code().as_deref(), Some("42501"), "whose tenant is fixed");
+    assert_eq!(bound.query(&text("acme")).await.value(), "acme");
 }

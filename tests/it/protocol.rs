@@ -445,6 +445,7 @@ async fn what_deallocate_all_and_discard_all_keep_is_what_postgresql_keeps() {
                 .concat(),
             [bind("o", "t", &[]), bind("d", "", &[]), execute("d", 0), execute("o", 0), sync()].concat(),
             [rerun("t", &[]), sync()].concat(),
+            [parse("", all), bind("", "", &[]), execute("", 0), execute("", 0), sync()].concat(),
             query("BEGIN"),
             [parse("u", all), bind("", "u", &[]), execute("", 0), sync()].concat(),
             query("ROLLBACK"),
@@ -452,6 +453,25 @@ async fn what_deallocate_all_and_discard_all_keep_is_what_postgresql_keeps() {
         ] {
             let answer = direct.ask(frames.clone()).await.to_string();
             assert_eq!(link.ask(frames).await, answer.as_str(), "{all}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_query_behind_a_pipeline_leaves_the_next_client_a_sound_server() {
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        let proxy = Proxy::start(&cluster, |config| {
+            config.lenient();
+            config.one_server();
+        })
+        .await;
+        for user in ["acme_app", "migrate"] {
+            let mut first = proxy.link(user).await;
+            let mut second = proxy.link(user).await;
+            let begun = first.ask([unnamed("SELECT 1", &[]), query("SELECT 1")].concat()).await;
+            assert_eq!(begun, "1 2 T(?column?) D(1) C(SELECT 1) T(?column?) D(1) C(SELECT 1) Z(I)");
+            assert_eq!(first.ask(sync()).await, "Z(I)");
+            assert_eq!(second.query("SELECT 1").await, ONE);
         }
     }
 }

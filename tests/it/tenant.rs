@@ -497,9 +497,10 @@ async fn a_chosen_tenants_limits_hold_for_the_transaction_that_chose_it() {
     })
     .await;
     let (mut one, mut two) = (proxy.link("api").await, proxy.link("api").await);
-    one.query("BEGIN").await;
+    // Both have a server already, so that neither can wait for one of the tenant.
+    one.hold().await;
     assert_eq!(one.query("SET LOCAL app.tenant_id = 'acme'").await, "C(SET) Z(T)");
-    two.query("BEGIN").await;
+    two.hold().await;
     assert_eq!(
         two.query("SET LOCAL app.tenant_id = 'acme'").await.code().as_deref(),
         Some("53300"),
@@ -508,6 +509,6 @@ async fn a_chosen_tenants_limits_hold_for_the_transaction_that_chose_it() {
     assert_eq!(one.query("SELECT pg_sleep(20)").await.code().as_deref(), Some("57014"));
     one.query("ROLLBACK").await;
     two.query("ROLLBACK").await;
-    two.query("BEGIN").await;
+    two.hold().await;
     assert_eq!(two.query("SET LOCAL app.tenant_id = 'acme'").await, "C(SET) Z(T)", "at it");
 }

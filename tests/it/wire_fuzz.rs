@@ -4,7 +4,9 @@
 //!
 //! `PGTENANT_WIRE_FUZZ_SECONDS` and `PGTENANT_WIRE_FUZZ_SEED` say how long and from where;
 //! `PGTENANT_WIRE_FUZZ_FAMILY` names the families that are used, separated by commas, or `all`;
-//! `PGTENANT_WIRE_FUZZ_FINDS` is the number of faults after which it stops.
+//! `PGTENANT_WIRE_FUZZ_FINDS` is the number of faults after which it stops, `PGTENANT_WIRE_FUZZ_SHRUNK` how many of a kind
+//! are made shorter; `PGTENANT_WIRE_FUZZ_CONTEXT` is `plain` or
+//! `sealed`; `PGTENANT_WIRE_FUZZ_POSTGRES` is the directory of PostgreSQL's programs, for another version.
 
 mod batches;
 mod compare;
@@ -30,12 +32,10 @@ use world::{Outcome, World};
 /// How long it looks if nothing else is said.
 const SECONDS: u64 = 20;
 /// Faults of one kind that are made shorter.
-const SHRUNK: usize = 2;
+const SHRUNK: u64 = 2;
 /// Sequences between two renewals of the proxy's server.
 const CHAPTER: u64 = 50;
 
-// No part of `make test`: the differences that are open stand in docs/testing.md.
-#[ignore = "make fuzz-wire"]
 #[tokio::test]
 async fn both_sides_answer_the_same_and_leave_the_same() {
     let seconds = from_environment("PGTENANT_WIRE_FUZZ_SECONDS").unwrap_or(SECONDS);
@@ -47,9 +47,10 @@ async fn both_sides_answer_the_same_and_leave_the_same() {
     let mut world = World::start().await;
     let since = Instant::now();
     let mut inconclusive: BTreeMap<&str, u64> = BTreeMap::new();
+    let shrunk = from_environment("PGTENANT_WIRE_FUZZ_SHRUNK").unwrap_or(SHRUNK);
     let finds = from_environment("PGTENANT_WIRE_FUZZ_FINDS").unwrap_or(1);
     let mut found = 0;
-    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
     let mut count = 0;
     while since.elapsed() < Duration::from_secs(seconds) && found < finds {
         let number = seed.wrapping_add(count);
@@ -64,7 +65,7 @@ async fn both_sides_answer_the_same_and_leave_the_same() {
                 println!("{}", fault.report);
                 let of_kind = kinds.entry(fault.kind.clone()).or_default();
                 *of_kind += 1;
-                if *of_kind <= SHRUNK {
+                if *of_kind <= shrunk {
                     println!("{}", shrink::shrink(&mut world, sequence, &fault.kind).await);
                 }
                 world.renew().await;

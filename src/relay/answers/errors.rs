@@ -136,7 +136,7 @@ impl Conversation {
     fn end_query(&mut self) {
         if let Some(Reply::Query(text)) = self.replies.front_mut() {
             for (_, then) in std::mem::take(&mut text.then).into_iter().rev() {
-                self.statements.undo(then.into());
+                self.did_not_complete(then, None);
             }
         }
         self.end_copy();

@@ -4,9 +4,11 @@ mod async_messages;
 mod descriptions;
 mod errors;
 
+use crate::fault::{Report, sqlstate};
 use crate::net::buffer::ReadBuffer;
 use crate::relay::core::copy::CopyIn;
 use crate::relay::core::framing::FromServer;
+use crate::relay::core::portals::Unbind;
 use crate::relay::core::replies::{Reply, Shown, Then};
 use crate::relay::core::segment::{AwaitedReply, Outcome, Progress, Segment};
 use crate::relay::requests::ClientSide;
@@ -147,6 +149,9 @@ impl Conversation {
             b'A' => Ok(self.notification(body, client.output, server)),
             b'S' => self.parameter(body, client, server),
             b'E' => match errors::fatal(body) {
+                Some(_) if self.is_idle_in_transaction() => {
+                    Err(RelayFault::Farewell(Box::new(farewell(body))))
+                }
                 Some(fault) => Err(fault),
                 None => self.error(body, client, server),
             },
@@ -216,6 +221,7 @@ impl Conversation {
             Some(Reply::Query(_) | Reply::Sync | Reply::FunctionCall) if self.replies.is_empty() => {
                 self.end_segment(status, server);
                 client.input.forget();
+                client.output.space().extend_from_slice(&std::mem::take(&mut self.untold.reports));
                 if self.is_block_waiting() && status == Status::Idle {
                     // Its BEGIN did not come to run.
                     encode::ready_for_query(client.output.space(), self.told().byte());
@@ -301,10 +307,15 @@ impl Conversation {
                 self.note_completion(tag, backend::command_tag(body), server);
                 Ok(Disposition::Forward)
             }
-            Then::DiscardAll => {
-                self.discard_all(client.output.space());
+            // The statements that are there now were prepared behind it.
+            Then::DeallocateAll(_) => Ok(Disposition::Forward),
+            Then::DiscardAll(_) => {
                 client.input.forget();
                 encode::command_complete(client.output.space(), "DISCARD ALL");
+                // PostgreSQL reports parameters in front of ReadyForQuery.
+                let mut reports = Vec::new();
+                self.discard_all(&mut reports);
+                self.untold.reports = reports.into();
                 Ok(Disposition::Swallow)
             }
             Then::Deallocate(_) => {
@@ -325,8 +336,7 @@ impl Conversation {
             b"ROLLBACK" => self.outcome = Outcome::RolledBack,
             b"DEALLOCATE ALL" | b"DISCARD ALL" if tag == b'C' => {
                 self.loses_context |= command == b"DISCARD ALL";
-                self.statements.clear();
-                server.state().deallocate_all();
+                drop((self.statements.take_named(), server.state().deallocate_all()));
             }
             _ => {}
         }
@@ -352,7 +362,11 @@ impl Conversation {
             return Ok(Disposition::Swallow);
         }
         match (tag, self.replies.pop()) {
-            (b'1', Some(Reply::Parse(shown, _))) | (b'2', Some(Reply::Bind(shown, _))) => {
+            (b'1', Some(Reply::Parse(shown, _))) => Ok(disposition(shown)),
+            (b'2', Some(Reply::Bind(shown, undo))) => {
+                if matches!(undo, Unbind::Replaced(..)) {
+                    self.hold = None;
+                }
                 Ok(disposition(shown))
             }
             (b'3', Some(Reply::ClosePortal)) => Ok(Disposition::Forward),
@@ -368,6 +382,17 @@ impl Conversation {
             }
             (_, None) => Err(RelayFault::Doubt("an answer that nothing waits for")),
         }
+    }
+}
+
+/// What the server says to a session that it ends, for its client.
+fn farewell(body: &[u8]) -> Report {
+    let field = |code| backend::error_field(body, code);
+    let sqlstate = field(b'C').map_or(sqlstate::ADMIN_SHUTDOWN, sqlstate::ending);
+    let report = Report::new(sqlstate, field(b'M').unwrap_or("the server ended the session"));
+    match field(b'D') {
+        Some(detail) => report.detail(detail),
+        None => report,
     }
 }
 

@@ -9,3 +9,4 @@ pub mod segment;
 pub mod session_state;
 pub mod statements;
 pub mod tenant_choice;
+pub mod wish;

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use crate::memory::Charge;
 use crate::relay::core::statements::Statement;
-use crate::relay::core::tenant_choice::Wish;
+use crate::relay::core::wish::Wish;
 
 /// Most named portals of one client at one time.
 pub const MAX_NAMED: usize = 1024;
@@ -20,6 +21,20 @@ pub struct Portal {
     pub names: Vec<Option<String>>,
     /// The tenant that the bound values choose.
     pub wish: Option<Wish>,
+    /// Whether it was executed.
+    pub ran: Ran,
+    /// The part of its client's memory that a shared statement is.
+    pub charge: Option<Arc<Charge>>,
+}
+
+/// How far a portal was executed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ran {
+    /// It was not, or it may have more rows.
+    #[default]
+    No,
+    /// Its statement is one that runs once, and it did.
+    ToItsEnd,
 }
 
 /// What undoes a Bind.
@@ -31,6 +46,8 @@ pub enum Unbind {
     Unnamed(Option<Portal>),
     /// There is no portal of this name.
     Named(Box<[u8]>),
+    /// The portal of this name is this one again.
+    Replaced(Box<[u8]>, Box<Portal>),
 }
 
 /// Open portals by name. A client that has bound none holds no memory for them.
@@ -56,15 +73,16 @@ impl Portals {
         !name.is_empty() && self.0.as_deref().is_some_and(is_full)
     }
 
-    /// A Bind was sent. PostgreSQL refuses a name that is in use, so the first one of a name stays; the unnamed portal is
-    /// replaced. What comes back undoes it, should the server skip or refuse the Bind.
+    /// A Bind was sent. PostgreSQL refuses a name that is in use, but it drops portals whenever a transaction ends, so a
+    /// known name may be free: its portal is replaced, and nothing may follow the Bind before that is answered. What comes
+    /// back undoes it, should the server skip or refuse the Bind.
     pub fn bind(&mut self, name: &[u8], portal: Portal) -> Unbind {
         let open = self.0.get_or_insert_default();
         if name.is_empty() {
             return Unbind::Unnamed(open.unnamed.replace(portal));
         }
         match open.named.entry(name.into()) {
-            Entry::Occupied(_) => Unbind::Nothing,
+            Entry::Occupied(mut place) => Unbind::Replaced(name.into(), Box::new(place.insert(portal))),
             Entry::Vacant(place) => {
                 place.insert(portal);
                 Unbind::Named(name.into())
@@ -81,6 +99,18 @@ impl Portals {
             Unbind::Named(name) => {
                 open.named.remove(&name);
             }
+            Unbind::Replaced(name, before) => {
+                open.named.insert(name, *before);
+            }
+        }
+    }
+
+    /// An Execute of a statement that runs once was sent.
+    pub fn end(&mut self, name: &[u8]) {
+        let Some(open) = &mut self.0 else { return };
+        let portal = if name.is_empty() { open.unnamed.as_mut() } else { open.named.get_mut(name) };
+        if let Some(portal) = portal {
+            portal.ran = Ran::ToItsEnd;
         }
     }
 
@@ -99,15 +129,13 @@ impl Portals {
         self.0.as_mut()?.unnamed.take()
     }
 
-    /// DISCARD ALL runs on this portal and closes all others; their names.
-    pub fn take_others(&mut self, name: &[u8]) -> Vec<Box<[u8]>> {
+    /// DISCARD ALL closes all, its own too. Their names, in order.
+    pub fn take_all(&mut self) -> Vec<Box<[u8]>> {
         let Some(open) = &mut self.0 else { return Vec::new() };
-        let mut others: Vec<Box<[u8]>> =
-            open.named.extract_if(|other, _| **other != *name).map(|(other, _)| other).collect();
-        if !name.is_empty() && open.unnamed.take().is_some() {
-            others.push(Box::default());
-        }
-        others
+        let unnamed = open.unnamed.take().map(|_| Box::default());
+        let mut all: Vec<Box<[u8]>> = std::mem::take(&mut open.named).into_keys().chain(unnamed).collect();
+        all.sort_unstable();
+        all
     }
 
     /// The transaction is over, and all portals with it.
@@ -126,7 +154,7 @@ mod tests {
     use crate::relay::core::statements::tests::statement;
 
     fn portal(text: &str) -> Portal {
-        Portal { statement: statement(text), names: Vec::new(), wish: None }
+        Portal { statement: statement(text), names: Vec::new(), wish: None, ran: Ran::No, charge: None }
     }
 
     fn text(portals: &Portals, name: &[u8]) -> Option<String> {
@@ -139,12 +167,18 @@ mod tests {
         portals.bind(b"", portal("SELECT 1"));
         portals.bind(b"p", portal("SELECT 2"));
         portals.bind(b"", portal("SELECT 3"));
-        portals.bind(b"p", portal("SELECT 4"));
+        let second = portals.bind(b"p", portal("SELECT 4"));
+        assert_eq!(
+            text(&portals, b"p").as_deref(),
+            Some("SELECT 4"),
+            "the first may have ended with its transaction"
+        );
+        portals.undo(second);
         assert_eq!(text(&portals, b"").as_deref(), Some("SELECT 3"), "the unnamed one is replaced");
         assert_eq!(
             text(&portals, b"p").as_deref(),
             Some("SELECT 2"),
-            "PostgreSQL refuses the second of a name"
+            "PostgreSQL has refused the second of a name"
         );
         portals.close_unnamed();
         assert_eq!(text(&portals, b""), None);
@@ -152,8 +186,8 @@ mod tests {
         assert_eq!(text(&portals, b"p"), None);
         portals.bind(b"", portal("SELECT 5"));
         portals.bind(b"p", portal("SELECT 5"));
+        assert_eq!(portals.take_all(), [Box::<[u8]>::default(), (*b"p").into()]);
         portals.bind(b"q", portal("SELECT 5"));
-        assert_eq!(portals.take_others(b"q"), [(*b"p").into(), Box::<[u8]>::default()]);
         assert!(portals.get(b"").is_none() && portals.get(b"p").is_none());
         portals.clear();
         assert_eq!(text(&portals, b"q"), None);

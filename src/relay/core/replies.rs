@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::fault::Report;
 use crate::relay::core::portals::{Portal, Unbind};
-use crate::relay::core::statements::{Named, Statement};
-use crate::upstream::{Expect, ServerState, StatementId};
+use crate::relay::core::statements::{AllNamed, Named, Statement};
+use crate::upstream::{Deallocated, Expect, ServerState, StatementId};
 use crate::wire::backend::Status;
 
 /// Whether the client sees an answer.
@@ -66,8 +66,10 @@ pub enum Then {
     /// Nothing.
     #[default]
     Nothing,
-    /// It stands for DISCARD ALL.
-    DiscardAll,
+    /// It stands for DISCARD ALL. The client has its statements again if that does not complete.
+    DiscardAll(Box<AllNamed>),
+    /// It is DEALLOCATE ALL in the extended protocol, where messages behind it may prepare others before it completes.
+    DeallocateAll(Box<(AllNamed, Deallocated)>),
     /// It stands for a DEALLOCATE of this statement, to which the protocol gave its name. The client has it again if the
     /// DEALLOCATE does not complete.
     Deallocate(Box<(Box<[u8]>, Named)>),
@@ -122,19 +124,6 @@ pub enum Undo {
 }
 
 // === impl Undo ===
-
-impl From<Then> for Undo {
-    /// The statement did not complete.
-    fn from(then: Then) -> Self {
-        match then {
-            Then::Nothing | Then::DiscardAll => Self::Nothing,
-            Then::Deallocate(known) => {
-                let (name, named) = *known;
-                Self::Closed(name, Box::new(named))
-            }
-        }
-    }
-}
 
 impl Undo {
     /// PostgreSQL has dropped the unnamed statement.
@@ -234,6 +223,29 @@ impl Reply {
 #[derive(Debug, Default)]
 pub struct Replies {
     owed: VecDeque<Reply>,
+    flush: Flush,
+}
+
+/// Most answers owed to one client; as long as there are more, nothing is taken from it.
+pub const MAX_OWED: usize = 8192;
+
+/// Whether the server was told to send what it has answered, since there was room last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Flush {
+    #[default]
+    NotSent,
+    Sent,
+}
+
+/// Whether more answers may be owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// They may.
+    Some,
+    /// Not from here on: the server is told to send what it has answered, which it may keep until a Sync.
+    NoneFromHere,
+    /// They may not.
+    None,
 }
 
 // === impl Replies ===
@@ -247,6 +259,18 @@ impl Replies {
     /// One more.
     pub fn push(&mut self, reply: Reply) {
         self.owed.push_back(reply);
+    }
+
+    /// How much more may be owed.
+    pub fn room(&mut self) -> Room {
+        if self.owed.len() < MAX_OWED {
+            self.flush = Flush::NotSent;
+            return Room::Some;
+        }
+        match std::mem::replace(&mut self.flush, Flush::Sent) {
+            Flush::NotSent => Room::NoneFromHere,
+            Flush::Sent => Room::None,
+        }
     }
 
     /// The next one.

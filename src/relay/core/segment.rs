@@ -77,6 +77,8 @@ pub enum AwaitedReply {
     Description,
     /// Whether the client's block is open.
     Block,
+    /// Whether a portal may have a name that the proxy knows: PostgreSQL drops portals when a transaction ends.
+    Bound,
     /// Whether a COPY from the client begins.
     CopyStart,
     /// The error of a COPY that the proxy ended with CopyFail, because of a message of this kind.

@@ -16,17 +16,16 @@ use std::sync::Arc;
 use crate::clients::{TenantSeat, TenantStatus, Turn};
 use crate::directory::Limits;
 use crate::fault::{Fault as _, Report, sqlstate};
-use crate::guard::change::{Form, Scope, Target, TenantChange};
 use crate::guard::tenantless::is_tenantless;
 use crate::names::TenantId;
 use crate::observability::metrics::{ClientGauge, TenantMetrics};
 use crate::relay::Conversation;
 use crate::relay::core::replies::Reply;
 use crate::relay::core::statements::Reading;
+use crate::relay::core::wish::Wish;
 use crate::sql::{Count, StatementKind, Survey};
 use crate::upstream::{Access, ServerSide, Share, Span};
 use crate::wire::backend::Status;
-use crate::wire::frontend;
 
 /// The longest text that is looked at as a choice between transactions: a setting's name and a tenant's.
 const MAX_CHOICE_BYTES: usize = 512;
@@ -66,15 +65,6 @@ pub trait Chooser: Debug + Send + Sync {
     fn again(&self, acting: &Acting) -> Result<Arc<Acting>, Report>;
     /// Whether statements of a client without a tenant are refused.
     fn requires_tenant(&self) -> bool;
-}
-
-/// The tenant that a statement chooses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
-    /// Its id; none: the tenant of the login.
-    pub tenant: Option<String>,
-    /// For how long.
-    pub span: Span,
 }
 
 /// What a client has chosen.
@@ -148,6 +138,11 @@ impl TenantChoice {
             self.pending = Some(Arc::clone(&acting));
         }
         self.lend(acting);
+    }
+
+    /// For the session too, if the transaction commits.
+    pub(in crate::relay) fn keep_for_session(&mut self, acting: Arc<Acting>) {
+        self.pending = Some(acting);
     }
 
     /// The transaction that a comment chose for is over, or did not begin.
@@ -293,7 +288,8 @@ impl Conversation {
 
     /// The same for a statement that may itself be the choice.
     pub(in crate::relay) fn lack_of_tenant_for(&self, text: &[u8], reading: &Reading) -> Option<Report> {
-        reading.change.is_none().then(|| self.lack_of_tenant(text, reading.survey)).flatten()
+        let chooses = reading.change.is_some() || reading.choices.is_some();
+        (!chooses).then(|| self.lack_of_tenant(text, reading.survey)).flatten()
     }
 
     /// RESET ALL: the session returns to the tenant of its login when the transaction commits.
@@ -368,88 +364,6 @@ fn reads(survey: Survey) -> bool {
     let is_control =
         survey.first.ends_transaction() || matches!(survey.first, StatementKind::Set | StatementKind::Begin);
     !(is_alone && is_control)
-}
-
-impl TenantChange {
-    /// What it chooses, from the text or from what was bound.
-    pub(in crate::relay) fn wish(&self, bound: Option<&[u8]>) -> Result<Wish, Report> {
-        let span = if self.is_local(bound) { Span::Transaction } else { Span::Session };
-        Ok(Wish { tenant: self.value(bound)?, span })
-    }
-
-    /// The value; none is the default.
-    fn value(&self, bound: Option<&[u8]>) -> Result<Option<String>, Report> {
-        let value = match &self.target {
-            Target::Default => return Ok(None),
-            Target::Value(value) => value.clone(),
-            Target::Parameter(number) => match bound.and_then(|rest| frontend::parameter(rest, *number)) {
-                None | Some(None) => return Ok(None),
-                Some(Some(bytes)) => {
-                    let text = std::str::from_utf8(bytes).ok();
-                    text.ok_or_else(|| unreadable("its value is not a text"))?.to_owned()
-                }
-            },
-        };
-        // PostgreSQL reads the value of `set_config` once more, in the client's encoding.
-        if self.form == Form::SetConfig && !value.is_ascii() {
-            return Err(unreadable("set_config takes a tenant beyond ASCII only by SET"));
-        }
-        Ok(Some(value))
-    }
-
-    /// Whether it lasts for the transaction only.
-    fn is_local(&self, bound: Option<&[u8]>) -> bool {
-        match self.scope {
-            Scope::Session => false,
-            Scope::Local => true,
-            Scope::Parameter(number) => {
-                let value = bound.and_then(|rest| frontend::parameter(rest, number)).flatten();
-                // Binary, or a text as PostgreSQL takes it for a boolean.
-                value.is_some_and(|value| {
-                    matches!(value.first(), Some(1 | b't' | b'T' | b'y' | b'Y' | b'1'))
-                        || value.eq_ignore_ascii_case(b"on")
-                })
-            }
-        }
-    }
-
-    /// What is sent in the client's place, which answers as the client's own statement would: the entry in front of it
-    /// has set the tenant.
-    pub(in crate::relay) fn stand_in(&self, text: &[u8]) -> Vec<u8> {
-        match self.form {
-            Form::SetConfig => self.made_local(text).unwrap_or_default(),
-            Form::Set if self.scope == Scope::Local => b"SET LOCAL \"pgtenant\".\"choice\" TO ''".to_vec(),
-            Form::Set => b"SET \"pgtenant\".\"choice\" TO ''".to_vec(),
-            Form::Reset => b"RESET \"pgtenant\".\"choice\"".to_vec(),
-        }
-    }
-}
-
-impl Reading {
-    /// Why a change of tenant cannot be followed with parameters declared like this: one that is no text would be
-    /// read as something else by PostgreSQL than by the proxy.
-    pub(in crate::relay) fn unfit(&self, types: &[u8]) -> Option<Report> {
-        const UNSPECIFIED: u32 = 0;
-        const BOOL: u32 = 16;
-        const TEXTS: [u32; 4] = [UNSPECIFIED, 25, 705, 1043];
-        let change = self.change.as_ref()?;
-        let declared = |number: u16| frontend::parameter_type(types, number).unwrap_or(UNSPECIFIED);
-        let value = match change.target {
-            Target::Parameter(number) => TEXTS.contains(&declared(number)),
-            Target::Value(_) | Target::Default => true,
-        };
-        let scope = match change.scope {
-            Scope::Parameter(number) => [UNSPECIFIED, BOOL].contains(&declared(number)),
-            Scope::Session | Scope::Local => true,
-        };
-        (!value || !scope).then(|| unreadable("its parameters are of other types than text and boolean"))
-    }
-}
-
-fn unreadable(why: &str) -> Report {
-    Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "this change of tenant cannot be carried out")
-        .detail(format!("The proxy carries it out, and {why}."))
-        .hint("Use SET, or set_config with a text.")
 }
 
 /// Whether a text may choose a tenant: it begins as SET and RESET do, or calls `set_config`. With a comment in front of

@@ -23,7 +23,7 @@ pub(super) enum Asserted {
 
 /// Whether a context stands when a transaction begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entered {
+pub(super) enum ContextEntered {
     /// None is entered here: it is a maintenance user's, or a transaction goes on.
     Nothing,
     /// It was in force already.
@@ -49,7 +49,7 @@ impl Conversation {
         let entered = self.hand_over_if_needed(server);
         if let Some(begin) = self.block.open() {
             self.begin_block(&begin, entered, server);
-        } else if entered == Entered::Before {
+        } else if entered == ContextEntered::Before {
             let asserted = if first.reads() { Asserted::Beside } else { Asserted::Apart };
             self.assert_context(asserted, server);
         }
@@ -73,9 +73,9 @@ impl Conversation {
 
     /// Writes the client's BEGIN in front of its first message of the extended protocol. Nothing of the proxy's that
     /// takes a snapshot may run in its transaction: SET TRANSACTION may follow.
-    pub(super) fn begin_block(&mut self, begin: &str, entered: Entered, server: &mut dyn ServerSide) {
+    pub(super) fn begin_block(&mut self, begin: &str, entered: ContextEntered, server: &mut dyn ServerSide) {
         let (state, out, context) = server.parts();
-        if let Some(assertion) = context.assertion().filter(|_| entered == Entered::Before) {
+        if let Some(assertion) = context.assertion().filter(|_| entered == ContextEntered::Before) {
             if assertion.takes_snapshot {
                 encode::query(out, &assertion.text);
                 self.replies.push(Reply::OwnQuery);
@@ -98,7 +98,7 @@ impl Conversation {
         let has_failed = self.block == Block::Failed;
         let begin = self.block.open().unwrap_or_else(|| "BEGIN".to_owned());
         let (_, out, context) = server.parts();
-        if let Some(assertion) = context.assertion().filter(|_| entered == Entered::Before) {
+        if let Some(assertion) = context.assertion().filter(|_| entered == ContextEntered::Before) {
             encode::query(out, &assertion.text);
             self.replies.push(Reply::OwnQuery);
         }
@@ -114,16 +114,16 @@ impl Conversation {
     }
 
     /// Writes a hand-over in front of a transaction, unless the context is in force on the server.
-    pub(super) fn hand_over_if_needed(&mut self, server: &mut dyn ServerSide) -> Entered {
+    pub(super) fn hand_over_if_needed(&mut self, server: &mut dyn ServerSide) -> ContextEntered {
         self.progress = Progress::Running;
         if self.status != Status::Idle || !server.context().enters() {
-            return Entered::Nothing;
+            return ContextEntered::Nothing;
         }
         let client = self.client;
         let (state, out, context) = server.parts();
         if context.is_in_force(state, client, &self.parameters) {
             context.take_over(state, client, &self.parameters);
-            return Entered::Before;
+            return ContextEntered::Before;
         }
         let written = context.write_hand_over(state, out, (client, &self.parameters));
         self.relay.switches.increment();
@@ -134,7 +134,7 @@ impl Conversation {
         }
         self.replies.push(Reply::Own(Expect::Nonce(written.nonce)));
         self.replies.push(Reply::Own(Expect::Nothing));
-        Entered::Now
+        ContextEntered::Now
     }
 
     /// Asserts a plain context. If that fails, the server skips what follows.

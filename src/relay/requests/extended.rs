@@ -3,22 +3,24 @@
 
 use std::sync::Arc;
 
-use crate::fault::{Report, sqlstate};
+use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::footprint::{Footprint, Name};
+use crate::memory::{Charge, OverBudget};
 use crate::relay::Conversation;
-use crate::relay::core::portals::{self, Portal};
-use crate::relay::core::replies::{Reply, Shown, Then, Undo};
-use crate::relay::core::segment::{AwaitedReply, Executed, Unnamed};
+use crate::relay::core::portals::{self, Portal, Ran, Unbind};
+use crate::relay::core::replies::{Reply, Shown, Undo};
+use crate::relay::core::segment::{AwaitedReply, Unnamed};
 use crate::relay::core::statements::{MAX_NAMED, Named, Reading, Statement};
-use crate::relay::requests::{Taken, note_temporary};
-use crate::sql::{Reset, StatementKind, may_reset, resets};
-use crate::upstream::{Context, Expect, ServerSide, prepared_name};
+use crate::relay::requests::Taken;
+use crate::relay::requests::execute::DISCARD_STAND_IN;
+use crate::upstream::{ServerSide, prepared_name};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frontend};
 
-/// Stands for DISCARD ALL, which cannot run behind what asserts the context, and would return to the proxy's own settings:
-/// allowed where that is, and without rows. The session is reset before its next transaction.
-pub(super) const DISCARD_STAND_IN: &[u8] = b"DISCARD TEMP";
+/// What a statement takes besides its texts and types, roughly, in bytes.
+const STATEMENT_BYTES: usize = 512;
+/// Unnamed statements of so many bytes and fewer are not counted.
+const SHORT_BYTES: usize = 2048;
 
 /// What a message needs of the server in front of it.
 enum Provided {
@@ -32,8 +34,12 @@ enum Provided {
 
 impl Conversation {
     pub(super) fn parse(&mut self, parse: frontend::Parse<'_>, whole: &[u8], server: &mut dyn ServerSide) {
-        let reading = match self.read_parse(&parse, server) {
-            Ok(reading) => reading,
+        let read = self.read_parse(&parse, server).and_then(|reading| {
+            let charge = self.charge_for(&parse, &reading).map_err(|over| over.report())?;
+            Ok((reading, charge))
+        });
+        let (reading, charge) = match read {
+            Ok(read) => read,
             Err(report) => {
                 if parse.name.is_empty() {
                     // A Parse that fails drops the unnamed statement.
@@ -65,6 +71,9 @@ impl Conversation {
                 reading,
             ),
         };
+        if let Some(charge) = charge {
+            statement.count(charge);
+        }
         if !parse.name.is_empty() {
             return self.parse_named(parse.name, &statement, server);
         }
@@ -78,6 +87,20 @@ impl Conversation {
         let before = self.statements.unnamed.replace(statement);
         self.replies.push(Reply::Parse(Shown::Client, Undo::Unnamed(before)));
         self.unnamed = Unnamed::Parsed;
+    }
+
+    /// Counts the memory of a statement. Unnamed ones with short texts are not worth it: there are few of them at a time.
+    fn charge_for(
+        &self,
+        parse: &frontend::Parse<'_>,
+        reading: &Reading,
+    ) -> Result<Option<Charge>, OverBudget> {
+        let texts = if reading.change.is_some() { 2 } else { 1 };
+        let bytes = texts * parse.text.len() + parse.types.len() + STATEMENT_BYTES;
+        if parse.name.is_empty() && bytes <= SHORT_BYTES {
+            return Ok(None);
+        }
+        self.account().charge(bytes).map(Some)
     }
 
     /// The unnamed statement was parsed for a later segment, where another server may have to prepare it again: its types
@@ -174,7 +197,7 @@ impl Conversation {
 
     /// Makes sure that the server has what the client calls by this name.
     fn provide(&mut self, name: &[u8], statement: &Arc<Statement>, server: &mut dyn ServerSide) -> Provided {
-        if self.errors.changed.take() == Some(statement.id) {
+        if self.untold.changed.take() == Some(statement.id) {
             return Provided::Changed;
         }
         let on_server = if name.is_empty() {
@@ -244,8 +267,7 @@ impl Conversation {
         if let Some(report) = self.lack_of_tenant_for(&statement.text, &statement.reading) {
             return Err(report);
         }
-        let change = statement.reading.change.as_ref();
-        let wish = change.map(|change| change.wish(Some(bind.rest))).transpose()?;
+        let wish = statement.reading.wish(Some(bind.rest))?;
         self.begin_with(statement.survey().first, server);
         if bind.statement.is_empty() {
             self.unnamed = Unnamed::Used;
@@ -259,11 +281,12 @@ impl Conversation {
         let name = match provided {
             Provided::Yes(name) => name,
             Provided::Later => return Ok(Taken::Later),
-            Provided::Changed => return Err(changed()),
+            Provided::Changed => return Err(count_of(&bind, &statement).unwrap_or_else(changed)),
         };
         let footprint = statement.reading.footprint.as_deref();
         let names = footprint.map(|footprint| bound_names(footprint, bind.rest)).unwrap_or_default();
-        let portal = Portal { statement, names, wish };
+        let kept = self.statements.named(bind.statement).and_then(Named::charge);
+        let portal = Portal { statement, names, wish, ran: Ran::No, charge: kept };
         let undo = self.portals.bind(bind.portal, portal);
         let out = server.parts().1;
         if name.is_empty() {
@@ -271,109 +294,13 @@ impl Conversation {
         } else {
             encode::bind_renamed(out, bind.portal, &name, bind.rest);
         }
+        if matches!(undo, Unbind::Replaced(..)) {
+            // Which of the two portals the name is, only PostgreSQL knows.
+            encode::bare(out, b'H');
+            self.hold = Some(AwaitedReply::Bound);
+        }
         self.replies.push(Reply::Bind(Shown::Client, undo));
         Ok(Taken::Yes)
-    }
-
-    pub(super) fn execute(&mut self, name: &[u8], whole: &[u8], server: &mut dyn ServerSide) {
-        self.begin(server);
-        let Some(portal) = self.portals.get(name) else {
-            if name.is_empty() {
-                return self.refuse_message(no_unnamed_portal(), server);
-            }
-            // A cursor, or nothing that PostgreSQL knows.
-            return self.send(whole, Reply::Execute(Then::Nothing), server);
-        };
-        let statement = Arc::clone(&portal.statement);
-        let (names, wish) = (portal.names.clone(), portal.wish.clone());
-        if let Err(report) = self.before_execute(&statement, (&names, wish.as_ref()), server) {
-            return self.refuse_message(report, server);
-        }
-        let survey = statement.survey();
-        let discards = survey.discards_all() && self.status != Status::Failed;
-        if discards && self.is_in_transaction() {
-            return self.refuse_message(in_transaction(), server);
-        }
-        self.executed = Executed::Something;
-        let then = match &statement.deallocates {
-            // PostgreSQL looks at the block's state first.
-            Some(_) if self.status == Status::Failed => Then::Nothing,
-            Some(name) => match self.statements.remove(name) {
-                Some(known) => Then::Deallocate(Box::new(known)),
-                None => return self.refuse_message(no_statement(name), server),
-            },
-            None if discards => Then::DiscardAll,
-            None => Then::Nothing,
-        };
-        self.send(whole, Reply::Execute(then), server);
-        if discards {
-            for other in self.portals.take_others(name) {
-                encode::close(server.parts().1, b'P', &other);
-                self.replies.push(Reply::OwnClose);
-            }
-        }
-        self.after_execute(&statement, server);
-        if survey.first == StatementKind::CopyFromStdin {
-            self.hold = Some(AwaitedReply::CopyStart);
-        }
-    }
-
-    /// Whether PostgreSQL refuses what cannot run in a transaction block (`PreventInTransactionBlock`).
-    pub(super) fn is_in_transaction(&self) -> bool {
-        self.status == Status::Transaction || self.executed == Executed::Something
-    }
-
-    /// What a portal's statement does to its session and its tenant is done or noted when it runs.
-    fn before_execute(
-        &mut self,
-        statement: &Statement,
-        (names, wish): (&[Option<String>], Option<&crate::relay::core::tenant_choice::Wish>),
-        server: &mut dyn ServerSide,
-    ) -> Result<(), Report> {
-        if let Some(report) = self.lack_of_tenant_for(&statement.text, &statement.reading) {
-            return Err(report);
-        }
-        if let Some(footprint) = &statement.reading.footprint {
-            self.note_footprint(footprint, &statement.text, names)?;
-            note_temporary(footprint, server);
-        }
-        if let Some(wish) = wish {
-            self.choose(wish, server)?;
-        }
-        let discards_sequences = statement.survey().first == StatementKind::Discard
-            && resets(&statement.text).0.iter().any(|reset| reset.what == Reset::Sequences);
-        if discards_sequences && server.context().is_sealed() {
-            if self.status != Status::Idle {
-                return Err(Report::new(
-                    sqlstate::FEATURE_NOT_SUPPORTED,
-                    "DISCARD SEQUENCES is not supported in a transaction block",
-                )
-                .hint("Send it outside a transaction block."));
-            }
-            self.loses_context = true;
-        }
-        self.note_effects(statement.survey(), server);
-        Ok(())
-    }
-
-    /// Behind a statement that resets settings goes, in the same write, what the client asked for at startup.
-    fn after_execute(&mut self, statement: &Statement, server: &mut dyn ServerSide) {
-        let may = matches!(
-            statement.survey().first,
-            StatementKind::Reset | StatementKind::ResetAll | StatementKind::Set
-        );
-        if !may || !may_reset(&statement.text) {
-            return;
-        }
-        for reset in resets(&statement.text).0 {
-            for text in self.put_back_after(&reset.what, server) {
-                let (state, out, _) = server.parts();
-                state.unnamed = None;
-                Context::write_beside(out, &text);
-                self.replies.push(Reply::Own(Expect::Nothing));
-                self.replies.push(Reply::OwnClose);
-            }
-        }
     }
 
     pub(super) fn describe(
@@ -446,7 +373,7 @@ fn bound_names(footprint: &Footprint, rest: &[u8]) -> Vec<Option<String>> {
     footprint.settings.iter().map(|touch| bound(&touch.name)).collect()
 }
 
-fn no_statement(name: &[u8]) -> Report {
+pub(super) fn no_statement(name: &[u8]) -> Report {
     let message = if name.is_empty() {
         "unnamed prepared statement does not exist".to_owned()
     } else {
@@ -456,13 +383,22 @@ fn no_statement(name: &[u8]) -> Report {
 }
 
 /// PostgreSQL's words. A server may have an unnamed portal that the proxy used.
-fn no_unnamed_portal() -> Report {
+pub(super) fn no_unnamed_portal() -> Report {
     Report::new(sqlstate::INVALID_CURSOR_NAME, "portal \"\" does not exist")
 }
 
-/// PostgreSQL's words for DISCARD ALL in a transaction block, or behind other statements of an implicit transaction.
-pub(super) fn in_transaction() -> Report {
-    Report::new(sqlstate::ACTIVE_SQL_TRANSACTION, "DISCARD ALL cannot run inside a transaction block")
+/// PostgreSQL's words for a wrong number of values, which it looks at before a statement's columns.
+fn count_of(bind: &frontend::Bind<'_>, statement: &Statement) -> Option<Report> {
+    let types = &statement.description.get()?.types;
+    let wanted = types.first_chunk::<2>().map(|count| u16::from_be_bytes(*count))?;
+    let given = frontend::parameter_count(bind.rest)?;
+    (given != wanted).then(|| {
+        let name = String::from_utf8_lossy(bind.statement);
+        let message = format!(
+            "bind message supplies {given} parameters, but prepared statement \"{name}\" requires {wanted}"
+        );
+        Report::new(sqlstate::PROTOCOL_VIOLATION, message)
+    })
 }
 
 /// PostgreSQL's words for a statement whose columns are not what they were when it was prepared.

@@ -9,8 +9,9 @@ use crate::relay::core::replies::{Reply, Shown, Text, Then, Undo};
 use crate::relay::core::segment::Segment;
 use crate::relay::core::statements::{NOTHING, Reading};
 use crate::relay::core::tenant_choice::too_late;
-use crate::relay::requests::begin::{Asserted, Entered};
-use crate::relay::requests::extended::{DISCARD_STAND_IN, in_transaction};
+use crate::relay::core::wish::Wish;
+use crate::relay::requests::begin::{Asserted, ContextEntered};
+use crate::relay::requests::execute::DISCARD_STAND_IN;
 use crate::relay::requests::{Taken, note_temporary};
 use crate::sql::lexer::{Lexer, TokenKind};
 use crate::sql::{Count, Reset, ResetStatement, SessionEffect, StatementKind, Survey, may_reset, resets};
@@ -39,7 +40,7 @@ impl Conversation {
     }
 
     fn try_query(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Result<Taken, Report> {
-        let Reading { survey, change, footprint } = self.inspect(text)?;
+        let Reading { survey, change, choices, footprint } = self.inspect(text)?;
         if self.is_block_waiting()
             && self.segment == Segment::Between
             && (change.is_some() || self.reads_comments() || !may_follow_begin(survey))
@@ -49,6 +50,9 @@ impl Conversation {
         if let Some(change) = change {
             self.query_choice(text, survey, &change, server)?;
             return Ok(Taken::Yes);
+        }
+        if let Some(wish) = choices.map(|choices| Wish::of_all(&choices, None)).transpose()? {
+            self.stays_with(&wish)?;
         }
         self.follow_comment(text, server)?;
         if let Some(report) = self.lack_of_tenant(text, survey) {
@@ -65,11 +69,11 @@ impl Conversation {
             return Ok(Taken::Yes);
         }
         if survey.discards_all() && self.status != Status::Failed {
-            let is_behind_others = self.segment == Segment::Open && self.is_in_transaction();
-            if self.told() == Status::Transaction || is_behind_others {
-                return Err(in_transaction());
+            if let Some(report) = self.lacks_own_transaction() {
+                return Err(report);
             }
-            self.stand_in_for_query(DISCARD_STAND_IN, Then::DiscardAll, server);
+            let all = Box::new(self.statements.take_named());
+            self.stand_in_for_query(DISCARD_STAND_IN, Then::DiscardAll(all), server);
             return Ok(Taken::Yes);
         }
         self.send_query(text, survey, server)?;
@@ -78,10 +82,13 @@ impl Conversation {
 
     /// Sends something that changes nothing in the place of a Query that the proxy carries out.
     pub(super) fn stand_in_for_query(&mut self, text: &[u8], then: Then, server: &mut dyn ServerSide) {
+        let added = self.ends_implicit_block(text, Count::One, server);
         self.begin(server);
-        encode::query(server.parts().1, text);
-        let closed = self.close_by_query(server);
-        let text = Text { then: [(0, then)].into(), closed, ..Text::default() };
+        let mut sent = Text { then: [(0, then)].into(), ..Text::default() };
+        let inserts: Vec<_> = added.into_iter().inspect(|_| sent.hidden.push(1)).collect();
+        encode::query(server.parts().1, &sent.insert(text, &inserts));
+        sent.closed = self.close_by_query(server);
+        let text = sent;
         self.replies.push(Reply::Query(Box::new(text)));
     }
 
@@ -93,13 +100,13 @@ impl Conversation {
                 self.begin_course();
                 self.hand_over_if_needed(server)
             }
-            Segment::Open | Segment::Closed | Segment::Skipping(_) => Entered::Nothing,
+            Segment::Open | Segment::Closed | Segment::Skipping(_) => ContextEntered::Nothing,
         };
         let begin = self.block.open();
         self.note_effects(survey, server);
         let mut sent = Text::default();
         let mut inserts: Vec<(usize, Vec<u8>)> = Vec::new();
-        if entered == Entered::Before {
+        if entered == ContextEntered::Before {
             let is_needed = begin.is_some() || may_read(survey);
             match server.context().assertion().filter(|_| is_needed) {
                 Some(assertion) if takes_prefix(survey) || (begin.is_some() && !assertion.takes_snapshot) => {
@@ -129,6 +136,10 @@ impl Conversation {
                 inserts.push((at.end, format!(";{text}").into_bytes()));
             }
         }
+        if let Some(last) = self.ends_implicit_block(text, survey.statements, server) {
+            sent.hidden.push(sent.hidden.len() + 1);
+            inserts.push(last);
+        }
         let out = server.parts().1;
         if inserts.is_empty() {
             encode::query(out, text);
@@ -138,6 +149,33 @@ impl Conversation {
         sent.closed = self.close_by_query(server);
         self.replies.push(Reply::Query(Box::new(sent)));
         Ok(())
+    }
+
+    /// PostgreSQL 18 leaves the implicit transaction block of a pipeline open behind a Query of one statement, and then
+    /// refuses the statement behind the next Sync (XX000), whoever sends it. Several statements end the block; what is
+    /// added behind the last one of the text, and where.
+    fn ends_implicit_block(
+        &mut self,
+        text: &[u8],
+        statements: Count,
+        server: &mut dyn ServerSide,
+    ) -> Option<(usize, Vec<u8>)> {
+        if self.segment != Segment::Open || self.status != Status::Idle || server.state().major_version() < 18
+        {
+            return None;
+        }
+        match statements {
+            Count::One => {
+                let end =
+                    Lexer::new(text).filter(|token| token.kind != TokenKind::Semicolon).last()?.range().end;
+                Some((end, [b";", NOTHING].concat()))
+            }
+            Count::Many => None,
+            Count::None | Count::Unreadable => {
+                self.loses_context = true;
+                None
+            }
+        }
     }
 
     /// What the proxy adds to the statements of a text that reset settings or drop prepared statements, or why the text is
@@ -175,6 +213,10 @@ impl Conversation {
             }
         }
         if survey.statements == Count::Unreadable && !all.is_empty() {
+            if Lexer::new(text).any(|token| token.kind == TokenKind::Unterminated) {
+                // PostgreSQL refuses the whole text.
+                return Ok(Vec::new());
+            }
             return Err(Report::new(
                 sqlstate::FEATURE_NOT_SUPPORTED,
                 "RESET and DEALLOCATE are not supported in a text whose statements cannot be told apart",

@@ -9,7 +9,8 @@ use crate::guard::change::{Form, TenantChange};
 use crate::relay::Conversation;
 use crate::relay::core::block::Block;
 use crate::relay::core::statements::Statement;
-use crate::relay::core::tenant_choice::{Wish, may_choose};
+use crate::relay::core::tenant_choice::may_choose;
+use crate::relay::core::wish::Wish;
 use crate::relay::requests::ClientSide;
 use crate::sql::block::{Begin, BlockStatement};
 use crate::sql::{Count, StatementKind};
@@ -69,9 +70,14 @@ impl Conversation {
         self.block != Block::Served
     }
 
-    /// A request of the client was refused or lost before its block had a server: the block has failed.
+    /// A request of the client was refused, or lost with its server. A block that no server had has failed; without one, the
+    /// transaction did not begin.
     pub fn fail_block(&mut self) {
         self.block.fail();
+        self.choice.roll_back();
+        if self.block == Block::Served {
+            self.end_transaction();
+        }
     }
 
     /// Answers the segment in front, if its answer is known; or why it is refused. None: it needs a server, or more of it

@@ -73,7 +73,7 @@ fn a_sync_that_no_rows_follow_counts_once_the_copy_has_failed() {
 }
 
 #[test]
-fn a_sync_in_front_of_another_message_counts_if_the_copy_had_failed_by_itself() {
+fn a_sync_before_another_message_counts_if_the_copy_had_failed() {
     in_force(Mode::Sealed).script(&EXTENDED).script(&[
         ("> d one | S | H | Q SELECT 1", "d one | f"),
         ("< E 22P02", "S E 22P02"),
@@ -223,5 +223,136 @@ fn a_copy_in_a_block_that_fails_leaves_the_block_failed() {
         ("< E 22P02 | Z E", "E 22P02 | Z E (E)"),
         ("> d y | c", ""),
         ("> Q ROLLBACK", "Q ROLLBACK"),
+    ]);
+}
+
+#[test]
+fn a_copy_without_rows_ends_as_any() {
+    in_force(Mode::Sealed)
+        .script(&SIMPLE)
+        .script(&[("> c", "c"), ("< C COPY 0 | Z I", "C COPY 0 | Z I (I)")]);
+    in_force(Mode::Sealed)
+        .script(&EXTENDED)
+        .script(&[("> c | S", "c | S"), ("< C COPY 0 | Z I", "C COPY 0 | Z I (I)")]);
+}
+
+#[test]
+fn a_client_that_fails_its_copy_reads_the_error() {
+    in_force(Mode::Sealed).script(&SIMPLE).script(&[
+        ("> d one | f no", "d one | f"),
+        ("< E 57014 | Z I", "E 57014 | Z I (I)"),
+        ("> Q SELECT 1", "Q SELECT 1"),
+    ]);
+    in_force(Mode::Sealed).script(&EXTENDED).script(&[
+        ("> f no", "f"),
+        ("< E 57014", "E 57014"),
+        ("> P - SELECT 1", ""),
+        ("> S", "S"),
+        ("< Z I", "Z I (I)"),
+    ]);
+}
+
+#[test]
+fn an_error_that_crosses_the_end_of_the_rows_is_the_copys() {
+    in_force(Mode::Sealed).script(&SIMPLE).script(&[
+        ("> d bad | c", "d bad | c"),
+        ("< E 22P02 | Z I", "E 22P02 | Z I (I)"),
+        ("> Q SELECT 1", "Q SELECT 1"),
+    ]);
+    in_force(Mode::Sealed)
+        .script(&EXTENDED)
+        .script(&[("> d bad | c | S", "d bad | c | S"), ("< E 22P02 | Z I", "E 22P02 | Z I (I)")]);
+}
+
+#[test]
+fn messages_behind_the_end_of_the_rows_go_on_as_usual() {
+    in_force(Mode::Sealed).script(&EXTENDED).script(&[
+        ("> d one | c | P - SELECT 1 | B - - | E - | S", "d one | c | P - SELECT 1 | B - - | E - | S"),
+        ("< C COPY 1 | 1 | 2 | D 1 | C SELECT 1 | Z I", "C COPY 1 | 1 | 2 | D 1 | C SELECT 1 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn goodbye_and_unknown_messages_end_a_session_in_a_copy() {
+    for begin in [SIMPLE, EXTENDED] {
+        in_force(Mode::Sealed).script(&begin).script(&[("> d one | X", "d one goodbye")]);
+        let mut talk = in_force(Mode::Sealed);
+        talk.script(&begin);
+        assert_eq!(talk.bytes_of_client(b"w\0\0\0\x04"), "ends: invalid frontend message type");
+    }
+}
+
+#[test]
+fn what_the_server_sends_by_itself_passes_in_a_copy() {
+    in_force(Mode::Sealed)
+        .script(&SIMPLE)
+        .script(&[("< N 00000 | S TimeZone=UTC", "N 00000 | S TimeZone=UTC"), ("> d one", "d one")]);
+}
+
+#[test]
+fn a_copy_in_a_block_leaves_the_block_open() {
+    in_force(Mode::Sealed).script(&[
+        ("> Q BEGIN", "Q BEGIN"),
+        ("< C BEGIN | Z T", "C BEGIN | Z T (T)"),
+        ("> Q COPY t FROM STDIN", "Q COPY t FROM STDIN"),
+        ("< G", "G"),
+        ("> d x | c", "d x | c"),
+        ("< C COPY 1 | Z T", "C COPY 1 | Z T (T)"),
+    ]);
+}
+
+#[test]
+fn a_copy_to_the_client_passes_in_the_extended_protocol() {
+    in_force(Mode::Sealed).script(&[
+        ("> P - COPY t TO STDOUT | B - - | E - | S", "P - COPY t TO STDOUT | B - - | E - | S"),
+        ("< 1 | 2 | H | d one | c | C COPY 1 | Z I", "1 | 2 | H | d one | c | C COPY 1 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn an_error_in_the_middle_of_a_copy_to_the_client_ends_it() {
+    in_force(Mode::Sealed).script(&[
+        ("> Q COPY t TO STDOUT", "Q COPY t TO STDOUT"),
+        ("< H | d one | E 57014 | Z I", "H | d one | E 57014 | Z I (I)"),
+        ("> Q SELECT 1", "Q SELECT 1"),
+    ]);
+}
+
+#[test]
+fn rows_for_the_server_in_a_copy_to_the_client_wait_and_go_nowhere() {
+    in_force(Mode::Sealed).script(&[
+        ("> Q COPY t TO STDOUT | d x | c", "Q COPY t TO STDOUT"),
+        ("< H | d one | c | C COPY 1 | Z I", "H | d one | c | C COPY 1 | Z I (I)"),
+        ("> Q SELECT 1", "Q SELECT 1"),
+    ]);
+}
+
+#[test]
+fn a_plain_context_is_asserted_apart_from_a_copy() {
+    in_force(Mode::Plain).script(&[
+        ("> Q COPY t FROM STDIN", "apart | Q COPY t FROM STDIN"),
+        ("< apart | G", "G"),
+        ("> d x | c", "d x | c"),
+        ("< C COPY 1 | Z I", "C COPY 1 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn statements_behind_a_copy_in_its_text_are_answered_behind_it() {
+    in_force(Mode::Sealed).script(&[
+        ("> Q COPY t FROM STDIN; SELECT 1", "Q COPY t FROM STDIN; SELECT 1"),
+        ("< G", "G"),
+        ("> d x | c", "d x | c"),
+        ("< C COPY 1 | T a:23 | D 1 | C SELECT 1 | Z I", "C COPY 1 | T | D 1 | C SELECT 1 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn a_second_copy_begins_while_the_first_ones_rows_have_ended() {
+    in_force(Mode::Sealed).script(&EXTENDED).script(&[
+        ("> c | P - COPY u FROM STDIN | B - - | E - | S", "c | P - COPY u FROM STDIN | B - - | E -"),
+        ("< C COPY 0 | 1 | 2 | G", "C COPY 0 | 1 | 2 | G"),
+        ("> d x | c | S", "d x | c | S"),
+        ("< C COPY 1 | Z I", "C COPY 1 | Z I (I)"),
     ]);
 }

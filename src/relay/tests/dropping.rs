@@ -27,8 +27,8 @@ fn discard_all_is_stood_for_and_told_when_it_is_executed() {
     talk.script(&[
         ("> P - DISCARD ALL | B p - | S", "P - DISCARD TEMP | B p - | S"),
         ("< 1 | 2 | S TimeZone=Asia/Tokyo | Z I", "1 | 2 | S TimeZone=Asia/Tokyo | Z I (I)"),
-        ("> P - DISCARD ALL | B - - | E - | S", "P - DISCARD TEMP | B - - | E - | S"),
-        ("< 1 | 2 | C DISCARD TEMP | Z I", "1 | 2 | S TimeZone=UTC | C DISCARD ALL | Z I (I)"),
+        ("> P - DISCARD ALL | B - - | E - | S", "P - DISCARD TEMP | B - - | E - | C P - | S"),
+        ("< 1 | 2 | C DISCARD TEMP | 3 | Z I", "1 | 2 | C DISCARD ALL | S TimeZone=UTC | Z I (I)"),
         ("> Q SELECT 1", "hand-over | Q SELECT 1"),
     ]);
 }
@@ -95,7 +95,7 @@ fn a_deallocate_that_does_not_complete_drops_nothing() {
 }
 
 #[test]
-fn a_name_that_is_put_into_a_text_is_quoted_and_moves_positions_by_characters() {
+fn a_name_put_into_a_text_is_quoted_and_moves_positions() {
     let name = "\u{e4}\"";
     let front = "PREPARE \"\u{e4}\"\"\" AS SELECT 1;";
     let text = "DEALLOCATE \"\u{e4}\"\"\"; SELECT nope";
@@ -156,8 +156,8 @@ fn a_deallocate_drops_what_has_the_name_when_it_is_bound() {
 fn discard_all_is_stood_for_everywhere() {
     for mode in [Mode::Sealed, Mode::Bare] {
         in_force(mode).script(&[
-            ("> P - DISCARD ALL | B - - | E - | S", "P - DISCARD TEMP | B - - | E - | S"),
-            ("< 1 | 2 | C DISCARD TEMP | Z I", "1 | 2 | C DISCARD ALL | Z I (I)"),
+            ("> P - DISCARD ALL | B - - | E - | S", "P - DISCARD TEMP | B - - | E - | C P - | S"),
+            ("< 1 | 2 | C DISCARD TEMP | 3 | Z I", "1 | 2 | C DISCARD ALL | Z I (I)"),
         ]);
         in_force(mode).script(&[
             ("> Q ; DISCARD ALL", "Q DISCARD TEMP"),
@@ -183,13 +183,13 @@ fn discard_all_is_refused_inside_a_transaction() {
 }
 
 #[test]
-fn discard_all_closes_the_other_portals_of_its_segment() {
+fn discard_all_closes_the_portals_of_its_segment() {
     in_force(Mode::Sealed).script(&[
         (
             "> P - SELECT 1 | B p - | B - - | P - DISCARD ALL | B d - | E d",
-            "P - SELECT 1 | B p - | B - - | P - DISCARD TEMP | B d - | E d | C P p | C P -",
+            "P - SELECT 1 | B p - | B - - | P - DISCARD TEMP | B d - | E d | C P - | C P d | C P p",
         ),
-        ("< 1 | 2 | 2 | 1 | 2 | C DISCARD TEMP | 3 | 3", "1 | 2 | 2 | 1 | 2 | C DISCARD ALL"),
+        ("< 1 | 2 | 2 | 1 | 2 | C DISCARD TEMP | 3 | 3 | 3", "1 | 2 | 2 | 1 | 2 | C DISCARD ALL"),
         ("> E p | S", "E p | S"),
         ("< E 34000 | Z I", "E 34000 | Z I (I)"),
     ]);
@@ -210,8 +210,75 @@ fn the_unnamed_statement_outlives_deallocate_all_and_discard_all() {
         ),
         ("> B - s | S", "P - refused by pgtenant | S"),
         ("< E 42601 | Z I", "E 26000 | Z I (I)"),
-        ("> P - DISCARD ALL | B - - | E - | S", "P - DISCARD TEMP | B - - | E - | S"),
-        ("< 1 | 2 | C DISCARD TEMP | Z I", "1 | 2 | C DISCARD ALL | Z I (I)"),
+        ("> P - DISCARD ALL | B - - | E - | S", "P - DISCARD TEMP | B - - | E - | C P - | S"),
+        ("< 1 | 2 | C DISCARD TEMP | 3 | Z I", "1 | 2 | C DISCARD ALL | Z I (I)"),
         ("> B - - | S", "hand-over | P - DISCARD TEMP | B - - | S"),
+    ]);
+}
+
+#[test]
+fn what_is_prepared_behind_a_deallocate_all_stays() {
+    with_statements(&["s1"]).script(&[
+        (
+            "> P - DEALLOCATE ALL | B - - | E - | P s2 SELECT 2 | P - DEALLOCATE s1 | B d - | E d | S",
+            "P - DEALLOCATE ALL | B - - | E - | P pgtenant_2 SELECT 2 | D S pgtenant_2 | P - DEALLOCATE s1 | B d - | E d | S",
+        ),
+        (
+            "< 1 | 2 | C DEALLOCATE ALL | 1 | t | T a:23 | 1 | 2 | E 26000 | Z I",
+            "1 | 2 | C DEALLOCATE ALL | 1 | 1 | 2 | E 26000 | Z I (I)",
+        ),
+        ("> B - s2 | S", "B - pgtenant_2 | S"),
+        ("< 2 | Z I", "2 | Z I (I)"),
+        ("> B - s1 | S", "P - refused by pgtenant | S"),
+    ]);
+    // One that was skipped deallocates nothing.
+    with_statements(&["s1"]).script(&[
+        (
+            "> P - DEALLOCATE ALL | B d - | P - SELECT nope | E d | S",
+            "P - DEALLOCATE ALL | B d - | P - SELECT nope | E d | D S - | S",
+        ),
+        ("< 1 | 2 | E 42703 | Z I", "1 | 2 | E 42703 | Z I (I)"),
+        ("> B - s1 | S", "B - pgtenant_0 | S"),
+    ]);
+    with_statements(&["s1"]).script(&[
+        (
+            "> P - DISCARD ALL | B d - | P - SELECT nope | E d | S",
+            "P - DISCARD TEMP | B d - | P - SELECT nope | E d | C P d | D S - | S",
+        ),
+        ("< 1 | 2 | E 42703 | Z I", "1 | 2 | E 42703 | Z I (I)"),
+        ("> B - s1 | S", "B - pgtenant_0 | S"),
+    ]);
+}
+
+#[test]
+fn a_portal_that_has_run_to_its_end_is_the_servers_to_refuse() {
+    for text in ["DEALLOCATE s1", "DEALLOCATE ALL"] {
+        let mut talk = with_statements(&["s1"]);
+        talk.client(&format!("P - {text} | B - - | E -"));
+        talk.server("1 | 2 | C OK");
+        assert_eq!(talk.client("E - | S"), "E - | S", "{text}");
+        assert_eq!(talk.server("E 55000 | Z I"), "E 55000 | Z I (I)");
+    }
+}
+
+#[test]
+fn a_refused_query_between_transactions_closes_the_unnamed_statement() {
+    in_force(Mode::Sealed).script(&[
+        ("> P - SELECT 7 | S", "P - SELECT 7 | D S - | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ("> Q SET ROLE x", "E 42501 | Z I (I)"),
+        ("> B - - | S", "P - refused by pgtenant | S"),
+        ("< E 42601 | Z I", "E 26000 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn parameters_that_discard_all_changes_are_reported_before_ready() {
+    in_force(Mode::Sealed).script(&[
+        ("> Q SET timezone = 'Asia/Tokyo'", "Q SET timezone = 'Asia/Tokyo'"),
+        ("< C SET | S TimeZone=Asia/Tokyo | Z I", "C SET | S TimeZone=Asia/Tokyo | Z I (I)"),
+        ("> P - DISCARD ALL | B - - | E - | E p | S", "P - DISCARD TEMP | B - - | E - | C P - | E p | S"),
+        ("< 1 | 2 | C DISCARD TEMP | 3 | E 34000", "1 | 2 | C DISCARD ALL | E 34000"),
+        ("< Z I", "S TimeZone=UTC | Z I (I)"),
     ]);
 }

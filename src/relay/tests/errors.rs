@@ -216,7 +216,7 @@ fn a_refused_query_leaves_nothing_to_be_asked() {
 }
 
 #[test]
-fn a_refused_message_behind_a_failed_one_is_skipped_as_the_clients_would_be() {
+fn a_refused_message_after_a_failed_one_is_skipped_too() {
     for refused in ["Q SET ROLE x", "F", "Q SET app.tenant_id = 'b'"] {
         in_force(Mode::Sealed).script(&[
             (

@@ -1,6 +1,7 @@
 //! The extended protocol: statements, portals, and what is told about them.
 
 use super::{Kind, Mode, Talk, enter, in_force};
+use crate::relay::core::replies::MAX_OWED;
 
 #[test]
 fn unnamed_statements_go_on_as_they_came() {
@@ -83,6 +84,11 @@ fn parameter_types_that_are_no_longer_what_was_told_are_an_error() {
     talk.script(&[
         ("> D S s | S", "P pgtenant_0 INSERT INTO t VALUES ($1) | D S pgtenant_0 | H"),
         ("< 1 | t 701 | n", "C S pgtenant_0 | P - refused by pgtenant | S"),
+        ("< 3 | E 42601 | Z I", "E 0A000 | Z I (I)"),
+        // PostgreSQL counts the values first.
+        ("> B - s | S", "P pgtenant_0 INSERT INTO t VALUES ($1) | D S pgtenant_0 | H"),
+        ("< 1 | t 701 | n", "C S pgtenant_0 | P - refused by pgtenant | S"),
+        ("< 3 | E 42601 | Z I", "E 08P01 | Z I (I)"),
     ]);
 }
 
@@ -274,7 +280,7 @@ fn an_unnamed_statement_whose_types_nobody_knows_is_not_prepared_again() {
 }
 
 #[test]
-fn a_query_that_chooses_a_tenant_stands_behind_no_other_message_of_its_segment() {
+fn a_query_that_chooses_a_tenant_follows_no_message_of_its_segment() {
     let mut talk = Talk::gateway(Mode::Plain);
     enter(&mut talk);
     talk.script(&[
@@ -286,7 +292,7 @@ fn a_query_that_chooses_a_tenant_stands_behind_no_other_message_of_its_segment()
 }
 
 #[test]
-fn what_may_mean_something_else_behind_a_query_is_the_first_of_its_transaction() {
+fn what_must_be_first_of_its_transaction_follows_no_query() {
     for first in
         ["BEGIN ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION READ ONLY", "SAVEPOINT a", "SHOW x.y"]
     {
@@ -312,4 +318,66 @@ fn an_assertion_that_fails_runs_nothing_behind_it() {
         talk.client(frames);
         assert_eq!(talk.server("3 | 1 | 2 | E 57014"), "server lost: context 57014: text", "{frames}");
     }
+}
+
+#[test]
+fn a_statement_prepared_again_declares_the_types_its_client_was_told() {
+    let mut talk = in_force(Mode::Sealed);
+    talk.script(&[
+        ("> P s SELECT $1 | S", "P pgtenant_0 SELECT $1 | D S pgtenant_0 | S"),
+        ("< 1 | t 20 | T a:20 | Z I", "1 | Z I (I)"),
+    ]);
+    talk.server.state.clear_prepared();
+    let before = talk.server.output_log().len();
+    talk.client("B - s | S");
+    let sent = talk.server.output_log().split_off(before);
+    let declared = b"SELECT $1\0\0\x01\0\0\0\x14";
+    assert!(sent.windows(declared.len()).any(|part| part == declared), "{sent:?}");
+}
+
+#[test]
+fn a_query_closes_the_unnamed_statement() {
+    in_force(Mode::Sealed).script(&[
+        ("> P - SELECT 7 | S", "P - SELECT 7 | D S - | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ("> Q SELECT 1", "Q SELECT 1"),
+        ("< C SELECT 1 | Z I", "C SELECT 1 | Z I (I)"),
+        ("> B - - | S", "P - refused by pgtenant | S"),
+        ("< E 42601 | Z I", "E 26000 | Z I (I)"),
+    ]);
+}
+
+#[test]
+fn in_a_failed_block_postgresql_is_asked_before_the_proxy_refuses() {
+    in_force(Mode::Sealed).script(&[
+        ("> P s SELECT 1 | S", "P pgtenant_0 SELECT 1 | D S pgtenant_0 | S"),
+        ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ("> Q BEGIN", "Q BEGIN"),
+        ("< C BEGIN | Z T", "C BEGIN | Z T (T)"),
+        ("> Q SELECT 1/0", "Q SELECT 1/0"),
+        ("< E 22012 | Z E", "E 22012 | Z E (E)"),
+        // A name in use, and one that is free: 25P02 for both, and the second is not taken.
+        ("> P s SELECT 2 | S", "P - SELECT 2 | S"),
+        ("< E 25P02 | Z E", "E 25P02 | Z E (E)"),
+        ("> P t SELECT 2 | S", "P - SELECT 2 | S"),
+        ("< E 25P02 | Z E", "E 25P02 | Z E (E)"),
+        ("> Q ROLLBACK", "Q ROLLBACK"),
+        ("< C ROLLBACK | Z I", "C ROLLBACK | Z I (I)"),
+        ("> B - t | S", "P - refused by pgtenant | S"),
+    ]);
+}
+
+#[test]
+fn a_client_far_ahead_of_its_answers_is_held_back_until_they_come() {
+    let mut talk = in_force(Mode::Bare);
+    talk.bytes_of_client(b"P\0\0\0\x10\0SELECT 1\0\0\0");
+    let close = b"C\0\0\0\x07Sx\0";
+    talk.bytes_of_client(&close.repeat(MAX_OWED - 2));
+    assert!(talk.client_input.is_empty(), "the last that fits");
+    let sent = talk.bytes_of_client(&close.repeat(1000));
+    assert_eq!(talk.client_input.len(), 999 * close.len());
+    assert_eq!(sent.matches('H').count(), 1, "the server is told once to answer: {sent:.80}");
+    assert_eq!(talk.bytes_of_client(close), "");
+    talk.server("1");
+    assert!(talk.client_input.is_empty(), "it goes on");
 }

@@ -10,12 +10,32 @@
 //! its own), and `< hand-over`, `< assert` and `< apart` are the answers to them. `(I)`, `(T)`, `(E)` at the end: the
 //! segment was answered, and this is the transaction's status.
 
+#[cfg(test)]
+mod boundaries;
+#[cfg(test)]
 mod copying;
+#[cfg(test)]
 mod dropping;
+#[cfg(test)]
 mod errors;
+#[cfg(test)]
 mod extended;
 mod frames;
+#[cfg(test)]
+mod handing_over;
+mod model;
+#[cfg(test)]
+mod naming;
+pub(super) mod random;
+#[cfg(test)]
+mod refusing;
+#[cfg(test)]
 mod simple;
+#[cfg(test)]
+mod skipping;
+#[cfg(test)]
+mod states;
+#[cfg(test)]
 mod waiting;
 
 use std::sync::Arc;
@@ -30,7 +50,7 @@ use crate::net::settings::ServerTls;
 use crate::observability::metrics::{ContextSwitches, TenantLabels};
 use crate::relay::core::session_state::Policy;
 use crate::relay::core::tenant_choice::{Acting, Chooser, no_tenant};
-use crate::relay::{Absorbed, Beginning, ClientSide, Conversation, Pumped, Relay, RelayFault};
+use crate::relay::{Absorbed, Beginning, ClientSide, Conversation, LongTexts, Pumped, Relay, RelayFault};
 use crate::upstream::settings::UpstreamSettings;
 use crate::upstream::{
     Access, BackendIdentity, Context, Contexts, PoolTarget, ServerSide, ServerState, SessionParameters,
@@ -173,6 +193,8 @@ impl Talk {
             interner: Arc::default(),
             max_message_bytes: 10_000,
             max_prepared_bytes: 1_000,
+            max_client_memory: 0,
+            memory: Arc::new(crate::memory::Budget::new(crate::memory::Whose::Process, 0)),
             switches: ContextSwitches::default(),
         };
         let server = FakeServer {
@@ -206,7 +228,8 @@ impl Talk {
         let mut input = ReadBuffer::of(&std::mem::take(&mut self.client_input));
         let mut refused = String::new();
         while !input.is_empty() {
-            let mut client = ClientSide { input: &mut input, output: &mut output };
+            let long = LongTexts::AreRead(&|| false);
+            let mut client = ClientSide { input: &mut input, output: &mut output, long };
             match self.conversation.answer_without_server(&mut client) {
                 Some(Ok(())) => {}
                 Some(Err(report)) => {
@@ -231,19 +254,42 @@ impl Talk {
         self.run()
     }
 
-    /// Moves everything that can be moved, as the session does.
+    /// Frames of the server as bytes.
+    fn answers(&mut self, frames: &str) -> Vec<u8> {
+        encode_all(frames, Direction::Server, &frames::nonce_of(&self.server.output_log()))
+    }
+
+    /// Bytes of the server; the bytes that the client gets for them, also parts of frames.
+    fn raw_of_server(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.server_input.extend_from_slice(bytes);
+        let (_, got, status) = self.turn();
+        assert!(!status.contains(':'), "{status}");
+        got
+    }
+
+    /// Moves everything that can be moved, and prints it.
     fn run(&mut self) -> String {
-        let (mut towards_client, mut status) = (Vec::new(), String::new());
+        let (sent, got, status) = self.turn();
+        let parts = [print_all(&sent, Direction::Client), print_all(&got, Direction::Server), status];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Moves everything that can be moved, as the session does: what the server gets, what the client gets, and how it
+    /// ended.
+    fn turn(&mut self) -> (Vec<u8>, Vec<u8>, String) {
+        let mut status = String::new();
         let mut output = WriteBuffer::default();
         let mut input = ReadBuffer::of(&std::mem::take(&mut self.client_input));
         let mut answers = ReadBuffer::of(&std::mem::take(&mut self.server_input));
         let sent_before = self.server.output.space().len();
         loop {
             let before = (input.len(), answers.len());
-            let mut client = ClientSide { input: &mut input, output: &mut output };
+            let mut client =
+                ClientSide { input: &mut input, output: &mut output, long: LongTexts::AreRead(&|| false) };
             match self.conversation.pump(&mut client, &mut self.server) {
                 Ok(Pumped::All) => {}
-                Ok(Pumped::Goodbye) => status.push_str("goodbye"),
+                Ok(Pumped::Long) => status = "long".to_owned(),
+                Ok(Pumped::Goodbye) => status = "goodbye".to_owned(),
                 Ok(Pumped::Ready(ready)) => status = format!("({})", char::from(ready.byte())),
                 Err(fault) => status = format!("ends: {}", name(&fault)),
             }
@@ -258,14 +304,8 @@ impl Talk {
         }
         self.client_input = input.bytes().to_vec();
         self.server_input = answers.bytes().to_vec();
-        towards_client.extend_from_slice(output.space());
-        let towards_server = self.server.output.space().get(sent_before..).unwrap_or_default().to_vec();
-        let parts = [
-            print_all(&towards_server, Direction::Client),
-            print_all(&towards_client, Direction::Server),
-            status,
-        ];
-        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+        let sent = self.server.output.space().get(sent_before..).unwrap_or_default().to_vec();
+        (sent, output.space().clone(), status)
     }
 
     /// Runs a script.
@@ -309,6 +349,7 @@ fn name(fault: &RelayFault) -> String {
         RelayFault::TooLarge { .. } => "too large".to_owned(),
         RelayFault::Shifted => "shifted".to_owned(),
         RelayFault::Context(why) => format!("context {why}"),
+        RelayFault::Farewell(report) => format!("farewell {}: {}", report.sqlstate.0, report.message),
         RelayFault::Ended(why) => format!("ended {why}"),
     }
 }

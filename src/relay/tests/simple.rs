@@ -247,3 +247,52 @@ fn an_empty_message_between_transactions_needs_an_answer_only() {
         ("> X", "goodbye"),
     ]);
 }
+
+#[test]
+fn a_server_of_another_tenant_or_with_other_parameters_is_handed_over() {
+    let changes: [fn(&mut Talk); 2] = [
+        |talk| talk.server.state.stamp.as_mut().unwrap().tenant = None,
+        |talk| talk.server.state.stamp.as_mut().unwrap().parameters += 1,
+    ];
+    for change in changes {
+        let mut talk = in_force(Mode::Sealed);
+        change(&mut talk);
+        talk.script(&[("> Q SELECT 1", "hand-over | Q SELECT 1")]);
+    }
+}
+
+#[test]
+fn parameters_that_the_proxys_own_statements_change_are_not_the_clients() {
+    let mut talk = Talk::new(Mode::Sealed);
+    talk.script(&[
+        ("> Q SELECT 1", "hand-over | Q SELECT 1"),
+        ("< S TimeZone=Asia/Tokyo | hand-over | C SELECT 1 | Z I", "C SELECT 1 | Z I (I)"),
+    ]);
+    assert_eq!(talk.conversation.parameters.get("timezone"), None);
+}
+
+#[test]
+fn a_query_behind_a_pipeline_leaves_no_implicit_block_on_postgresql_18() {
+    let nothing = "RESET \"pgtenant\".\"choice\"";
+    let version = |talk: &mut Talk, version: &str| {
+        talk.server.state.parameters.insert("server_version".to_owned(), version.to_owned());
+    };
+    let mut talk = in_force(Mode::Sealed);
+    version(&mut talk, "18.4 (Debian)");
+    talk.script(&[
+        (
+            "> P - SELECT 1 | B - - | E - | Q SHOW x.y -- why",
+            &format!("P - SELECT 1 | B - - | E - | Q SHOW x.y;{nothing} -- why"),
+        ),
+        (
+            "< 1 | 2 | D 1 | C SELECT 1 | T a:25 | D x | C SHOW | C RESET | Z I",
+            "1 | 2 | D 1 | C SELECT 1 | T | D x | C SHOW | Z I (I)",
+        ),
+        ("> P - SELECT 1 | Q SELECT 1; SELECT 2", "P - SELECT 1 | Q SELECT 1; SELECT 2"),
+        ("< 1 | C SELECT 1 | C SELECT 1 | Z I", "1 | C SELECT 1 | C SELECT 1 | Z I (I)"),
+        ("> Q SELECT 1", "Q SELECT 1"),
+    ]);
+    let mut talk = in_force(Mode::Sealed);
+    version(&mut talk, "17.9");
+    talk.script(&[("> P - SELECT 1 | Q SELECT 1", "P - SELECT 1 | Q SELECT 1")]);
+}

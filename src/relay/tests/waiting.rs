@@ -88,7 +88,7 @@ fn messages_that_cannot_follow_begin_wait_until_the_block_is_open() {
 }
 
 #[test]
-fn an_error_of_begin_is_the_answer_to_the_first_statement_and_the_block_has_failed() {
+fn an_error_of_begin_answers_the_first_statement_and_fails_the_block() {
     // A text that PostgreSQL cannot read keeps the BEGIN in front of it from running.
     in_force(Mode::Sealed).script(&[
         ("~ Q BEGIN", "C BEGIN | Z T"),

@@ -45,7 +45,7 @@ impl Senders {
 
 impl Sender {
     /// One of a pool of its own.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn for_tests() -> Self {
         Arc::<Senders>::default().enter(1)
     }

@@ -64,6 +64,12 @@ impl Cluster {
         Self::launch(postgres18_binaries(), None).await
     }
 
+    /// Of the version whose programs are in this directory.
+    pub(crate) async fn of(binaries: PathBuf) -> Self {
+        assert!(binaries.join("postgres").exists(), "no PostgreSQL in {}", binaries.display());
+        Self::launch(binaries, None).await
+    }
+
     async fn launch(binaries: PathBuf, certificate: Option<&Certificate>) -> Self {
         let template = template(&binaries).await;
         let directory = new_directory();

@@ -214,6 +214,31 @@ impl fmt::Display for Message {
     }
 }
 
+// === impl Sequence ===
+
+/// Why a sequence with a Sync behind rows of a COPY, and more of that COPY behind it, cannot be judged.
+pub(super) const SYNC_AMONG_ROWS: &str = "Sync among the rows of a COPY";
+
+impl Sequence {
+    /// Whether a Sync or Flush stands behind rows of a COPY and in front of more of them. If the COPY fails, PostgreSQL
+    /// answers it or not, as the row in error stood in front of it or behind; the proxy cannot know which.
+    pub(super) fn has_sync_among_rows(&self) -> bool {
+        let is_late = |message: &Message| matches!(message, Message::Sync | Message::Flush);
+        let is_copy = |message: &Message| {
+            matches!(message, Message::CopyData(_) | Message::CopyDone | Message::CopyFail)
+        };
+        self.events.iter().any(|event| {
+            let Event::Turn(turn) = event else { return false };
+            let messages: Vec<&Message> = turn.steps.iter().map(|step| &step.message).collect();
+            messages.split(|message| !is_late(message) && !is_copy(message)).any(|run| {
+                let first = run.iter().position(|message| is_copy(message));
+                let last = run.iter().rposition(|message| is_copy(message));
+                first.zip(last).is_some_and(|(first, last)| run[first..last].iter().any(|one| is_late(one)))
+            })
+        })
+    }
+}
+
 // === impl Step ===
 
 impl From<Message> for Step {

@@ -38,6 +38,10 @@ ALTER TABLE typed OWNER TO app_owner;
 GRANT USAGE ON SCHEMA other TO app;
 GRANT SELECT ON other.typed TO app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON orders, lines, typed TO app;";
+/// Under a seal the tenant is the one of the register.
+pub(super) const SEALED: &str = "
+CREATE OR REPLACE FUNCTION tenant() RETURNS text STABLE LANGUAGE plpgsql AS $$ BEGIN
+    RETURN CASE current_user WHEN 'app' THEN pgtenant.current_tenant() ELSE current_setting('fuzz.tenant', true) END; END $$;";
 /// The rows that each sequence begins with.
 pub(super) const ROWS: &str = "
 DELETE FROM orders; DELETE FROM lines; DELETE FROM typed WHERE id > 2;

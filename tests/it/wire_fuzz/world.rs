@@ -6,14 +6,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
+use crate::protect::{KEY, install, sealed};
 use crate::support::cluster::{APP_PASSWORD, OWNER_PASSWORD};
 use crate::support::recorder::Recorder;
 use crate::support::{Cluster, Link, Proxy, message};
 
 use super::compare::compare;
 use super::pair::{Closing, Fault, Pair, Stop};
-use super::step::{End, Event, Leaves, Message, Sequence, Step, TENANTS, Turn, Users};
-use super::tables::{END_SERVERS, LOCKS, ROWS, STATE, TABLES};
+use super::step::{End, Event, Leaves, Message, SYNC_AMONG_ROWS, Sequence, Step, TENANTS, Turn, Users};
+use super::tables::{END_SERVERS, LOCKS, ROWS, SEALED, STATE, TABLES};
 
 /// Longest time for an answer; generous, because the machine is shared.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -41,6 +42,7 @@ pub(super) struct World {
     proxy: Proxy,
     recorder: Recorder,
     databases: [Client; 2],
+    context: Context,
     log: usize,
     tables_changed: bool,
     /// Clients of the last sequence that can go on, with who they are and their startup parameters.
@@ -49,12 +51,38 @@ pub(super) struct World {
     pub(super) patience: Duration,
 }
 
+/// How the proxy enters tenants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Context {
+    Plain,
+    Sealed,
+}
+
+impl Context {
+    fn chosen() -> Self {
+        match std::env::var("PGTENANT_WIRE_FUZZ_CONTEXT").as_deref() {
+            Ok("sealed") => Self::Sealed,
+            Ok("plain" | "") | Err(_) => Self::Plain,
+            Ok(other) => panic!("no such context: {other}"),
+        }
+    }
+}
+
 // === impl World ===
 
 impl World {
     pub(super) async fn start() -> Self {
-        let cluster = Cluster::start().await;
+        let cluster = match std::env::var_os("PGTENANT_WIRE_FUZZ_POSTGRES") {
+            Some(binaries) => Cluster::of(binaries.into()).await,
+            None => Cluster::start().await,
+        };
+        let context = Context::chosen();
         cluster.execute(TABLES).await;
+        if context == Context::Sealed {
+            // Both databases are made from this one, so that the direct side has the same privileges.
+            install(&cluster);
+            cluster.execute(TABLES).await;
+        }
         // The proxy logs in again whenever it had to close a server.
         for (role, password) in [("app", APP_PASSWORD), ("app_owner", OWNER_PASSWORD)] {
             cluster.execute(&format!("ALTER ROLE {role} PASSWORD '{}'", cheap_verifier(password))).await;
@@ -66,6 +94,9 @@ impl World {
             config.set("upstream.main.hosts", vec![server.clone()]);
             config.set("tenancy.application_name", "{application_name}");
             config.set("tenancy.allow_unsafe", true);
+            if context == Context::Sealed {
+                sealed(config, KEY);
+            }
             // The strict level refuses more of what sessions keep.
             config.lenient();
             config.set("defaults.queue_timeout", "20s");
@@ -84,8 +115,9 @@ impl World {
             proxy,
             recorder,
             databases,
+            context,
             log,
-            tables_changed: false,
+            tables_changed: true,
             idle: [None, None],
             patience: PATIENCE,
         }
@@ -106,6 +138,9 @@ impl World {
     async fn reset(&mut self) {
         if std::mem::take(&mut self.tables_changed) {
             self.both(TABLES).await;
+            if self.context == Context::Sealed {
+                self.databases[0].batch_execute(SEALED).await.unwrap();
+            }
         }
         self.both(ROWS).await;
         self.recorder.begin();
@@ -141,6 +176,12 @@ impl World {
             Err(Stop::Inconclusive(why)) if violations.is_empty() => return Outcome::Inconclusive(why),
             Ok(()) | Err(Stop::Inconclusive(_)) => None,
         };
+        if fault.as_ref().is_some_and(|fault| !matches!(&*fault.kind, "another tenant" | "server lost"))
+            && violations.is_empty()
+            && sequence.has_sync_among_rows()
+        {
+            return Outcome::Inconclusive(SYNC_AMONG_ROWS);
+        }
         let others = [("recorder", violations.first().cloned()), ("log", doubt.map(str::to_owned))];
         for (who, found) in others.into_iter().filter_map(|(who, found)| Some((who, found?))) {
             let fault = fault.get_or_insert_with(|| Fault { kind: who.to_owned(), report: String::new() });

@@ -1,0 +1,69 @@
+//! Texts that choose a tenant beside other statements. They run as they stand, for the tenant that they choose, which is
+//! chosen before a server is taken.
+
+use std::sync::Arc;
+
+use crate::fault::Report;
+use crate::relay::Conversation;
+use crate::relay::core::block::Block;
+use crate::relay::core::statements::Reading;
+use crate::relay::core::tenant_choice::too_late;
+use crate::relay::core::wish::Wish;
+use crate::upstream::Span;
+use crate::wire::{frame, frontend};
+
+impl Conversation {
+    /// A text that chooses a tenant beside other statements runs as it stands, for that tenant: the transaction must be
+    /// that tenant's already.
+    pub(in crate::relay) fn stays_with(&mut self, wish: &Wish) -> Result<(), Report> {
+        let acting = self.find(wish.tenant.as_deref())?;
+        if acting.tenant() != self.choice.acting().tenant() {
+            return Err(too_late("statements of another tenant may have run")
+                .hint("Choose the tenant first in its transaction, or in a message of its own."));
+        }
+        if wish.span == Span::Session {
+            self.choice.keep_for_session(acting);
+        }
+        Ok(())
+    }
+
+    /// Chooses as the text of a message does that holds other statements too, before a server is taken.
+    pub fn choose_by_text(&mut self, message: &[u8], behind: &[u8]) -> Result<(), Report> {
+        if !self.has_chooser() || self.block == Block::Failed {
+            return Ok(());
+        }
+        let (tag, body) = (message.first(), frame::body(message));
+        let bound =
+            || frontend::bind(behind.first().filter(|tag| **tag == b'B').map(|_| frame::body(behind))?);
+        let (reading, values) = match tag {
+            Some(b'Q') => (frontend::query(body).and_then(|text| self.choices_in(text)), None),
+            Some(b'P') => {
+                let parse = frontend::parse(body).filter(|parse| parse.name.is_empty());
+                (parse.and_then(|parse| self.choices_in(parse.text)), bound().map(|bind| bind.rest))
+            }
+            Some(b'B') => {
+                let bind = frontend::bind(body);
+                let statement = bind.as_ref().and_then(|bind| self.statements.find(bind.statement));
+                (statement.map(|statement| statement.reading.clone()), bind.map(|bind| bind.rest))
+            }
+            _ => return Ok(()),
+        };
+        let Some(choices) = reading.and_then(|reading| reading.choices) else { return Ok(()) };
+        let wish = Wish::of_all(&choices, values)?;
+        let acting = self.find(wish.tenant.as_deref())?;
+        if acting.tenant() != self.choice.acting().tenant()
+            && let Some(report) = self.pinned_elsewhere()
+        {
+            return Err(report);
+        }
+        self.metrics = Arc::clone(&acting.metrics);
+        self.choice.choose_for_waiting(acting, wish.span);
+        Ok(())
+    }
+
+    /// The reading of a text that names the setting of the tenant in its usual spelling and holds choices.
+    fn choices_in(&self, text: &[u8]) -> Option<Reading> {
+        memchr::memmem::find(text, self.rules.tenant_setting().as_bytes())?;
+        self.read(text).ok().filter(|reading| reading.choices.is_some())
+    }
+}
