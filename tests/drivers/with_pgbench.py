@@ -63,7 +63,7 @@ for mode in ("simple", "extended", "prepared"):
     def single(_, mode=mode):
         both("select", SELECT, "-M", mode)
 
-    @suite.check(f"-M {mode}: explicit transactions count exactly", together=True)
+    @suite.check(f"-M {mode}: explicit transactions count exactly", together=True, limit=25)
     def transactions(_, mode=mode):
         superuser("DELETE FROM items")
         for tenant in TENANTS:

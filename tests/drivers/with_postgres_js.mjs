@@ -57,8 +57,8 @@ suite.check('connection parameters take effect, a gateway user\'s tenant among t
 
 suite.check('a gateway user without a tenant is refused', (tenant) =>
   using(tenant, { user: 'api', password: password('api'), fetch_types: false }, async (sql) => {
-    await refused(sql`SELECT 1`, '28000')
-    await refused(sql.unsafe('SELECT 1'), '28000')
+    await refused(sql`SELECT count(*) FROM orders`, '28000')
+    await refused(sql.unsafe('SELECT count(*) FROM orders'), '28000')
   }), { proxyOnly: true })
 
 suite.check('the context cannot be changed by SQL (42501)', (tenant) => using(tenant, { max: 1 }, async (sql) => {

@@ -34,7 +34,7 @@ SIZES = {"narrow": 1, "wide": 4, "fair": 4}
 LIMITS = {
     "narrow": ("", "max_servers = 1\nqueue_timeout = \"10s\""),
     "wide": ("", "max_servers = 4\nqueue_timeout = \"10s\""),
-    "fair": ("max_clients = 300\nmax_logins = 200\nmax_logins_per_address = 30\nlogin_timeout = \"5s\"",
+    "fair": ("max_clients = 300\nmax_logins = 200\nmax_logins_per_address = 30\nlogin_timeout = \"5s\"\nmax_message_bytes = \"16MiB\"\nmax_client_memory = \"24MiB\"\nmax_tenant_memory = \"32MiB\"",
              "max_servers = 2\nmax_pins = 1\nmax_clients = 60\nqueue_timeout = \"2s\"\nstatement_timeout = \"3s\"\nidle_transaction_timeout = \"5s\""),
 }
 DEFAULT = ("off-sealed", "strict-plain", "strict-sealed", "off-schema", "strict-schema", "off-database")
