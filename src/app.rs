@@ -15,13 +15,14 @@ use tokio::time::timeout;
 
 use crate::auth::{Authenticator, Tokens};
 use crate::canary::Probes;
-use crate::clients::Order;
+use crate::clients::{Clients, Order};
 use crate::config::rows::{Merged, Rows};
 use crate::config::{self, Config, Problems};
 use crate::console::{Console, ProcessRequest, Refused, Setting, Sources};
 use crate::directory::Directory;
 use crate::doctor::{self, Watch};
 use crate::guard::Verdicts;
+use crate::memory::Budget;
 use crate::names::{TenantId, UserName};
 use crate::net::listener::Listener;
 use crate::net::tls::{TlsError, load_identity};
@@ -32,6 +33,7 @@ use crate::registry::{Lookup, Registry, Snapshot};
 use crate::relay::Relay;
 use crate::serve::logins::Logins;
 use crate::serve::{Finder, Live, OPERATOR_SEATS, Shared, TURNED_AWAY, connection, drain};
+use crate::session::Bounds;
 use crate::startup::Negotiator;
 use crate::upstream::{Contexts, Upstreams};
 use descriptors::Shares;
@@ -130,6 +132,8 @@ impl App {
             interner: Arc::default(),
             max_message_bytes: config.listen.max_message_bytes,
             max_prepared_bytes: MAX_PREPARED_BYTES,
+            max_client_memory: config.listen.max_client_memory,
+            memory: Arc::new(Budget::of_process(config.listen.max_memory)),
             switches: ContextSwitches::default(),
         };
         let quota = Shares::of(&config);
@@ -142,7 +146,7 @@ impl App {
                 config.directory.clone(),
                 (mock_key, probes.as_deref(), tokens.as_ref()),
             )?),
-            clients: Arc::default(),
+            clients: Arc::new(Clients::new(config.listen.max_tenant_memory)),
             contexts: Contexts::new(&config.directory.tenancy),
             upstreams: Upstreams::new(config.upstreams.values().cloned(), quota.servers),
             relay: Arc::new(relay),
@@ -156,6 +160,7 @@ impl App {
             seats: Arc::new(Semaphore::new(quota.clients)),
             operator_seats: Arc::new(Semaphore::new(OPERATOR_SEATS)),
             login_timeout: config.listen.login_timeout,
+            bounds: Arc::new(Bounds::new(config.listen.message_timeout)),
         };
         let file = Arc::new(ArcSwap::from_pointee(config.clone()));
         let (shared, rows) = (Arc::new(shared), Arc::default());

@@ -34,6 +34,8 @@ const EXPIRED: u8 = 8;
 pub struct Clients {
     by_process_id: DashMap<u32, Arc<Client>>,
     by_tenant: DashMap<TenantId, Arc<TenantState>>,
+    /// What all clients of one tenant may keep in memory, in bytes; zero: no limit.
+    max_tenant_memory: usize,
 }
 
 /// One client as others see it.
@@ -107,6 +109,11 @@ pub enum Order {
 }
 
 impl Clients {
+    /// None yet. `max_tenant_memory`: what all clients of one tenant may keep in memory, in bytes; zero: no limit.
+    pub fn new(max_tenant_memory: usize) -> Self {
+        Self { max_tenant_memory, ..Self::default() }
+    }
+
     /// Registers a client under a new process id of 31 bits, which is as much as every driver takes.
     pub fn register(
         self: &Arc<Self>,
@@ -147,7 +154,9 @@ impl Clients {
 
     fn state_of(&self, tenant: &Tenant) -> Arc<TenantState> {
         let state = self.by_tenant.entry(tenant.id.clone());
-        Arc::clone(&state.or_insert_with(|| Arc::new(TenantState::new(tenant.limits))))
+        Arc::clone(
+            &state.or_insert_with(|| Arc::new(TenantState::new(tenant.limits, self.max_tenant_memory))),
+        )
     }
 
     /// What a tenant's clients may do from here on, until it is changed again or the proxy ends. False: it is being

@@ -14,6 +14,7 @@ pub mod fault;
 pub mod names;
 pub mod observability;
 pub mod secret;
+pub mod memory;
 
 // mechanics: no tenants here
 pub mod net;

@@ -38,7 +38,7 @@ use crate::observability::metrics::{LoginOutcome, TenantLabels, early_error, log
 use crate::relay::core::session_state::Policy;
 use crate::relay::core::tenant_choice::{Acting, Chooser};
 use crate::relay::{Beginning, Conversation, Relay};
-use crate::session::{Alarm, End, Session, shutdown};
+use crate::session::{Alarm, Bounds, Collecting, End, Inspecting, Session, shutdown};
 use crate::startup::{Claim, Negotiator, Opening, StartupFault, StartupParameters};
 use crate::tenant::{Standing, resolve};
 use crate::upstream::{Contexts, Greeting, SessionParameters, Share, Upstreams};
@@ -122,6 +122,8 @@ pub struct Shared {
     pub operator_seats: Arc<Semaphore>,
     /// From accept to the end of the login.
     pub login_timeout: Duration,
+    /// What bounds the cost of messages.
+    pub bounds: Arc<Bounds>,
 }
 
 /// How long a refusal may take to be read.
@@ -466,6 +468,9 @@ async fn welcome(
             idle_since: Instant::now(),
             started: None,
             turn: None,
+            bounds: Arc::clone(&shared.bounds),
+            collecting: Collecting::default(),
+            inspecting: Inspecting::default(),
         },
     })
 }
@@ -502,6 +507,6 @@ mod tests {
             size_of::<F>()
         }
         let bytes = task_bytes(run) + size_of::<Admitted>();
-        assert!(bytes <= 2048, "the task of an idle client has {bytes} bytes");
+        assert!(bytes <= 2176, "the task of an idle client has {bytes} bytes");
     }
 }

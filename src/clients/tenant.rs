@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::directory::Limits;
+use crate::memory::{Budget, Whose};
 
 /// Whether a tenant's clients may do anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,10 +60,13 @@ pub(super) struct TenantState {
     turns: AtomicUsize,
     /// How often its place has changed.
     moves: AtomicU64,
+    /// What all its clients keep.
+    memory: Arc<Budget>,
 }
 
 impl TenantState {
-    pub(super) fn new(limits: Limits) -> Self {
+    /// `max_memory`: what all its clients may keep, in bytes; zero: no limit.
+    pub(super) fn new(limits: Limits, max_memory: usize) -> Self {
         Self {
             clients: AtomicUsize::new(0),
             pins: AtomicUsize::new(0),
@@ -70,6 +74,7 @@ impl TenantState {
             limits: ArcSwap::from_pointee(limits),
             turns: AtomicUsize::new(0),
             moves: AtomicU64::new(0),
+            memory: Arc::new(Budget::new(Whose::Tenant, max_memory)),
         }
     }
 
@@ -126,7 +131,7 @@ impl TenantState {
 
     /// Whether nobody and nothing would miss it.
     pub(super) fn is_forgettable(&self) -> bool {
-        !self.is_busy() && self.view() == <(TenantStatus, usize, usize)>::default()
+        !self.is_busy() && self.memory.used() == 0 && self.view() == <(TenantStatus, usize, usize)>::default()
     }
 
     pub(super) fn view(&self) -> (TenantStatus, usize, usize) {
@@ -168,6 +173,11 @@ impl Drop for Counted {
 impl TenantSeat {
     fn state(&self) -> &Arc<TenantState> {
         &self.counted.0
+    }
+
+    /// What the tenant's clients may keep in memory.
+    pub fn memory(&self) -> &Arc<Budget> {
+        &self.state().memory
     }
 
     /// The tenant's limits as they are now.
@@ -238,14 +248,15 @@ mod tests {
     use super::*;
 
     fn state(max_clients: usize) -> Arc<TenantState> {
-        Arc::new(TenantState::new(Limits {
+        let limits = Limits {
             max_clients,
             max_servers: 1,
             max_pins: 1,
             queue_timeout: std::time::Duration::ZERO,
             statement_timeout: std::time::Duration::ZERO,
             idle_transaction_timeout: std::time::Duration::ZERO,
-        }))
+        };
+        Arc::new(TenantState::new(limits, 0))
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 
 type Row = (&'static str, bool);
 
-fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 11] {
+fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 15] {
     let ListenSettings {
         address,
         socket_dir,
@@ -58,6 +58,10 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 11] {
         drain_timeout,
         max_startup_bytes,
         max_message_bytes,
+        message_timeout,
+        max_client_memory,
+        max_tenant_memory,
+        max_memory,
     } = old;
     [
         ("listen.address", *address != new.address),
@@ -71,6 +75,10 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 11] {
         ("listen.drain_timeout", *drain_timeout != new.drain_timeout),
         ("listen.max_startup_bytes", *max_startup_bytes != new.max_startup_bytes),
         ("listen.max_message_bytes", *max_message_bytes != new.max_message_bytes),
+        ("listen.message_timeout", *message_timeout != new.message_timeout),
+        ("listen.max_client_memory", *max_client_memory != new.max_client_memory),
+        ("listen.max_tenant_memory", *max_tenant_memory != new.max_tenant_memory),
+        ("listen.max_memory", *max_memory != new.max_memory),
     ]
 }
 

@@ -35,6 +35,8 @@ pub(super) const MAX_SERVERS: usize = 10_000;
 const KIB: usize = 1024;
 
 const MIB: usize = 1024 * KIB;
+/// The largest memory budget, in bytes.
+const MAX_MEMORY: usize = 1024 * 1024 * MIB;
 
 /// All settings; none if something without a default is missing.
 pub(super) fn config(top: &Section<'_>) -> Option<Config> {
@@ -71,6 +73,7 @@ fn listen(section: &Section<'_>) -> ListenSettings {
     if let Some(dir) = &socket_dir {
         section.accept("socket_dir", value::socket_path(&dir.join(".s.PGSQL.65535")));
     }
+    let max_message_bytes = section.bytes("max_message_bytes", 64 * MIB, 8 * KIB..=1024 * MIB - 1);
     ListenSettings {
         address: section.parsed("address", value::listen_address).unwrap_or_else(|| "127.0.0.1:6432".into()),
         socket_dir,
@@ -86,8 +89,22 @@ fn listen(section: &Section<'_>) -> ListenSettings {
         login_timeout: section.duration("login_timeout", Duration::from_secs(15), MILLISECOND..=DAY),
         drain_timeout: section.duration("drain_timeout", Duration::from_secs(30), Duration::ZERO..=DAY),
         max_startup_bytes: section.bytes("max_startup_bytes", 10_000, 512..=MIB),
-        max_message_bytes: section.bytes("max_message_bytes", 64 * MIB, 8 * KIB..=1024 * MIB - 1),
+        max_message_bytes,
+        message_timeout: section.duration("message_timeout", Duration::from_secs(60), Duration::ZERO..=DAY),
+        max_client_memory: memory(section, "max_client_memory", 3, max_message_bytes),
+        max_tenant_memory: memory(section, "max_tenant_memory", 4, max_message_bytes),
+        max_memory: memory(section, "max_memory", 16, max_message_bytes),
     }
+}
+
+/// A memory budget, by default so many of the largest message; none may be too small for one of them.
+fn memory(section: &Section<'_>, key: &str, messages: usize, max_message_bytes: usize) -> usize {
+    let bytes = section.bytes(key, messages * max_message_bytes, 0..=MAX_MEMORY);
+    if bytes != 0 && bytes < max_message_bytes {
+        let hint = "lower max_message_bytes too; 0 is no limit";
+        section.report(key, refuse("is less than max_message_bytes", hint));
+    }
+    bytes
 }
 
 /// Names of databases; none if the file says nothing.

@@ -97,6 +97,10 @@ pub(super) static LISTEN: Keys = Keys {
         restart("drain_timeout"),
         restart("max_startup_bytes"),
         restart("max_message_bytes"),
+        restart("message_timeout"),
+        restart("max_client_memory"),
+        restart("max_tenant_memory"),
+        restart("max_memory"),
         live("allow_plain_passwords"),
     ],
 };

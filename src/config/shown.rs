@@ -23,6 +23,10 @@ impl Config {
         row("listen.drain_timeout", time(listen.drain_timeout));
         row("listen.max_startup_bytes", listen.max_startup_bytes.to_string());
         row("listen.max_message_bytes", listen.max_message_bytes.to_string());
+        row("listen.message_timeout", time(listen.message_timeout));
+        row("listen.max_client_memory", listen.max_client_memory.to_string());
+        row("listen.max_tenant_memory", listen.max_tenant_memory.to_string());
+        row("listen.max_memory", listen.max_memory.to_string());
         row("metrics.address", self.metrics.address.clone());
         row("metrics.max_tenants", self.metrics.max_tenants.to_string());
         let tenancy = &self.directory.tenancy;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::process::Child;
 
 use super::error::{DemoError, during};
-use super::process::{self, Account, Starting};
+use super::process::{self, Starting, SystemAccount};
 use super::sample::{connect, login};
 
 const INITDB_LIMIT: Duration = Duration::from_secs(90);
@@ -28,7 +28,7 @@ impl Cluster {
     /// Makes a cluster in `directory` and starts it; `password` is the superuser's.
     pub(super) async fn launch(directory: &Path, port: u16, password: &str) -> Result<Self, DemoError> {
         let programs = find_programs()?;
-        let account = Account::for_postgres(directory)?;
+        let account = SystemAccount::for_postgres(directory)?;
         let home = make_home(directory, account, password)?;
         let data = home.join("data");
 
@@ -106,14 +106,14 @@ fn find_programs() -> Result<PathBuf, DemoError> {
 }
 
 /// A directory that only `account` may enter, with the superuser's password in a file.
-fn make_home(directory: &Path, account: Account, password: &str) -> Result<PathBuf, DemoError> {
+fn make_home(directory: &Path, account: SystemAccount, password: &str) -> Result<PathBuf, DemoError> {
     let home = directory.join("postgresql");
     let file = home.join("password");
     let make = || {
         fs::create_dir(&home)?;
         fs::set_permissions(&home, fs::Permissions::from_mode(0o700))?;
         fs::write(&file, password)?;
-        let Account::Postgres { uid, gid } = account else { return Ok(()) };
+        let SystemAccount::Postgres { uid, gid } = account else { return Ok(()) };
         chown(&file, Some(uid), Some(gid))?;
         chown(&home, Some(uid), Some(gid))?;
         // The other account has to pass through ours to its own; it can list and read nothing there.

@@ -22,7 +22,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The operating system's account that a program runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Account {
+pub(super) enum SystemAccount {
     /// Ours.
     Own,
     /// `postgres`, because we are root and `PostgreSQL` refuses to be.
@@ -34,7 +34,7 @@ pub(super) enum Account {
     },
 }
 
-impl Account {
+impl SystemAccount {
     /// The account to run `PostgreSQL` as; `ours` is any file that we just made.
     pub(super) fn for_postgres(ours: &Path) -> Result<Self, DemoError> {
         let uid = fs::metadata(ours).map_err(during("looking at the temporary directory"))?.uid();
@@ -47,30 +47,30 @@ impl Account {
 }
 
 /// `name:password:uid:gid:…`
-fn postgres_account(line: &str) -> Option<Account> {
+fn postgres_account(line: &str) -> Option<SystemAccount> {
     let mut fields = line.split(':');
     if fields.next() != Some("postgres") {
         return None;
     }
     let uid = fields.nth(1)?.parse().ok()?;
     let gid = fields.next()?.parse().ok()?;
-    Some(Account::Postgres { uid, gid })
+    Some(SystemAccount::Postgres { uid, gid })
 }
 
 /// A command for a program that ends with us; `farewell` is the signal that the kernel then sends it.
-pub(super) fn command(program: &Path, account: Account, farewell: &str) -> Result<Command, DemoError> {
+pub(super) fn command(program: &Path, account: SystemAccount, farewell: &str) -> Result<Command, DemoError> {
     let mut command = match (find_on_path("setpriv"), account) {
         (Some(setpriv), account) => {
             let mut command = Command::new(setpriv);
             command.arg(format!("--pdeathsig={farewell}"));
-            if let Account::Postgres { uid, gid } = account {
+            if let SystemAccount::Postgres { uid, gid } = account {
                 command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups"]);
             }
             command.arg("--").arg(program);
             command
         }
-        (None, Account::Own) => Command::new(program),
-        (None, Account::Postgres { .. }) => return Err(DemoError::NoAccount("the program `setpriv`")),
+        (None, SystemAccount::Own) => Command::new(program),
+        (None, SystemAccount::Postgres { .. }) => return Err(DemoError::NoAccount("the program `setpriv`")),
     };
     // A process group of its own: the terminal's Ctrl-C is for us alone, and we then stop things in order.
     command.stdin(Stdio::null()).kill_on_drop(true).process_group(0);
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(postgres_account("root:x:0:0:root:/root:/bin/bash"), None);
         assert_eq!(postgres_account("postgresx:x:7:7::/:/bin/sh"), None);
         let line = "postgres:x:101:104:PostgreSQL administrator,,,:/var/lib/postgresql:/bin/bash";
-        assert_eq!(postgres_account(line), Some(Account::Postgres { uid: 101, gid: 104 }));
+        assert_eq!(postgres_account(line), Some(SystemAccount::Postgres { uid: 101, gid: 104 }));
     }
 
     #[test]

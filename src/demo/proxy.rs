@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::error::{DemoError, during};
-use super::process::{self, Account, Starting};
+use super::process::{self, Starting, SystemAccount};
 use super::sample::{DATABASE, Sample, SampleTenant};
 
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -99,7 +99,7 @@ pub(super) async fn protect(directory: &Path) -> Result<(), DemoError> {
 /// This same program, on that configuration.
 fn ourselves(command: &str, directory: &Path) -> Result<Command, DemoError> {
     let program = std::env::current_exe().map_err(during("looking for our own program"))?;
-    let mut ourselves = process::command(&program, Account::Own, "TERM")?;
+    let mut ourselves = process::command(&program, SystemAccount::Own, "TERM")?;
     ourselves.arg(command).arg("--config").arg(directory.join(FILE));
     Ok(ourselves)
 }

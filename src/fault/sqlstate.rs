@@ -50,3 +50,11 @@ pub const QUERY_CANCELED: SqlState = SqlState("57014");
 pub const CANNOT_CONNECT_NOW: SqlState = SqlState("57P03");
 /// The proxy is shutting down.
 pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");
+
+/// The SQLSTATEs with which PostgreSQL ends a session; any other one is [`ADMIN_SHUTDOWN`].
+const ENDINGS: &[&str] = &["25P03", "25P04", "57P01", "57P02", "57P04", "57P05"];
+
+/// The SQLSTATE with which a server ends a session.
+pub fn ending(code: &str) -> SqlState {
+    ENDINGS.iter().find(|known| **known == code).map_or(ADMIN_SHUTDOWN, |known| SqlState(known))
+}

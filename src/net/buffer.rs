@@ -11,6 +11,8 @@ use crate::net::stream::Stream;
 pub const READ_BYTES: usize = 16 * 1024;
 /// Unsent bytes above which no more is read from the other side.
 pub const BACKPRESSURE_BYTES: usize = 64 * 1024;
+/// A buffer above this length is given up for a small one as soon as what is left in it fits into that, in bytes.
+const LARGE_BYTES: usize = 64 * 1024;
 /// Buffers that one thread keeps in reserve (1 MiB).
 const RESERVE: usize = 64;
 
@@ -59,11 +61,31 @@ impl ReadBuffer {
         self.start == self.end
     }
 
+    /// Bytes of memory that it takes.
+    pub const fn held(&self) -> usize {
+        self.data.len()
+    }
+
     /// Consumes the first `count` bytes.
     pub fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
-        if self.start == self.end && self.mark.is_none() {
+        self.shrink();
+    }
+
+    /// Gives up memory that is not needed any more.
+    fn shrink(&mut self) {
+        if self.mark.is_some() {
+            return;
+        }
+        if self.start == self.end {
             self.rest();
+        } else if self.data.len() > LARGE_BYTES && self.len() <= READ_BYTES / 2 {
+            let mut data = READ_RESERVE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; READ_BYTES]);
+            let count = self.len();
+            if let Some(space) = data.get_mut(..count) {
+                space.copy_from_slice(self.bytes());
+                (self.data, self.start, self.end) = (data, 0, count);
+            }
         }
     }
 
@@ -80,9 +102,7 @@ impl ReadBuffer {
     /// Lets go of the mark.
     pub fn forget(&mut self) {
         self.mark = None;
-        if self.start == self.end {
-            self.rest();
-        }
+        self.shrink();
     }
 
     /// Returns to the mark; false if it was given up.
@@ -122,21 +142,22 @@ impl ReadBuffer {
         if self.data.is_empty() {
             self.data = READ_RESERVE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; READ_BYTES]);
         }
-        let short = wanted.saturating_sub(self.len());
-        if self.data.len() - self.end >= short.max(READ_BYTES / 4) {
+        let short = wanted.saturating_sub(self.len()).clamp(READ_BYTES / 4, READ_BYTES);
+        if self.data.len() - self.end >= short {
             return;
         }
-        if self.start > 0 {
-            self.mark = None;
-            self.data.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-        }
-        if self.data.len() - self.end < READ_BYTES / 4 {
-            // Twice the length at a time, so that one large message is not copied for every read, and no more than
-            // that: `wanted` is what the sender announces, and memory is for what it has sent.
-            let needed = wanted.max(self.end + READ_BYTES / 4).next_power_of_two();
-            self.data.resize(needed.min(2 * self.data.len()), 0);
+        self.mark = None;
+        self.data.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let least = (self.end + short).max(READ_BYTES);
+        if self.data.len() < least {
+            // Twice the length at a time, so that one large message is not copied for every read, and no more than has
+            // come already: what was only announced takes no memory.
+            let most = wanted.saturating_add(READ_BYTES / 4).max(least);
+            let length = (2 * self.data.len()).clamp(least, most);
+            self.data.reserve_exact(length - self.data.len());
+            self.data.resize(length, 0);
         }
     }
 
@@ -173,7 +194,24 @@ impl WriteBuffer {
             self.data =
                 WRITE_RESERVE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(READ_BYTES));
         }
+        if self.sent >= BACKPRESSURE_BYTES && self.sent >= self.data.len() / 2 {
+            self.forget_sent();
+        }
         &mut self.data
+    }
+
+    /// Bytes that it keeps, those that were sent and are not forgotten yet included.
+    pub const fn held(&self) -> usize {
+        self.data.len()
+    }
+
+    /// A side that reads slowly may never have taken everything: what it has taken is not kept.
+    fn forget_sent(&mut self) {
+        self.data.drain(..self.sent);
+        self.sent = 0;
+        if self.data.capacity() > 4 * BACKPRESSURE_BYTES {
+            self.data.shrink_to(2 * BACKPRESSURE_BYTES);
+        }
     }
 
     /// Bytes that wait to be written.
@@ -228,55 +266,80 @@ impl WriteBuffer {
 
 #[cfg(test)]
 mod tests {
-    use super::{READ_BYTES, ReadBuffer};
+    use std::future::poll_fn;
 
-    /// Takes bytes as a read does that fills all the room there is.
-    fn fill(buffer: &mut ReadBuffer, wanted: usize) {
-        buffer.make_room(wanted);
-        buffer.end = buffer.data.len();
-    }
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixStream;
 
-    #[test]
-    fn announced_bytes_take_no_memory_until_they_come() {
-        let mut buffer = ReadBuffer::default();
-        buffer.make_room(64 << 20);
-        buffer.end = 6;
-        buffer.make_room(64 << 20);
-        assert_eq!(buffer.data.len(), READ_BYTES);
-    }
+    use super::*;
 
-    #[test]
-    fn a_large_message_doubles_the_buffer_up_to_its_length() {
-        let (mut buffer, wanted, mut steps) = (ReadBuffer::default(), 1 << 20, 0);
-        while buffer.len() < wanted {
-            let before = buffer.data.len();
-            fill(&mut buffer, wanted);
-            steps += 1;
-            assert!(
-                buffer.data.len() <= (2 * before).max(READ_BYTES),
-                "from {before} to {}",
-                buffer.data.len()
-            );
+    /// Reads until so many bytes are there, each read as if this many were wanted.
+    async fn fill(buffer: &mut ReadBuffer, stream: &mut Stream, count: usize, wanted: usize) {
+        while buffer.len() < count {
+            assert_ne!(poll_fn(|cx| buffer.poll_fill(stream, cx, wanted)).await.unwrap(), 0);
         }
-        assert_eq!((buffer.data.len(), steps), (wanted, 7));
+    }
+
+    #[tokio::test]
+    async fn a_message_takes_memory_as_its_bytes_come_and_none_for_what_is_only_announced() {
+        let (mut client, own) = UnixStream::pair().unwrap();
+        let (mut stream, mut buffer) = (Stream::Unix(own), ReadBuffer::default());
+        let wanted = 3 << 20;
+        client.write_all(&[1; 5]).await.unwrap();
+        fill(&mut buffer, &mut stream, 5, wanted).await;
+        assert_eq!(buffer.held(), READ_BYTES, "five bytes of three MiB");
+        let bytes = vec![1; wanted + 100];
+        let (_, ()) = tokio::join!(client.write_all(&bytes[5..]), async {
+            for part in 1..=16 {
+                fill(&mut buffer, &mut stream, part * wanted / 16, wanted).await;
+                assert!(
+                    buffer.held() <= 2 * buffer.len() + 2 * READ_BYTES,
+                    "{} of {}",
+                    buffer.len(),
+                    buffer.held()
+                );
+            }
+        });
+        assert!(buffer.held() <= wanted + READ_BYTES, "{}", buffer.held());
+        fill(&mut buffer, &mut stream, wanted + 100, wanted + 100).await;
+        buffer.consume(wanted);
+        assert_eq!((buffer.len(), buffer.held()), (100, READ_BYTES), "the beginning of the next one");
+        assert!(buffer.bytes().iter().all(|byte| *byte == 1));
+        buffer.consume(100);
+        assert_eq!(buffer.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_marked_stays_until_it_is_forgotten() {
+        let (mut client, own) = UnixStream::pair().unwrap();
+        let (mut stream, mut buffer) = (Stream::Unix(own), ReadBuffer::default());
+        let bytes = vec![1; 200_000];
+        let (_, ()) =
+            tokio::join!(client.write_all(&bytes), fill(&mut buffer, &mut stream, 200_000, 200_000));
+        buffer.mark();
+        buffer.consume(199_999);
+        assert!(buffer.held() >= 200_000);
+        buffer.forget();
+        assert_eq!((buffer.len(), buffer.held()), (1, READ_BYTES));
     }
 
     #[test]
-    fn room_is_made_behind_what_was_consumed() {
-        let mut buffer = ReadBuffer::default();
-        fill(&mut buffer, 1);
-        buffer.mark();
-        buffer.consume(READ_BYTES - 10);
-        buffer.make_room(READ_BYTES / 2);
-        assert_eq!((buffer.len(), buffer.data.len(), buffer.is_marked()), (10, READ_BYTES, false));
-    }
-
-    #[test]
-    fn a_mark_stays_while_the_buffer_grows_behind_it() {
-        let mut buffer = ReadBuffer::default();
-        buffer.mark();
-        fill(&mut buffer, 1);
-        buffer.make_room(4 * READ_BYTES);
-        assert_eq!((buffer.data.len(), buffer.rewind()), (2 * READ_BYTES, true));
+    fn a_side_that_never_takes_everything_does_not_make_the_buffer_grow() {
+        let (mut buffer, mut given) = (WriteBuffer::default(), 0_usize);
+        for _ in 0..2000 {
+            while !buffer.is_full() {
+                buffer.space().extend_from_slice(&given.to_be_bytes().repeat(1000));
+                given += 1;
+            }
+            // So many bytes went out.
+            buffer.sent += 20_000;
+            assert!(!buffer.is_empty() && buffer.held() <= 4 * BACKPRESSURE_BYTES, "{}", buffer.held());
+        }
+        let last = buffer.data.last_chunk::<8>().map(|bytes| usize::from_be_bytes(*bytes));
+        assert!(given > 4000 && last == Some(given - 1));
+        buffer.space().extend_from_slice(&vec![0; 3 << 20]);
+        buffer.sent = buffer.data.len() - 1;
+        assert_eq!(buffer.space().len(), 1);
+        assert!(buffer.data.capacity() <= 2 * BACKPRESSURE_BYTES);
     }
 }

@@ -36,6 +36,14 @@ pub struct ListenSettings {
     pub max_startup_bytes: usize,
     /// Largest client message that is collected (everything but `CopyData`), in bytes.
     pub max_message_bytes: usize,
+    /// Time from the first byte of a client's message (but `CopyData`) to its last; zero: no limit.
+    pub message_timeout: Duration,
+    /// What one client can make the proxy keep: unfinished messages, buffers, prepared statements, in bytes; 0: no limit.
+    pub max_client_memory: usize,
+    /// The same for all clients of one tenant.
+    pub max_tenant_memory: usize,
+    /// The same for all clients.
+    pub max_memory: usize,
 }
 
 /// Whose certificates are taken from clients.

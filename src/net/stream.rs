@@ -5,7 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -77,6 +77,20 @@ impl Stream {
                 poll_tls_readable(tcp, tls.process_new_packets(), cx)
             }
         }
+    }
+
+    /// Whether the other side has closed or broken the connection, as far as that can be seen without reading: over TCP, and
+    /// not behind bytes that nobody has read yet.
+    pub fn has_left(&self) -> bool {
+        let tcp = match self {
+            Self::Unix(_) => return false,
+            Self::Tcp(stream) => stream,
+            Self::TlsServer(stream) => stream.get_ref().0,
+            Self::TlsClient(stream) => stream.get_ref().0,
+        };
+        let mut byte = [0];
+        let peeked = tcp.poll_peek(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte));
+        matches!(peeked, Poll::Ready(Ok(0) | Err(_)))
     }
 
     /// Reads into `space`; 0 is the end of the stream.

@@ -83,6 +83,37 @@ fn sample(line: &str) -> Option<(String, String, f64)> {
     Some((name.to_owned(), labels.trim_end_matches('}').to_owned(), value.parse().ok()?))
 }
 
+/// The memory that is counted in the budget of the process.
+#[derive(Clone)]
+pub struct MemoryGauge(Gauge);
+
+impl std::fmt::Debug for MemoryGauge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MemoryGauge")
+    }
+}
+
+impl Default for MemoryGauge {
+    fn default() -> Self {
+        let gauge = gauge!("pgtenant_memory_bytes");
+        gauge.set(0.0);
+        Self(gauge)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no process has so many bytes")]
+impl MemoryGauge {
+    /// So many bytes more.
+    pub fn grow(&self, bytes: usize) {
+        self.0.increment(bytes as f64);
+    }
+
+    /// So many bytes less.
+    pub fn shrink(&self, bytes: usize) {
+        self.0.decrement(bytes as f64);
+    }
+}
+
 /// Gives out tenant labels: the first `max_tenants` names get their own, for the life of the process, so
 /// that no counter ever goes backwards; the rest share [`OTHER`].
 #[derive(Debug)]

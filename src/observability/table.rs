@@ -56,6 +56,12 @@ pub const ALL: &[Description] = &[
         "Replication connections, each with a server of its own",
     ),
     (
+        "pgtenant_memory_bytes",
+        MetricKind::Gauge,
+        &[],
+        "Memory counted in listen.max_memory: unfinished messages, buffers, prepared statements",
+    ),
+    (
         "pgtenant_guard_refusals_total",
         MetricKind::Counter,
         &["tenant", "rule"],

@@ -25,6 +25,9 @@ pub enum RelayFault {
     /// The context could not be entered; nothing of the client ran.
     #[error("{0}")]
     Context(String),
+    /// The server ended the session while the client was idle in its transaction, and said why.
+    #[error("the server ends an idle transaction: {}", .0.message)]
+    Farewell(Box<Report>),
     /// The server said that it ends this session.
     #[error("the server ends the session: {0}")]
     Ended(String),
@@ -35,7 +38,9 @@ impl Fault for RelayFault {
         match self {
             Self::Protocol(_) => Kind::Client,
             Self::TooLarge { .. } => Kind::Limit,
-            Self::Doubt(_) | Self::Shifted | Self::Context(_) | Self::Ended(_) => Kind::Upstream,
+            Self::Doubt(_) | Self::Shifted | Self::Context(_) | Self::Farewell(_) | Self::Ended(_) => {
+                Kind::Upstream
+            }
         }
     }
 
@@ -50,6 +55,7 @@ impl Fault for RelayFault {
                         "Nothing is known about the outcome of the running statement; the next one can work.",
                     )
             }
+            Self::Farewell(report) => (**report).clone(),
             Self::Context(_) => Report::new(
                 sqlstate::CONNECTION_FAILURE,
                 "the tenant context could not be entered, the statement was not run",

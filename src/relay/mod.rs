@@ -29,17 +29,18 @@ use self::core::session_state::{Policy, SessionState};
 use self::core::statements::{Interner, Statements};
 use self::core::tenant_choice::{Acting, Chooser, TenantChoice};
 use crate::fault::{Report, sqlstate};
-use crate::guard::{Rules, Verdicts};
+use crate::guard::{Findings, Rules, Verdicts};
+use crate::memory::{Account, Budget, Whose};
 use crate::observability::metrics::{ContextSwitches, TenantMetrics};
 use crate::sql::Course;
 use crate::upstream::{
-    APPLICATION_NAME, ClientKey, Greeting, ServerSide, ServerState, SessionParameters, StatementId,
+    APPLICATION_NAME, ClientKey, Defaults, Greeting, ServerSide, ServerState, SessionParameters, StatementId,
 };
 use crate::wire::backend::Status;
 use crate::wire::encode;
 pub use answers::Absorbed;
 pub use error::RelayFault;
-pub use requests::{ClientSide, Pumped};
+pub use requests::{ClientSide, LongTexts, Pumped};
 
 /// What all conversations share.
 #[derive(Debug)]
@@ -52,6 +53,10 @@ pub struct Relay {
     pub max_message_bytes: usize,
     /// The most that the texts of one client's prepared statements may take, in bytes.
     pub max_prepared_bytes: usize,
+    /// The most that one client may keep in memory, in bytes; zero: no limit.
+    pub max_client_memory: usize,
+    /// What all clients keep.
+    pub memory: Arc<Budget>,
     /// Counts hand-overs.
     pub switches: ContextSwitches,
 }
@@ -72,8 +77,10 @@ pub struct Conversation {
     pub client: ClientKey,
     /// What the client asked for at startup, which is what RESET and DISCARD return to.
     startup: SessionParameters,
-    /// What PostgreSQL reported to it at login.
+    /// What PostgreSQL reported to it at login, and since then of changed defaults.
     greeting: Greeting,
+    /// The defaults of the server that it had last.
+    defaults: Defaults,
     /// What the client believes to be set.
     pub parameters: SessionParameters,
     statements: Statements,
@@ -97,19 +104,23 @@ pub struct Conversation {
     unnamed: Unnamed,
     /// Whether the context is lost with the running transaction, so that the server needs a hand-over.
     loses_context: bool,
-    /// The parameter types of a statement, until its columns are known, too.
-    types: Box<[u8]>,
-    /// Errors of the proxy that the client has not been told yet.
-    errors: Box<Errors>,
-    /// Parameters that a DISCARD ALL changed, as messages that go in front of the ReadyForQuery.
-    reports: Box<[u8]>,
+    /// What the client has not been told yet; apart, because an idle client has none.
+    untold: Box<Untold>,
     /// Bytes that the next client frame has in all, if it is not there yet.
     wanted: u32,
+    /// What the client keeps in memory.
+    memory: Arc<Budget>,
+    /// What was found in the long text of the frame that is being taken.
+    findings: Option<Box<Findings>>,
 }
 
-/// Errors of the proxy that a client has not been told yet.
+/// What a client has not been told yet.
 #[derive(Debug, Default)]
-struct Errors {
+struct Untold {
+    /// The parameter types of a statement, until its columns are known, too.
+    types: Box<[u8]>,
+    /// Parameters that a DISCARD ALL changed, as messages that go in front of the ReadyForQuery.
+    reports: Box<[u8]>,
     /// What a Query is answered with for which no server is needed.
     local: Option<Box<Report>>,
     /// What the next request is answered with: its server was lost while the client was silent.
@@ -118,6 +129,15 @@ struct Errors {
     changed: Option<StatementId>,
     /// Why a segment is being refused, unless PostgreSQL would refuse it too and go on with the next.
     refused_for: Option<Box<Report>>,
+}
+
+/// What stands in front of a client's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Front {
+    /// Nothing that waits for more.
+    Nothing,
+    /// A part of a message, to be collected.
+    Part,
 }
 
 /// What a conversation begins with.
@@ -145,6 +165,8 @@ impl Conversation {
         let Beginning { rules, policy, acting, chooser, client, parameters, greeting } = beginning;
         let told = as_told(&parameters, &greeting);
         Self {
+            memory: Arc::new(Budget::new(Whose::Client, relay.max_client_memory)),
+            findings: None,
             relay,
             rules,
             metrics: Arc::clone(&acting.metrics),
@@ -153,6 +175,7 @@ impl Conversation {
             client,
             startup: parameters,
             greeting,
+            defaults: Defaults::default(),
             parameters: told,
             statements: Statements::default(),
             portals: Portals::default(),
@@ -170,9 +193,7 @@ impl Conversation {
             executed: Executed::default(),
             unnamed: Unnamed::default(),
             loses_context: false,
-            types: Box::default(),
-            errors: Box::default(),
-            reports: Box::default(),
+            untold: Box::default(),
             wanted: 0,
         }
     }
@@ -227,6 +248,20 @@ impl Conversation {
         self.from_server.is_torn()
     }
 
+    /// Where the client's memory is counted from here on.
+    pub fn account(&self) -> Account {
+        Account {
+            client: Arc::clone(&self.memory),
+            tenant: self.choice.acting().seat.as_ref().map(|seat| Arc::clone(seat.memory())),
+            process: Arc::clone(&self.relay.memory),
+        }
+    }
+
+    /// Whether the client has begun a message that is not whole yet. Rows of a COPY are no such message.
+    pub const fn front(&self) -> Front {
+        if self.wanted > 0 { Front::Part } else { Front::Nothing }
+    }
+
     /// How many bytes the next frame of the client needs to be whole.
     pub const fn wanted(&self) -> usize {
         self.wanted as usize
@@ -272,8 +307,8 @@ impl Conversation {
         self.outcome = Outcome::default();
         self.progress = Progress::default();
         self.loses_context = false;
-        self.reports = Box::default();
-        self.errors.changed = None;
+        self.untold.reports = Box::default();
+        self.untold.changed = None;
         if let Some(before) = self.session.abandon() {
             self.parameters = before;
         }

@@ -15,7 +15,8 @@ use crate::fault::{Fault, Report, sqlstate};
 use crate::guard::footprint::State;
 use crate::observability::metrics::{context_error, shifted_answer};
 use crate::relay::core::session_state::Change;
-use crate::relay::{Absorbed, ClientSide, Pumped, RelayFault};
+use crate::relay::{Absorbed, ClientSide, LongTexts, Pumped, RelayFault};
+use crate::session::cancelling::settle;
 use crate::session::{
     End, Session, cancelled, idle_in_transaction, overdue, session_lost, shutdown, unresolved,
 };
@@ -132,8 +133,8 @@ impl Session {
     fn poll_relay(&mut self, cx: &mut Context<'_>, server: &mut TenantServer) -> Poll<Event> {
         self.membership.client().listen(cx);
         loop {
-            match self.pump(server) {
-                Ok(Pumped::All) => {}
+            match self.pump(cx, server) {
+                Ok(Pumped::All | Pumped::Long) => {}
                 Ok(Pumped::Goodbye) => return Poll::Ready(Event::Leave(End::Goodbye)),
                 Ok(Pumped::Ready(status)) => return Poll::Ready(self.segment_ends(status)),
                 Err(fault) => return Poll::Ready(Event::Leave(self.told_or_torn(fault.report()))),
@@ -141,7 +142,7 @@ impl Session {
             let wanted = match self.absorb(server) {
                 Ok(Absorbed::All { wanted }) => wanted,
                 Ok(Absorbed::Ready(status)) => return Poll::Ready(self.segment_ends(status)),
-                Err(fault) => return Poll::Ready(Event::ServerFault(fault)),
+                Err(fault) => return Poll::Ready(self.server_fault(fault)),
             };
             let channel = &mut server.server().channel;
             let pressed = channel.output.is_full() || self.client.output.is_full();
@@ -150,9 +151,10 @@ impl Session {
                 tracing::debug!(%error, "cannot write to the server");
                 channel.output.clear();
             }
-            if let Poll::Ready(Err(error)) = self.client.output.poll_flush(&mut self.client.stream, cx) {
-                return Poll::Ready(Event::Leave(End::Lost(error)));
+            if let Err(end) = self.count_and_flush(cx, server) {
+                return Poll::Ready(Event::Leave(end));
             }
+            let channel = &mut server.server().channel;
             if pressed && !channel.output.is_full() && !self.client.output.is_full() {
                 // What was held back by a full buffer can move now.
                 continue;
@@ -182,7 +184,7 @@ impl Session {
             if !moved {
                 // The answers and the flush may have lifted what held the client's next frames back.
                 let before = (self.client.input.len(), server.server().channel.output.len());
-                let pumped = self.pump(server);
+                let pumped = self.pump(cx, server);
                 let after = (self.client.input.len(), server.server().channel.output.len());
                 match pumped {
                     Ok(Pumped::Ready(status)) => return Poll::Ready(self.segment_ends(status)),
@@ -195,9 +197,12 @@ impl Session {
     }
 
     /// Sends on what the client has sent.
-    fn pump(&mut self, server: &mut TenantServer) -> Result<Pumped, RelayFault> {
-        let mut client = ClientSide { input: &mut self.client.input, output: &mut self.client.output };
-        let pumped = self.conversation.pump(&mut client, server);
+    fn pump(&mut self, cx: &mut Context<'_>, server: &mut TenantServer) -> Result<Pumped, RelayFault> {
+        let before = self.client.input.len();
+        let pumped = self.pump_in_turn(cx, server);
+        if self.client.input.len() < before {
+            self.collecting.is_whole();
+        }
         let is_under_way = !self.conversation.is_between() || self.conversation.is_running();
         if is_under_way && self.started.is_none() {
             self.started = Some(Instant::now());
@@ -207,12 +212,22 @@ impl Session {
 
     /// Passes on what the server has sent.
     pub(super) fn absorb(&mut self, server: &mut TenantServer) -> Result<Absorbed, RelayFault> {
-        let mut client = ClientSide { input: &mut self.client.input, output: &mut self.client.output };
+        let client = &mut self.client;
+        let mut client =
+            ClientSide { input: &mut client.input, output: &mut client.output, long: LongTexts::Stay };
         // Lent out, because the server's state is changed while its input is read.
         let mut input = std::mem::take(&mut server.server().channel.input);
         let absorbed = self.conversation.absorb(&mut client, &mut input, server);
         server.server().channel.input = input;
         absorbed
+    }
+
+    /// What a fault of the server means for the client.
+    fn server_fault(&self, fault: RelayFault) -> Event {
+        match fault {
+            RelayFault::Farewell(report) => Event::Leave(self.told_or_torn(*report)),
+            fault => Event::ServerFault(fault),
+        }
     }
 
     /// A segment was answered whole.
@@ -228,13 +243,14 @@ impl Session {
     fn poll_client(&mut self, cx: &mut Context<'_>, server: &mut TenantServer) -> Poll<Result<(), End>> {
         let ahead = crate::net::buffer::READ_BYTES / 2;
         let wanted = self.conversation.wanted();
-        if server.server().channel.output.is_full() || self.client.input.len() >= ahead.max(wanted) {
+        let most = ahead.max(wanted).max(self.inspecting.read_ahead());
+        if server.server().channel.output.is_full() || self.client.input.len() >= most {
             return Poll::Pending;
         }
         match self.client.input.poll_fill(&mut self.client.stream, cx, wanted) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => Poll::Ready(Err(End::Lost(io::ErrorKind::UnexpectedEof.into()))),
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(_)) => Poll::Ready(self.count_buffers_with(server)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(End::Lost(error))),
         }
     }
@@ -253,6 +269,9 @@ impl Session {
             if self.conversation.is_running() {
                 return Poll::Ready(Event::Cancel);
             }
+        }
+        if let Poll::Ready(report) = self.poll_unfinished(cx) {
+            return Poll::Ready(Event::Leave(self.told_or_torn(report)));
         }
         let limits = self.conversation.chosen_limits().unwrap_or(self.limits);
         match self.started {
@@ -290,6 +309,7 @@ impl Session {
             RelayFault::Protocol(_)
             | RelayFault::TooLarge { .. }
             | RelayFault::Doubt(_)
+            | RelayFault::Farewell(_)
             | RelayFault::Shifted => false,
         };
         if !certain || !self.conversation.has_run_nothing() || !self.client.input.is_marked() {
@@ -370,6 +390,7 @@ impl Session {
             RelayFault::Protocol(_)
             | RelayFault::TooLarge { .. }
             | RelayFault::Doubt(_)
+            | RelayFault::Farewell(_)
             | RelayFault::Ended(_) => {}
         }
     }
@@ -389,6 +410,7 @@ impl Session {
             | RelayFault::TooLarge { .. }
             | RelayFault::Doubt(_)
             | RelayFault::Shifted
+            | RelayFault::Farewell(_)
             | RelayFault::Ended(_) => self.unanswered(fault.report()),
         }
     }
@@ -470,21 +492,7 @@ impl Session {
         });
     }
 
-    fn told_or_torn(&self, report: Report) -> End {
+    pub(super) fn told_or_torn(&self, report: Report) -> End {
         if self.conversation.is_mid_frame() { End::Torn } else { End::Told(self.unanswered(report)) }
-    }
-}
-
-/// Waits until a cancel request has done its work, so that it cannot hit the next statement.
-async fn settle(server: &mut TenantServer, cancelling: JoinHandle<()>) -> bool {
-    if cancelling.await.is_err() {
-        return false;
-    }
-    match server.settle().await {
-        Ok(()) => true,
-        Err(fault) => {
-            tracing::warn!(%fault, "a server was closed: its state after a cancel request is in doubt");
-            false
-        }
     }
 }

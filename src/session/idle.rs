@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use crate::clients::Order;
 use crate::fault::{Report, sqlstate};
-use crate::relay::{Absorbed, ClientSide, RelayFault};
+use crate::relay::{Absorbed, ClientSide, Conversation, Front, LongTexts, RelayFault};
 use crate::session::turn::moved;
 use crate::session::{End, Session, farewell, idle_in_transaction, session_lost};
 use crate::sql::lexer::{Lexer, TokenKind};
@@ -16,7 +16,7 @@ use crate::wire::{encode, frame, frontend};
 use tokio::time::Instant;
 
 /// What the first frame in the buffer asks for.
-enum Next {
+pub(super) enum Next {
     /// A server.
     Server,
     /// Nothing that needs one; it was dealt with.
@@ -39,13 +39,19 @@ impl Session {
             if let Some(order) = self.due_order() {
                 return Err(End::Told(farewell(order)));
             }
-            match self.look() {
+            let next = match Conversation::long_ahead(&self.client) {
+                None => self.look(),
+                Some(bytes) => Box::pin(self.look_in_turn(bytes)).await?,
+            };
+            match next {
                 Next::Server => {
+                    self.collecting.is_whole();
                     // A comment may have chosen another tenant.
                     self.look_at_kept(kept);
                     return Ok(());
                 }
                 Next::Done => {
+                    self.collecting.is_whole();
                     wanted = 1;
                     continue;
                 }
@@ -56,7 +62,9 @@ impl Session {
                 }
                 Next::More(bytes) => wanted = bytes.max(wanted),
             }
+            self.count_buffers(kept.as_mut())?;
             poll_fn(|cx| self.poll_idle(cx, wanted, kept.as_mut())).await?;
+            self.count_buffers(kept.as_mut())?;
         }
     }
 
@@ -134,6 +142,10 @@ impl Session {
         if let Poll::Ready(Err(error)) = channel.output.poll_flush(&mut channel.stream, cx) {
             return Poll::Ready(Err(End::Lost(error)));
         }
+        let front = if channel.input.is_empty() { Front::Nothing } else { Front::Part };
+        if let Poll::Ready(report) = self.collecting.poll_overdue(front, self.bounds.message_timeout, cx) {
+            return Poll::Ready(Err(End::Told(report)));
+        }
         if channel.output.is_full() {
             return Poll::Pending;
         }
@@ -146,7 +158,7 @@ impl Session {
     }
 
     /// Looks at the first frame.
-    fn look(&mut self) -> Next {
+    pub(super) fn look(&mut self) -> Next {
         if self.client.output.is_full() {
             // It sends without reading: no more work for it until it does.
             return Next::Flush;
@@ -203,7 +215,8 @@ impl Session {
         let answered = match chosen.and_then(|()| self.conversation.choose_by_text(message, behind)) {
             Ok(()) => {
                 let channel = &mut self.client;
-                let mut client = ClientSide { input: &mut channel.input, output: &mut channel.output };
+                let (input, output) = (&mut channel.input, &mut channel.output);
+                let mut client = ClientSide { input, output, long: LongTexts::Stay };
                 self.conversation.answer_without_server(&mut client)
             }
             Err(report) => Some(Err(report)),

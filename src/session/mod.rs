@@ -10,8 +10,11 @@
 //!
 //! One task owns the client and, while it has one, the server: no channel, no lock on this path.
 
+mod cancelling;
 mod converse;
 mod idle;
+mod inspecting;
+mod limits;
 pub mod tunnel;
 mod turn;
 
@@ -32,6 +35,8 @@ use crate::relay::Conversation;
 use crate::tenant::Limits;
 use crate::upstream::{ServerSide, Share, TenantServer, UpstreamFault, Wear};
 use crate::wire::encode::{self, Severity};
+pub use inspecting::{Bounds, Inspecting};
+pub use limits::Collecting;
 use turn::{Halt, TenantPlace, moved};
 
 /// How a session ended.
@@ -68,6 +73,12 @@ pub struct Session {
     pub started: Option<Instant>,
     /// The transaction under way, as its tenant counts it.
     pub turn: Option<Turn>,
+    /// What bounds the cost of messages.
+    pub bounds: Arc<Bounds>,
+    /// The message that its client has begun and not finished, and what is kept in buffers.
+    pub collecting: Collecting,
+    /// Its turn at having a long text read.
+    pub inspecting: Inspecting,
 }
 
 /// What a client waits for at the door of a server.
@@ -90,6 +101,9 @@ impl Session {
             let told = tokio::time::timeout(Duration::from_secs(2), self.client.flush()).await;
             if !matches!(told, Ok(Ok(()))) {
                 tracing::debug!("the client did not take the last message");
+            }
+            if limits::cuts_a_message(report) {
+                Box::pin(self.linger()).await;
             }
         }
         end
@@ -151,7 +165,10 @@ impl Session {
         self.membership.client().does(Activity::Idle);
         self.conversation.metrics.queue_wait(waited.elapsed());
         let report = match acquired {
-            Acquired::Server(server) => return Ok(Some(server)),
+            Acquired::Server(mut server) => {
+                self.conversation.tell_defaults(&mut self.client.output, &mut server);
+                return Ok(Some(server));
+            }
             Acquired::Refused(fault) => {
                 tracing::warn!(%fault, "no server for the client");
                 fault.report()
@@ -257,7 +274,12 @@ impl Session {
 
 /// Notices a client that leaves while it waits. What it sends meanwhile is kept, within bounds.
 fn poll_departure(client: &mut Channel, cx: &mut Context<'_>) -> Poll<End> {
-    while client.input.len() < crate::net::buffer::READ_BYTES / 2 {
+    poll_departure_within(crate::net::buffer::READ_BYTES / 2, client, cx)
+}
+
+/// The same, with this many bytes read in all.
+fn poll_departure_within(limit: usize, client: &mut Channel, cx: &mut Context<'_>) -> Poll<End> {
+    while client.input.len() < limit {
         match client.input.poll_fill(&mut client.stream, cx, 1) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0)) => return Poll::Ready(End::Lost(io::ErrorKind::UnexpectedEof.into())),

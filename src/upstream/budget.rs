@@ -12,7 +12,7 @@ use crate::upstream::pool::Pool;
 
 /// Connections that may be opened, and the pools that have the others.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct ConnectionBudget {
     free: Arc<Semaphore>,
     pools: Mutex<Vec<Weak<Pool>>>,
     /// Those who wait for one.
@@ -28,7 +28,7 @@ pub struct Permit {
     _whole: Option<OwnedSemaphorePermit>,
 }
 
-impl Budget {
+impl ConnectionBudget {
     /// Of the whole process.
     pub(super) fn new(connections: usize) -> Arc<Self> {
         Self::with(connections, None)

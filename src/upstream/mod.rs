@@ -6,6 +6,7 @@ mod context;
 mod deadline;
 mod error;
 mod gate;
+mod greetings;
 mod own;
 mod pool;
 mod question;
@@ -13,19 +14,21 @@ mod replication;
 pub mod settings;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::directory::Limits;
 use crate::names::{TenantId, UpstreamName};
 use crate::secret::Secret;
-use budget::Budget;
+use budget::ConnectionBudget;
 pub use context::application::APPLICATION_NAME;
 pub use context::{Context, Contexts, Expect, HandOver, Nonce, SessionParameters, Span};
 use dashmap::DashMap;
 pub use deadline::Deadline;
 pub use error::{ConnectError, UpstreamFault};
 use gate::Gate;
+use greetings::Greetings;
 pub use pool::PoolView;
+pub use pool::defaults::Defaults;
 pub(crate) use pool::login::Connector;
 #[cfg(any(test, fuzzing))]
 pub(crate) use pool::senders::Sender;
@@ -38,9 +41,6 @@ pub use replication::ReplicationServer;
 use settings::UpstreamSettings;
 use tokio::time::Instant;
 
-/// Greetings remembered; beyond that they are asked for again.
-const MAX_GREETINGS: usize = 256;
-
 /// What PostgreSQL reports to a client at login, by name.
 pub type Greeting = Arc<BTreeMap<String, String>>;
 
@@ -50,7 +50,7 @@ pub struct Upstreams {
     settings: HashMap<UpstreamName, UpstreamSettings>,
     pools: DashMap<PoolKey, Arc<Shared>>,
     gate: Arc<Gate>,
-    budgets: HashMap<UpstreamName, Arc<Budget>>,
+    budgets: HashMap<UpstreamName, Arc<ConnectionBudget>>,
 }
 
 /// One pool and what was learned about it.
@@ -58,7 +58,7 @@ pub struct Upstreams {
 struct Shared {
     pool: Arc<Pool>,
     gate: Arc<Gate>,
-    greetings: Mutex<HashMap<u64, (SessionParameters, Greeting)>>,
+    greetings: Greetings,
 }
 
 /// Which pool: the upstream, and what of it is not the upstream's own.
@@ -170,7 +170,7 @@ impl Upstreams {
     /// Pools are opened on demand, and have `max_connections` together.
     pub fn new(settings: impl IntoIterator<Item = UpstreamSettings>, max_connections: usize) -> Self {
         let settings: HashMap<_, _> = settings.into_iter().map(|one| (one.name.clone(), one)).collect();
-        let whole = Budget::new(max_connections);
+        let whole = ConnectionBudget::new(max_connections);
         let budget = |one: &UpstreamSettings| (one.name.clone(), whole.part(one.max_connections));
         let budgets = settings.values().map(budget).collect();
         Self { settings, pools: DashMap::new(), gate: Arc::default(), budgets }
@@ -218,7 +218,7 @@ impl Upstreams {
             connector = connector.with_schema(&schema);
         }
         let pool = Pool::new(connector, size, budget);
-        Ok(Shared { pool, gate: Arc::clone(&self.gate), greetings: Mutex::default() })
+        Ok(Shared { pool, gate: Arc::clone(&self.gate), greetings: Greetings::default() })
     }
 
     /// Closes connections of pools other than the upstream's own that nobody has needed for a while, and forgets pools
@@ -312,46 +312,6 @@ impl Access {
             deadline: share.deadline,
         };
         self.shared.pool.checkout(asker).await
-    }
-
-    /// What PostgreSQL reports to a client that asks for these parameters. Asked once per set of them,
-    /// because PostgreSQL alone knows which values it takes and how it spells them.
-    pub async fn greeting(
-        &self,
-        client: ClientKey,
-        parameters: &SessionParameters,
-        share: Share,
-    ) -> Result<Greeting, UpstreamFault> {
-        let known = self.greetings().get(&parameters.fingerprint()).cloned();
-        if let Some((same, greeting)) = known
-            && same == *parameters
-        {
-            return Ok(greeting);
-        }
-        let lease = self.checkout(client, share).await?;
-        let mut server = TenantServer { lease, context: self.context.clone() };
-        let outcome = server.reset_for(parameters).await;
-        // Whoever has it next begins with a hand-over. If the server refused a parameter, it rolled the reset back as a
-        // whole and is as it was.
-        server.lease.server().state.stamp = None;
-        if let Err(fault) = outcome {
-            if matches!(fault, UpstreamFault::Parameters { .. }) {
-                server.lease.release();
-            }
-            return Err(fault);
-        }
-        let greeting = Arc::new(server.lease.server().state.parameters.clone());
-        server.lease.release();
-        let mut greetings = self.greetings();
-        if greetings.len() >= MAX_GREETINGS {
-            greetings.clear();
-        }
-        greetings.insert(parameters.fingerprint(), (parameters.clone(), Arc::clone(&greeting)));
-        Ok(greeting)
-    }
-
-    fn greetings(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (SessionParameters, Greeting)>> {
-        self.shared.greetings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::{Cluster, Proxy, message, within};
+use crate::support::{Cluster, Proxy, message, process, within};
 
 const ONE: &str = "T(?column?) D(1) C(SELECT 1) Z(I)";
 const BUSY: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'";
@@ -103,6 +103,40 @@ async fn the_query_of_a_client_that_vanished_is_cancelled() {
 /// Catches every cancel request.
 const STUBBORN: &str = "DO $$ BEGIN FOR i IN 1..1000 LOOP BEGIN PERFORM pg_sleep(60); \
                         EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
+
+#[tokio::test]
+async fn a_server_that_cannot_be_stopped_gives_its_place_back_and_costs_its_tenant() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.lenient();
+        config.one_server();
+        config.set("defaults.max_servers", 1);
+        config.set("defaults.queue_timeout", "18s");
+    })
+    .await;
+    let mut link = proxy.link("acme_app").await;
+    let process = link.query("SELECT pg_backend_pid()").await.value().parse().unwrap();
+    link.send(message::query("SELECT pg_sleep(600)")).await;
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    cluster.settles(sleeping, "1").await;
+    // It hears of nothing.
+    process::signal(process, "STOP");
+    drop(link);
+    // The one place is another tenant's after ten seconds, and not that tenant's.
+    let mut other = proxy.link("globex_app").await;
+    assert_eq!(other.query("SELECT 1").await, ONE);
+    assert_eq!(cluster.value(sleeping).await, "1", "it runs still");
+    let mut own = proxy.link("acme_app").await;
+    assert_eq!(
+        own.query("SELECT 1").await.code().as_deref(),
+        Some("53300"),
+        "one server is all that it may have"
+    );
+    assert_eq!(other.query("SELECT 1").await, ONE);
+    process::signal(process, "CONT");
+    cluster.settles(sleeping, "0").await;
+    assert_eq!(own.query("SELECT 1").await, ONE);
+}
 
 #[tokio::test]
 async fn what_vanished_clients_left_running_counts_until_it_has_ended() {

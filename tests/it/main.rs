@@ -11,6 +11,7 @@ mod support;
 
 mod before_login;
 mod blocks;
+mod budgets;
 mod canary;
 mod cancel;
 mod chaos;

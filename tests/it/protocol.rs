@@ -458,6 +458,25 @@ async fn what_deallocate_all_and_discard_all_keep_is_what_postgresql_keeps() {
 }
 
 #[tokio::test]
+async fn a_query_behind_a_pipeline_leaves_the_next_client_a_sound_server() {
+    for cluster in [Cluster::start().await, Cluster::postgres18().await] {
+        let proxy = Proxy::start(&cluster, |config| {
+            config.lenient();
+            config.one_server();
+        })
+        .await;
+        for user in ["acme_app", "migrate"] {
+            let mut first = proxy.link(user).await;
+            let mut second = proxy.link(user).await;
+            let begun = first.ask([unnamed("SELECT 1", &[]), query("SELECT 1")].concat()).await;
+            assert_eq!(begun, "1 2 T(?column?) D(1) C(SELECT 1) T(?column?) D(1) C(SELECT 1) Z(I)");
+            assert_eq!(first.ask(sync()).await, "Z(I)");
+            assert_eq!(second.query("SELECT 1").await, ONE);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_parse_that_is_rolled_back_is_kept_as_postgresql_keeps_it() {
     let (_cluster, proxy) = started().await;
     let mut link = proxy.link("acme_app").await;

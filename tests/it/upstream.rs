@@ -222,3 +222,60 @@ async fn cannot_watch(listener: TcpListener, port: u16, sqlstate: &'static str) 
         });
     }
 }
+
+#[tokio::test]
+async fn a_client_whose_idle_transaction_the_server_ends_is_told_at_once() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    for how in ["timeout", "terminated"] {
+        let mut link = proxy.link("acme_app").await;
+        assert_eq!(link.query("BEGIN").await.code(), None);
+        let expected = if how == "timeout" {
+            assert_eq!(link.query("SET LOCAL idle_in_transaction_session_timeout = 50").await.code(), None);
+            "FATAL 25P03 terminating connection due to idle-in-transaction timeout"
+        } else {
+            let process = link.query("SELECT pg_backend_pid()").await.value();
+            cluster.execute(&format!("SELECT pg_terminate_backend({process})")).await;
+            "FATAL 57P01 terminating connection due to administrator command"
+        };
+        let last = link.closes().await.fault();
+        assert_eq!(format!("{} {} {}", last.severity, last.code, last.message), expected);
+        // Everybody else goes on.
+        assert_eq!(proxy.link("acme_app").await.query("SELECT 1").await.value(), "1");
+    }
+    proxy.comes_to_rest().await;
+}
+
+#[tokio::test]
+async fn changed_defaults_of_servers_are_told_and_not_mixed() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |config| config.add_user("ops", "operator", true)).await;
+    let mut first = proxy.link("acme_app").await;
+    let mut own = proxy.link_with("acme_app", &[("DateStyle", "German")]).await;
+    assert_eq!(first.parameters["DateStyle"], "ISO, MDY");
+    assert_eq!(first.query("BEGIN; SELECT '2026-02-01'::date").await.value(), "2026-02-01");
+    cluster.execute("ALTER ROLE app SET DateStyle = 'SQL, DMY'").await;
+    // The first transaction has its server still; the next one needs a new one, which begins otherwise.
+    let mut second = proxy.link("globex_app").await;
+    let date = "SELECT '2026-02-01'::date";
+    assert_eq!(second.query(date).await.value(), "01/02/2026");
+    assert_eq!(second.parameters["DateStyle"], "SQL, DMY", "told before the answer");
+    assert_eq!(first.query(date).await.value(), "2026-02-01", "one server, one value");
+    assert_eq!(first.query("COMMIT").await.code(), None);
+    for _ in 0..3 {
+        assert_eq!(first.query(date).await.value(), "01/02/2026");
+        assert_eq!(first.parameters["DateStyle"], "SQL, DMY");
+        assert_eq!(own.query(date).await.value(), "01.02.2026", "what a client asked for stays");
+    }
+    let mut third = proxy.link("acme_app").await;
+    assert_eq!(third.parameters["DateStyle"], "SQL, DMY", "new clients are told at login");
+    assert_eq!(third.query(date).await.value(), "01/02/2026");
+    // RECONNECT is enough as well.
+    cluster.execute("ALTER ROLE app SET DateStyle = 'ISO, YMD'").await;
+    let mut ops = proxy.link_with("ops", &[("database", "pgtenant")]).await;
+    assert_eq!(ops.query("RECONNECT").await.code(), None);
+    let mut fourth = proxy.link("acme_app").await;
+    assert_eq!(fourth.parameters["DateStyle"], "ISO, YMD");
+    assert_eq!(fourth.query(date).await.value(), "2026-02-01");
+    cluster.execute("ALTER ROLE app RESET DateStyle").await;
+}

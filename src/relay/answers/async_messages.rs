@@ -1,5 +1,7 @@
 //! What PostgreSQL sends by itself: parameters that changed, and notifications.
 
+use std::sync::Arc;
+
 use crate::net::buffer::WriteBuffer;
 use crate::relay::answers::Disposition;
 use crate::relay::core::replies::Reply;
@@ -31,6 +33,24 @@ impl Conversation {
             if self.notification(&body, output, server) == Disposition::Forward {
                 encode::frame(output.space(), b'A', |out| out.extend_from_slice(&body));
             }
+        }
+    }
+
+    /// The defaults of this server may be others than the client was told at login: it is told those that hold for it.
+    pub fn tell_defaults(&mut self, output: &mut WriteBuffer, server: &mut dyn ServerSide) {
+        let defaults = &server.state().defaults;
+        if Arc::ptr_eq(&self.defaults, defaults) {
+            return;
+        }
+        self.defaults = Arc::clone(defaults);
+        for (name, value) in self.defaults.iter() {
+            let is_own = self.parameters.get(&name.to_ascii_lowercase()).is_some();
+            let is_known = self.greeting.get(name).is_none_or(|told| told == value);
+            if is_own || is_known {
+                continue;
+            }
+            encode::parameter_status(output.space(), name, value);
+            Arc::make_mut(&mut self.greeting).insert(name.clone(), value.clone());
         }
     }
 

@@ -24,7 +24,7 @@ impl Conversation {
             Some(Reply::Own(_) | Reply::OwnQuery | Reply::OpenBlock(_)) => return Ok(Disposition::Swallow),
             Some(Reply::DescribeStatement(shown, ..)) if tag == b't' => {
                 let shown = *shown;
-                self.types = body.into();
+                self.untold.types = body.into();
                 return Ok(disposition(shown));
             }
             Some(Reply::DescribeStatement(..) | Reply::DescribePortal(_)) if tag != b't' => {}
@@ -47,7 +47,7 @@ impl Conversation {
         columns: Option<&[u8]>,
         server: &mut dyn ServerSide,
     ) -> Result<(), RelayFault> {
-        let types = std::mem::take(&mut self.types);
+        let types = std::mem::take(&mut self.untold.types);
         let description = Description::read(&types, columns)
             .ok_or(RelayFault::Doubt("the server sent a malformed description"))?;
         let known = statement.description.get_or_init(|| description.clone());
@@ -60,7 +60,7 @@ impl Conversation {
                 server.state().adopt_prepared(shared, statement.id);
             }
         } else if is_compared {
-            self.errors.changed = Some(statement.id);
+            self.untold.changed = Some(statement.id);
             let (state, out, _) = server.parts();
             if name.is_empty() {
                 state.unnamed = None;

@@ -4,6 +4,7 @@ mod async_messages;
 mod descriptions;
 mod errors;
 
+use crate::fault::{Report, sqlstate};
 use crate::net::buffer::ReadBuffer;
 use crate::relay::core::copy::CopyIn;
 use crate::relay::core::framing::FromServer;
@@ -148,6 +149,9 @@ impl Conversation {
             b'A' => Ok(self.notification(body, client.output, server)),
             b'S' => self.parameter(body, client, server),
             b'E' => match errors::fatal(body) {
+                Some(_) if self.is_idle_in_transaction() => {
+                    Err(RelayFault::Farewell(Box::new(farewell(body))))
+                }
                 Some(fault) => Err(fault),
                 None => self.error(body, client, server),
             },
@@ -217,7 +221,7 @@ impl Conversation {
             Some(Reply::Query(_) | Reply::Sync | Reply::FunctionCall) if self.replies.is_empty() => {
                 self.end_segment(status, server);
                 client.input.forget();
-                client.output.space().extend_from_slice(&std::mem::take(&mut self.reports));
+                client.output.space().extend_from_slice(&std::mem::take(&mut self.untold.reports));
                 if self.is_block_waiting() && status == Status::Idle {
                     // Its BEGIN did not come to run.
                     encode::ready_for_query(client.output.space(), self.told().byte());
@@ -311,7 +315,7 @@ impl Conversation {
                 // PostgreSQL reports parameters in front of ReadyForQuery.
                 let mut reports = Vec::new();
                 self.discard_all(&mut reports);
-                self.reports = reports.into();
+                self.untold.reports = reports.into();
                 Ok(Disposition::Swallow)
             }
             Then::Deallocate(_) => {
@@ -378,6 +382,17 @@ impl Conversation {
             }
             (_, None) => Err(RelayFault::Doubt("an answer that nothing waits for")),
         }
+    }
+}
+
+/// What the server says to a session that it ends, for its client.
+fn farewell(body: &[u8]) -> Report {
+    let field = |code| backend::error_field(body, code);
+    let sqlstate = field(b'C').map_or(sqlstate::ADMIN_SHUTDOWN, sqlstate::ending);
+    let report = Report::new(sqlstate, field(b'M').unwrap_or("the server ended the session"));
+    match field(b'D') {
+        Some(detail) => report.detail(detail),
+        None => report,
     }
 }
 

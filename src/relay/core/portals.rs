@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use crate::memory::Charge;
 use crate::relay::core::statements::Statement;
 use crate::relay::core::wish::Wish;
 
@@ -22,6 +23,8 @@ pub struct Portal {
     pub wish: Option<Wish>,
     /// Whether it was executed.
     pub ran: Ran,
+    /// The part of its client's memory that a shared statement is.
+    pub charge: Option<Arc<Charge>>,
 }
 
 /// How far a portal was executed.
@@ -151,7 +154,7 @@ mod tests {
     use crate::relay::core::statements::tests::statement;
 
     fn portal(text: &str) -> Portal {
-        Portal { statement: statement(text), names: Vec::new(), wish: None, ran: Ran::No }
+        Portal { statement: statement(text), names: Vec::new(), wish: None, ran: Ran::No, charge: None }
     }
 
     fn text(portals: &Portals, name: &[u8]) -> Option<String> {

@@ -223,6 +223,29 @@ impl Reply {
 #[derive(Debug, Default)]
 pub struct Replies {
     owed: VecDeque<Reply>,
+    flush: Flush,
+}
+
+/// Most answers owed to one client; as long as there are more, nothing is taken from it.
+pub const MAX_OWED: usize = 8192;
+
+/// Whether the server was told to send what it has answered, since there was room last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Flush {
+    #[default]
+    NotSent,
+    Sent,
+}
+
+/// Whether more answers may be owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// They may.
+    Some,
+    /// Not from here on: the server is told to send what it has answered, which it may keep until a Sync.
+    NoneFromHere,
+    /// They may not.
+    None,
 }
 
 // === impl Replies ===
@@ -236,6 +259,18 @@ impl Replies {
     /// One more.
     pub fn push(&mut self, reply: Reply) {
         self.owed.push_back(reply);
+    }
+
+    /// How much more may be owed.
+    pub fn room(&mut self) -> Room {
+        if self.owed.len() < MAX_OWED {
+            self.flush = Flush::NotSent;
+            return Room::Some;
+        }
+        match std::mem::replace(&mut self.flush, Flush::Sent) {
+            Flush::NotSent => Room::NoneFromHere,
+            Flush::Sent => Room::None,
+        }
     }
 
     /// The next one.

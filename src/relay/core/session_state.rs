@@ -176,7 +176,7 @@ impl SessionState {
 
     /// A text is about to run whose statements may make temporary objects.
     fn count_temporary(&mut self, text: &[u8]) -> Result<(), Report> {
-        let statements = u16::try_from(resets(text).1).unwrap_or(u16::MAX);
+        let statements = u16::try_from(resets(text).1).unwrap_or(u16::MAX).max(1);
         let after = self.temporary.saturating_add(statements);
         if after > MAX_TEMPORARY {
             let message = format!("too many temporary objects: the limit is {MAX_TEMPORARY} in a session");

@@ -9,14 +9,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use dashmap::DashMap;
 
 use crate::guard::TenantChange;
 use crate::guard::footprint::Footprint;
+use crate::memory::Charge;
 use crate::relay::core::replies::Undo;
-use crate::sql::Survey;
+use crate::sql::{ResetStatement, StatementKind, Survey, may_reset, resets};
 use crate::upstream::{ServerState, StatementId};
 use crate::wire::backend;
 use crate::wire::frame::split_cstr;
@@ -45,6 +46,21 @@ pub struct Statement {
     stand_in: Option<Vec<u8>>,
     /// What PostgreSQL says of it; empty until it was asked.
     pub description: OnceLock<Description>,
+    /// Its statements that reset settings, each of which is looked at when it runs.
+    pub resets: Box<[ResetStatement]>,
+    /// The memory that it is.
+    charges: Mutex<Option<Box<Charges>>>,
+    /// Who shares it among clients; empty: nobody.
+    shared_by: OnceLock<Weak<Interner>>,
+}
+
+/// The memory of a statement, as it is counted.
+#[derive(Debug)]
+struct Charges {
+    /// In the budgets of the client that parsed it and of its tenant; none: it is shared, and each client counts it by itself.
+    holder: Option<Charge>,
+    /// In that of the process, where a text is counted once.
+    _process: Charge,
 }
 
 /// What PostgreSQL tells of a prepared statement.
@@ -104,6 +120,21 @@ impl Statement {
         self.place != place && self.description.get().is_some_and(Description::has_own_types)
     }
 
+    /// Its memory is counted until it is gone.
+    pub fn count(&self, charge: Charge) {
+        let (holder, process) = charge.split();
+        *self.charges() = Some(Box::new(Charges { holder: Some(holder), _process: process }));
+    }
+
+    /// What its client and that client's tenant count.
+    fn take_holder(&self) -> Option<Charge> {
+        self.charges().as_mut()?.holder.take()
+    }
+
+    fn charges(&self) -> std::sync::MutexGuard<'_, Option<Box<Charges>>> {
+        self.charges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn key(&self) -> Option<StatementKey> {
         let description = self.description.get()?.clone();
         let (types, encoding) = (self.types.clone(), self.encoding.clone());
@@ -138,10 +169,10 @@ impl Description {
 /// The first OID that PostgreSQL gives to objects of a database (`FirstNormalObjectId`).
 const FIRST_OWN_OID: u32 = 16_384;
 
-/// Shares statements that are the same. It holds one as long as a client does.
+/// Shares statements that are the same. It forgets one with its last holder: a client that has it by name, or a portal.
 #[derive(Debug, Default)]
 pub struct Interner {
-    known: DashMap<StatementKey, Arc<Statement>>,
+    known: DashMap<StatementKey, Weak<Statement>>,
     next: AtomicU64,
     time: AtomicU64,
 }
@@ -194,7 +225,13 @@ impl Interner {
         (types, place): (&[u8], usize),
         (reading, deallocates, stand_in): Meaning,
     ) -> Arc<Statement> {
+        let may = matches!(
+            reading.survey.first,
+            StatementKind::Reset | StatementKind::ResetAll | StatementKind::Set | StatementKind::Discard
+        );
+        let resets = if may && may_reset(text) { resets(text).0 } else { Vec::new() };
         Arc::new(Statement {
+            resets: resets.into(),
             id: self.next.fetch_add(1, Ordering::Relaxed),
             text: text.into(),
             types: types.into(),
@@ -204,13 +241,21 @@ impl Interner {
             deallocates,
             stand_in,
             description: OnceLock::new(),
+            charges: Mutex::default(),
+            shared_by: OnceLock::new(),
         })
     }
 
     /// The statement that all clients share that have this text with this description; its description is known.
-    fn share(&self, statement: &Arc<Statement>) -> Arc<Statement> {
+    fn share(self: &Arc<Self>, statement: &Arc<Statement>) -> Arc<Statement> {
         let Some(key) = statement.key() else { return Arc::clone(statement) };
-        Arc::clone(&self.known.entry(key).or_insert_with(|| Arc::clone(statement)))
+        let mut known = self.known.entry(key).or_default();
+        if let Some(shared) = known.upgrade() {
+            return shared;
+        }
+        *known = Arc::downgrade(statement);
+        statement.shared_by.get_or_init(|| Arc::downgrade(self));
+        Arc::clone(statement)
     }
 }
 
@@ -222,6 +267,8 @@ pub struct Named {
     /// When the client parsed it. Definitions may have changed since an older copy on a server was made.
     parsed: u64,
     interner: Arc<Interner>,
+    /// The part of its client's memory that a shared statement is; a portal may outlive the name.
+    charge: Option<Arc<Charge>>,
 }
 
 // === impl Named ===
@@ -229,7 +276,12 @@ pub struct Named {
 impl Named {
     /// A statement that was just parsed.
     pub fn new((statement, parsed): (Arc<Statement>, u64), interner: &Arc<Interner>) -> Self {
-        Self { statement, parsed, interner: Arc::clone(interner) }
+        Self { statement, parsed, interner: Arc::clone(interner), charge: None }
+    }
+
+    /// The part of its client's memory that it is, if the statement is shared.
+    pub fn charge(&self) -> Option<Arc<Charge>> {
+        self.charge.as_ref().map(Arc::clone)
     }
 
     /// The statement.
@@ -243,13 +295,12 @@ impl Named {
     }
 }
 
-impl Drop for Named {
+impl Drop for Statement {
     fn drop(&mut self) {
-        let Some(key) = self.statement.key() else { return };
-        // The map's and this one: no other client holds it. The map may have another one of this text by now.
-        let is_last =
-            |known: &Arc<Statement>| Arc::ptr_eq(known, &self.statement) && Arc::strong_count(known) <= 2;
-        self.interner.known.remove_if(&key, |_, known| is_last(known));
+        let Some(interner) = self.shared_by.get().and_then(Weak::upgrade) else { return };
+        let Some(key) = self.key() else { return };
+        // Another one of this text may have come in its place.
+        interner.known.remove_if(&key, |_, known| known.strong_count() == 0);
     }
 }
 
@@ -315,6 +366,7 @@ impl Statements {
         let named = self.named.get_mut(name).filter(|named| Arc::ptr_eq(&named.statement, statement))?;
         let shared = named.interner.share(statement);
         let id = (shared.id != statement.id).then_some(shared.id);
+        named.charge = statement.take_holder().map(Arc::new);
         named.statement = shared;
         id
     }
@@ -381,6 +433,21 @@ pub(in crate::relay) mod tests {
             client.remove(b"s");
         }
         assert!(interner.known.is_empty(), "nothing outlives its clients");
+    }
+
+    #[test]
+    fn a_statement_that_outlives_its_name_is_forgotten_with_its_last_holder() {
+        let interner = Arc::new(Interner::default());
+        let mut client = Statements::default();
+        let statement = described(&interner, "SELECT x", b"int");
+        client.insert((*b"s").into(), Named::new((Arc::clone(&statement), 0), &interner));
+        client.share(b"s", &statement);
+        let portal = client.find(b"s").unwrap();
+        drop(statement);
+        drop(client.take_named());
+        assert_eq!(interner.known.len(), 1);
+        drop(portal);
+        assert!(interner.known.is_empty());
     }
 
     #[test]

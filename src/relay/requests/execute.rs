@@ -11,7 +11,7 @@ use crate::relay::core::segment::{AwaitedReply, Executed, Segment};
 use crate::relay::core::statements::Statement;
 use crate::relay::requests::extended::{no_statement, no_unnamed_portal};
 use crate::relay::requests::note_temporary;
-use crate::sql::{Reset, StatementKind, may_reset, resets};
+use crate::sql::{Reset, StatementKind};
 use crate::upstream::{Context, Expect, ServerSide};
 use crate::wire::backend::Status;
 use crate::wire::encode;
@@ -19,6 +19,9 @@ use crate::wire::encode;
 /// Stands for DISCARD ALL, which cannot run behind what asserts the context, and would return to the proxy's own settings:
 /// allowed where that is, and without rows. The session is reset before its next transaction.
 pub(super) const DISCARD_STAND_IN: &[u8] = b"DISCARD TEMP";
+
+/// How much of a statement's text is looked at when it runs.
+const BEGINNING_BYTES: usize = 4096;
 
 impl Conversation {
     pub(super) fn execute(&mut self, name: &[u8], whole: &[u8], server: &mut dyn ServerSide) {
@@ -113,14 +116,16 @@ impl Conversation {
             return Err(report);
         }
         if let Some(footprint) = &statement.reading.footprint {
-            self.note_footprint(footprint, &statement.text, names)?;
+            // One statement, of which the beginning is shown: a long text is not read each time.
+            let beginning = statement.text.get(..BEGINNING_BYTES).unwrap_or(&statement.text);
+            self.note_footprint(footprint, beginning, names)?;
             note_temporary(footprint, server);
         }
         if let Some(wish) = wish {
             self.choose(wish, server)?;
         }
         let discards_sequences = statement.survey().first == StatementKind::Discard
-            && resets(&statement.text).0.iter().any(|reset| reset.what == Reset::Sequences);
+            && statement.resets.iter().any(|reset| reset.what == Reset::Sequences);
         if discards_sequences && server.context().is_sealed() {
             if self.status != Status::Idle {
                 return Err(Report::new(
@@ -137,14 +142,7 @@ impl Conversation {
 
     /// Behind a statement that resets settings goes, in the same write, what the client asked for at startup.
     fn after_execute(&mut self, statement: &Statement, server: &mut dyn ServerSide) {
-        let may = matches!(
-            statement.survey().first,
-            StatementKind::Reset | StatementKind::ResetAll | StatementKind::Set
-        );
-        if !may || !may_reset(&statement.text) {
-            return;
-        }
-        for reset in resets(&statement.text).0 {
+        for reset in &statement.resets {
             for text in self.put_back_after(&reset.what, server) {
                 let (state, out, _) = server.parts();
                 state.unnamed = None;

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::fault::{Report, sqlstate};
+use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::footprint::{Footprint, Name};
+use crate::memory::{Charge, OverBudget};
 use crate::relay::Conversation;
 use crate::relay::core::portals::{self, Portal, Ran, Unbind};
 use crate::relay::core::replies::{Reply, Shown, Undo};
@@ -15,6 +16,11 @@ use crate::relay::requests::execute::DISCARD_STAND_IN;
 use crate::upstream::{ServerSide, prepared_name};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frontend};
+
+/// What a statement takes besides its texts and types, roughly, in bytes.
+const STATEMENT_BYTES: usize = 512;
+/// Unnamed statements of so many bytes and fewer are not counted.
+const SHORT_BYTES: usize = 2048;
 
 /// What a message needs of the server in front of it.
 enum Provided {
@@ -28,8 +34,12 @@ enum Provided {
 
 impl Conversation {
     pub(super) fn parse(&mut self, parse: frontend::Parse<'_>, whole: &[u8], server: &mut dyn ServerSide) {
-        let reading = match self.read_parse(&parse, server) {
-            Ok(reading) => reading,
+        let read = self.read_parse(&parse, server).and_then(|reading| {
+            let charge = self.charge_for(&parse, &reading).map_err(|over| over.report())?;
+            Ok((reading, charge))
+        });
+        let (reading, charge) = match read {
+            Ok(read) => read,
             Err(report) => {
                 if parse.name.is_empty() {
                     // A Parse that fails drops the unnamed statement.
@@ -61,6 +71,9 @@ impl Conversation {
                 reading,
             ),
         };
+        if let Some(charge) = charge {
+            statement.count(charge);
+        }
         if !parse.name.is_empty() {
             return self.parse_named(parse.name, &statement, server);
         }
@@ -74,6 +87,20 @@ impl Conversation {
         let before = self.statements.unnamed.replace(statement);
         self.replies.push(Reply::Parse(Shown::Client, Undo::Unnamed(before)));
         self.unnamed = Unnamed::Parsed;
+    }
+
+    /// Counts the memory of a statement. Unnamed ones with short texts are not worth it: there are few of them at a time.
+    fn charge_for(
+        &self,
+        parse: &frontend::Parse<'_>,
+        reading: &Reading,
+    ) -> Result<Option<Charge>, OverBudget> {
+        let texts = if reading.change.is_some() { 2 } else { 1 };
+        let bytes = texts * parse.text.len() + parse.types.len() + STATEMENT_BYTES;
+        if parse.name.is_empty() && bytes <= SHORT_BYTES {
+            return Ok(None);
+        }
+        self.account().charge(bytes).map(Some)
     }
 
     /// The unnamed statement was parsed for a later segment, where another server may have to prepare it again: its types
@@ -170,7 +197,7 @@ impl Conversation {
 
     /// Makes sure that the server has what the client calls by this name.
     fn provide(&mut self, name: &[u8], statement: &Arc<Statement>, server: &mut dyn ServerSide) -> Provided {
-        if self.errors.changed.take() == Some(statement.id) {
+        if self.untold.changed.take() == Some(statement.id) {
             return Provided::Changed;
         }
         let on_server = if name.is_empty() {
@@ -258,7 +285,8 @@ impl Conversation {
         };
         let footprint = statement.reading.footprint.as_deref();
         let names = footprint.map(|footprint| bound_names(footprint, bind.rest)).unwrap_or_default();
-        let portal = Portal { statement, names, wish, ran: Ran::No };
+        let kept = self.statements.named(bind.statement).and_then(Named::charge);
+        let portal = Portal { statement, names, wish, ran: Ran::No, charge: kept };
         let undo = self.portals.bind(bind.portal, portal);
         let out = server.parts().1;
         if name.is_empty() {

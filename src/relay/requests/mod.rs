@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use crate::fault::{Report, sqlstate};
 use crate::guard::footprint::{Footprint, State, footprint};
-use crate::guard::{CONTEXT_CHANGE, Refusal, Verdict, choices};
+use crate::guard::{CONTEXT_CHANGE, LONG_TEXT_BYTES, Refusal, Stopped, Verdict, choices, read_until};
 use crate::net::buffer::{ReadBuffer, WriteBuffer};
 use crate::relay::core::block::Block;
 use crate::relay::core::copy::{CopyIn, FOREIGN_MESSAGE, InCopy, in_copy};
-use crate::relay::core::replies::{Closed, Reply, Text};
+use crate::relay::core::replies::{Closed, Reply, Room, Text};
 use crate::relay::core::segment::{AwaitedReply, Segment};
 use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, RelayFault, refusal};
@@ -29,6 +29,8 @@ use crate::wire::{encode, frame, frontend};
 
 /// A text that every PostgreSQL answers with a syntax error: the client reads the proxy's report instead of it.
 const REFUSED: &[u8] = b"refused by pgtenant";
+/// Bytes of a header.
+const HEADER_BYTES: u32 = 5;
 const MALFORMED: RelayFault = RelayFault::Protocol("invalid message format");
 
 /// What `pump` came upon.
@@ -40,6 +42,25 @@ pub enum Pumped {
     Goodbye,
     /// A segment was answered without the server: nothing is owed, and this is the transaction's status.
     Ready(Status),
+    /// A long text is in front, which is to be read where blocking is allowed.
+    Long,
+}
+
+/// What becomes of long texts.
+pub enum LongTexts<'a> {
+    /// They stay where they are: this thread must not block.
+    Stay,
+    /// They are read, unless the client has left meanwhile, as this says.
+    AreRead(&'a dyn Fn() -> bool),
+}
+
+impl std::fmt::Debug for LongTexts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Stay => "Stay",
+            Self::AreRead(_) => "AreRead",
+        })
+    }
 }
 
 /// What becomes of a frame before it is looked into.
@@ -72,6 +93,8 @@ pub struct ClientSide<'a> {
     pub input: &'a mut ReadBuffer,
     /// To be written.
     pub output: &'a mut WriteBuffer,
+    /// What becomes of long texts.
+    pub long: LongTexts<'a>,
 }
 
 impl Conversation {
@@ -83,8 +106,13 @@ impl Conversation {
     ) -> Result<Pumped, RelayFault> {
         self.wanted = 0;
         loop {
-            if !server.has_room() {
-                return Ok(Pumped::All);
+            match self.replies.room() {
+                Room::Some if server.has_room() => {}
+                Room::Some | Room::None => return Ok(Pumped::All),
+                Room::NoneFromHere => {
+                    encode::bare(server.parts().1, b'H');
+                    return Ok(Pumped::All);
+                }
             }
             if !self.from_client.is_boundary() {
                 let count = self.from_client.advance(client.input, server.parts().1);
@@ -95,7 +123,10 @@ impl Conversation {
             }
             let header = frame::header(client.input.bytes())
                 .map_err(|_| RelayFault::Protocol("invalid message length"))?;
-            let Some(header) = header else { return Ok(Pumped::All) };
+            let Some(header) = header else {
+                self.wanted = self.wanted_header(client.input);
+                return Ok(Pumped::All);
+            };
             match self.admit(header.tag, client.input.bytes()) {
                 Admission::Waits if header.tag == b'X' => return Ok(Pumped::Goodbye),
                 Admission::Waits => return Ok(Pumped::All),
@@ -117,6 +148,16 @@ impl Conversation {
         }
     }
 
+    /// What to wait for when less than a header is there. A COPY may pause anywhere, and while the server answers a closed
+    /// segment nothing more is taken.
+    fn wanted_header(&self, input: &ReadBuffer) -> u32 {
+        let is_collected = !input.is_empty()
+            && self.copy_in == CopyIn::No
+            && self.hold.is_none()
+            && self.segment != Segment::Closed;
+        if is_collected { HEADER_BYTES } else { 0 }
+    }
+
     /// Takes a frame as a whole; what to return if that ends the pumping.
     fn take_whole(
         &mut self,
@@ -136,9 +177,16 @@ impl Conversation {
         // The buffer cannot be read and marked at once, so it is lent out for the one frame.
         let input = std::mem::take(client.input);
         let whole = input.bytes().get(..header.total).ok_or(MALFORMED)?;
-        let taken = self.take_frame(header.tag, whole, server);
+        let read = self.read_long(whole, &client.long);
+        let taken = match read {
+            Ok(LongText::IsRead) => self.take_frame(header.tag, whole, server).map(Some),
+            Ok(LongText::Stays) | Err(Stopped) => Ok(None),
+        };
+        self.findings = None;
         *client.input = input;
-        let taken = taken?;
+        let Some(taken) = taken? else {
+            return Ok(Some(if read.is_ok() { Pumped::Long } else { Pumped::Goodbye }));
+        };
         if opens {
             // Until the client has seen an answer to it, the segment may be sent again.
             client.input.mark();
@@ -148,7 +196,7 @@ impl Conversation {
         }
         client.input.consume(header.total);
         self.metrics.bytes_in(header.total);
-        if let Some(report) = self.errors.local.take() {
+        if let Some(report) = self.untold.local.take() {
             self.metrics.error(report.sqlstate.0);
             client.input.forget();
             self.block.fail();
@@ -159,6 +207,14 @@ impl Conversation {
             return Ok(Some(Pumped::Ready(self.status)));
         }
         Ok(None)
+    }
+
+    /// Reads the text of a frame if it is long.
+    fn read_long(&mut self, whole: &[u8], long: &LongTexts<'_>) -> Result<LongText, Stopped> {
+        let Some(text) = long_text(whole) else { return Ok(LongText::IsRead) };
+        let LongTexts::AreRead(has_left) = long else { return Ok(LongText::Stays) };
+        self.findings = Some(Box::new(read_until(text, &self.rules, has_left)?));
+        Ok(LongText::IsRead)
     }
 
     fn admit(&self, tag: u8, ahead: &[u8]) -> Admission {
@@ -240,7 +296,11 @@ impl Conversation {
 
     /// What the guard says; of a change of tenant, only where its user may choose.
     fn inspect(&mut self, text: &[u8]) -> Result<Reading, Report> {
-        self.read(text).map_err(|refused| {
+        let (verdict, found) = match self.findings.take() {
+            Some(findings) => (findings.verdict, Some(findings.footprint)),
+            None => (self.relay.verdicts.inspect(text, &self.rules), None),
+        };
+        self.reading_of(text, verdict, found).map_err(|refused| {
             self.metrics.refusal(refused.rule);
             refusal(refused)
         })
@@ -256,11 +316,21 @@ impl Conversation {
     }
 
     fn read(&self, text: &[u8]) -> Result<Reading, Refusal> {
-        match self.relay.verdicts.inspect(text, &self.rules) {
+        self.reading_of(text, self.relay.verdicts.inspect(text, &self.rules), None)
+    }
+
+    /// What the guard's verdict on a text means; its footprint, if that was read with it.
+    fn reading_of(
+        &self,
+        text: &[u8],
+        verdict: Verdict,
+        found: Option<Footprint>,
+    ) -> Result<Reading, Refusal> {
+        match verdict {
             Verdict::Pass(survey) => {
                 let leaves = survey.session_effect == SessionEffect::Maybe;
-                let footprint =
-                    leaves.then(|| footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
+                let found = leaves.then(|| found.unwrap_or_else(|| footprint(text)));
+                let footprint = found.filter(|found| !found.is_empty()).map(Arc::new);
                 Ok(Reading { survey, change: None, choices: None, footprint })
             }
             Verdict::Tenant(survey, change) => {
@@ -336,7 +406,7 @@ impl Conversation {
             // Nothing ran that could have left anything. A Query that fails closes the unnamed statement all the same.
             self.session.forget();
             self.statements.unnamed = None;
-            self.errors.local = Some(Box::new(report));
+            self.untold.local = Some(Box::new(report));
             return;
         }
         self.begin(server);
@@ -365,6 +435,29 @@ impl Conversation {
         server.state().unnamed = None;
         self.replies.push(Reply::Refused(Box::new(report)));
     }
+}
+
+/// Whether the text of a frame was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LongText {
+    /// It was, or it is short, or there is none.
+    IsRead,
+    /// It has to be read where blocking is allowed.
+    Stays,
+}
+
+/// The text of a Query or Parse if it is so long that reading it would keep others waiting.
+fn long_text(whole: &[u8]) -> Option<&[u8]> {
+    if whole.len() <= LONG_TEXT_BYTES {
+        return None;
+    }
+    let body = frame::body(whole);
+    let text = match whole.first() {
+        Some(b'Q') => frontend::query(body),
+        Some(b'P') => frontend::parse(body).map(|parse| parse.text),
+        _ => None,
+    };
+    text.filter(|text| text.len() > LONG_TEXT_BYTES)
 }
 
 /// A statement with this footprint is about to run on the server.

@@ -82,10 +82,13 @@ impl Conversation {
 
     /// Sends something that changes nothing in the place of a Query that the proxy carries out.
     pub(super) fn stand_in_for_query(&mut self, text: &[u8], then: Then, server: &mut dyn ServerSide) {
+        let added = self.ends_implicit_block(text, Count::One, server);
         self.begin(server);
-        encode::query(server.parts().1, text);
-        let closed = self.close_by_query(server);
-        let text = Text { then: [(0, then)].into(), closed, ..Text::default() };
+        let mut sent = Text { then: [(0, then)].into(), ..Text::default() };
+        let inserts: Vec<_> = added.into_iter().inspect(|_| sent.hidden.push(1)).collect();
+        encode::query(server.parts().1, &sent.insert(text, &inserts));
+        sent.closed = self.close_by_query(server);
+        let text = sent;
         self.replies.push(Reply::Query(Box::new(text)));
     }
 
@@ -133,6 +136,10 @@ impl Conversation {
                 inserts.push((at.end, format!(";{text}").into_bytes()));
             }
         }
+        if let Some(last) = self.ends_implicit_block(text, survey.statements, server) {
+            sent.hidden.push(sent.hidden.len() + 1);
+            inserts.push(last);
+        }
         let out = server.parts().1;
         if inserts.is_empty() {
             encode::query(out, text);
@@ -142,6 +149,33 @@ impl Conversation {
         sent.closed = self.close_by_query(server);
         self.replies.push(Reply::Query(Box::new(sent)));
         Ok(())
+    }
+
+    /// PostgreSQL 18 leaves the implicit transaction block of a pipeline open behind a Query of one statement, and then
+    /// refuses the statement behind the next Sync (XX000), whoever sends it. Several statements end the block; what is
+    /// added behind the last one of the text, and where.
+    fn ends_implicit_block(
+        &mut self,
+        text: &[u8],
+        statements: Count,
+        server: &mut dyn ServerSide,
+    ) -> Option<(usize, Vec<u8>)> {
+        if self.segment != Segment::Open || self.status != Status::Idle || server.state().major_version() < 18
+        {
+            return None;
+        }
+        match statements {
+            Count::One => {
+                let end =
+                    Lexer::new(text).filter(|token| token.kind != TokenKind::Semicolon).last()?.range().end;
+                Some((end, [b";", NOTHING].concat()))
+            }
+            Count::Many => None,
+            Count::None | Count::Unreadable => {
+                self.loses_context = true;
+                None
+            }
+        }
     }
 
     /// What the proxy adds to the statements of a text that reset settings or drop prepared statements, or why the text is

@@ -2,6 +2,7 @@
 //! is idle when its Sync comes.
 
 use crate::fault::Report;
+use crate::guard::LONG_TEXT_BYTES;
 use crate::net::Channel;
 use crate::relay::Conversation;
 use crate::relay::core::framing::FromClient;
@@ -13,6 +14,17 @@ impl Conversation {
     /// Largest message that is collected, in bytes.
     pub fn max_message_bytes(&self) -> usize {
         self.relay.max_message_bytes
+    }
+
+    /// Bytes of the frame in front, if it is whole and may hold a long text.
+    pub fn long_ahead(client: &Channel) -> Option<usize> {
+        let bytes = client.input.bytes();
+        if bytes.len() <= LONG_TEXT_BYTES {
+            return None;
+        }
+        let header = frame::header(bytes).ok().flatten()?;
+        let is_long = matches!(header.tag, b'Q' | b'P') && header.total > LONG_TEXT_BYTES;
+        (is_long && header.total <= bytes.len()).then_some(header.total)
     }
 
     /// The client was told an error instead of an answer to the request in front.
@@ -34,12 +46,12 @@ impl Conversation {
 
     /// Why the segment is refused, for a client that has sent another one ahead.
     pub fn refuses_for(&mut self, report: Report) {
-        self.errors.refused_for = Some(Box::new(report));
+        self.untold.refused_for = Some(Box::new(report));
     }
 
     /// Takes the reason.
     pub fn take_reason(&mut self) -> Option<Report> {
-        self.errors.refused_for.take().map(|report| *report)
+        self.untold.refused_for.take().map(|report| *report)
     }
 
     /// Whether frames are being dropped.
@@ -79,12 +91,12 @@ impl Conversation {
 
     /// The next request will be answered with this error.
     pub fn owe_error(&mut self, report: Report) {
-        self.errors.owed = Some(Box::new(report));
+        self.untold.owed = Some(Box::new(report));
     }
 
     /// Takes it.
     pub fn take_owed_error(&mut self) -> Option<Report> {
-        self.errors.owed.take().map(|report| *report)
+        self.untold.owed.take().map(|report| *report)
     }
 
     /// Whether the frame in front is one for a server, and not one that is answered without.

@@ -2,7 +2,7 @@
 
 use super::frames::{Direction, encode_all, print_all};
 use super::{Mode, Talk, in_force};
-use crate::wire::encode;
+use crate::wire::{encode, frame};
 
 /// What a client may send, and what the server answers.
 const CONVERSATIONS: &[(&str, &str)] = &[
@@ -124,7 +124,7 @@ fn half_a_header_is_no_frame() {
     for count in 1..5 {
         let mut talk = in_force(Mode::Sealed);
         assert_eq!(talk.bytes_of_client(&b"Q\0\0\0\x0f"[..count]), "");
-        assert_eq!(talk.conversation.wanted(), 0, "its length is not known");
+        assert_eq!(talk.conversation.wanted(), frame::HEADER_BYTES, "its length is not known");
         assert!(talk.conversation.is_between());
     }
 }

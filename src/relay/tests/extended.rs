@@ -1,6 +1,7 @@
 //! The extended protocol: statements, portals, and what is told about them.
 
 use super::{Kind, Mode, Talk, enter, in_force};
+use crate::relay::core::replies::MAX_OWED;
 
 #[test]
 fn unnamed_statements_go_on_as_they_came() {
@@ -364,4 +365,19 @@ fn in_a_failed_block_postgresql_is_asked_before_the_proxy_refuses() {
         ("< C ROLLBACK | Z I", "C ROLLBACK | Z I (I)"),
         ("> B - t | S", "P - refused by pgtenant | S"),
     ]);
+}
+
+#[test]
+fn a_client_far_ahead_of_its_answers_is_held_back_until_they_come() {
+    let mut talk = in_force(Mode::Bare);
+    talk.bytes_of_client(b"P\0\0\0\x10\0SELECT 1\0\0\0");
+    let close = b"C\0\0\0\x07Sx\0";
+    talk.bytes_of_client(&close.repeat(MAX_OWED - 2));
+    assert!(talk.client_input.is_empty(), "the last that fits");
+    let sent = talk.bytes_of_client(&close.repeat(1000));
+    assert_eq!(talk.client_input.len(), 999 * close.len());
+    assert_eq!(sent.matches('H').count(), 1, "the server is told once to answer: {sent:.80}");
+    assert_eq!(talk.bytes_of_client(close), "");
+    talk.server("1");
+    assert!(talk.client_input.is_empty(), "it goes on");
 }

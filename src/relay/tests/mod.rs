@@ -50,7 +50,7 @@ use crate::net::settings::ServerTls;
 use crate::observability::metrics::{ContextSwitches, TenantLabels};
 use crate::relay::core::session_state::Policy;
 use crate::relay::core::tenant_choice::{Acting, Chooser, no_tenant};
-use crate::relay::{Absorbed, Beginning, ClientSide, Conversation, Pumped, Relay, RelayFault};
+use crate::relay::{Absorbed, Beginning, ClientSide, Conversation, LongTexts, Pumped, Relay, RelayFault};
 use crate::upstream::settings::UpstreamSettings;
 use crate::upstream::{
     Access, BackendIdentity, Context, Contexts, PoolTarget, ServerSide, ServerState, SessionParameters,
@@ -193,6 +193,8 @@ impl Talk {
             interner: Arc::default(),
             max_message_bytes: 10_000,
             max_prepared_bytes: 1_000,
+            max_client_memory: 0,
+            memory: Arc::new(crate::memory::Budget::new(crate::memory::Whose::Process, 0)),
             switches: ContextSwitches::default(),
         };
         let server = FakeServer {
@@ -226,7 +228,8 @@ impl Talk {
         let mut input = ReadBuffer::of(&std::mem::take(&mut self.client_input));
         let mut refused = String::new();
         while !input.is_empty() {
-            let mut client = ClientSide { input: &mut input, output: &mut output };
+            let long = LongTexts::AreRead(&|| false);
+            let mut client = ClientSide { input: &mut input, output: &mut output, long };
             match self.conversation.answer_without_server(&mut client) {
                 Some(Ok(())) => {}
                 Some(Err(report)) => {
@@ -281,9 +284,11 @@ impl Talk {
         let sent_before = self.server.output.space().len();
         loop {
             let before = (input.len(), answers.len());
-            let mut client = ClientSide { input: &mut input, output: &mut output };
+            let mut client =
+                ClientSide { input: &mut input, output: &mut output, long: LongTexts::AreRead(&|| false) };
             match self.conversation.pump(&mut client, &mut self.server) {
                 Ok(Pumped::All) => {}
+                Ok(Pumped::Long) => status = "long".to_owned(),
                 Ok(Pumped::Goodbye) => status = "goodbye".to_owned(),
                 Ok(Pumped::Ready(ready)) => status = format!("({})", char::from(ready.byte())),
                 Err(fault) => status = format!("ends: {}", name(&fault)),
@@ -344,6 +349,7 @@ fn name(fault: &RelayFault) -> String {
         RelayFault::TooLarge { .. } => "too large".to_owned(),
         RelayFault::Shifted => "shifted".to_owned(),
         RelayFault::Context(why) => format!("context {why}"),
+        RelayFault::Farewell(report) => format!("farewell {}: {}", report.sqlstate.0, report.message),
         RelayFault::Ended(why) => format!("ended {why}"),
     }
 }

@@ -7,7 +7,7 @@ use super::frames::{Direction, encode_all};
 use super::model::{BlockStatus, Model};
 use super::{Mode, Talk, in_force, name};
 use crate::net::buffer::{BACKPRESSURE_BYTES, ReadBuffer, WriteBuffer};
-use crate::relay::{Absorbed, ClientSide, Pumped, RelayFault};
+use crate::relay::{Absorbed, ClientSide, LongTexts, Pumped, RelayFault};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame};
 
@@ -143,7 +143,8 @@ impl Walk {
         let mut answers = ReadBuffer::of(&std::mem::take(&mut self.talk.server_input));
         loop {
             let before = (input.len(), answers.len(), self.hold);
-            let mut client = ClientSide { input: &mut input, output: &mut output };
+            let long = LongTexts::AreRead(&|| false);
+            let mut client = ClientSide { input: &mut input, output: &mut output, long };
             if self.hold == Hold::Nothing {
                 self.looks(&mut client);
             } else {
@@ -163,7 +164,7 @@ impl Walk {
     fn relays(&mut self, client: &mut ClientSide<'_>, answers: &mut ReadBuffer) {
         let Talk { conversation, server, .. } = &mut self.talk;
         match conversation.pump(client, server) {
-            Ok(Pumped::All | Pumped::Ready(_)) => {}
+            Ok(Pumped::All | Pumped::Long | Pumped::Ready(_)) => {}
             Ok(Pumped::Goodbye) | Err(RelayFault::Protocol(_) | RelayFault::TooLarge { .. }) => {
                 self.is_over = true;
             }

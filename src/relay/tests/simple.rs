@@ -270,3 +270,29 @@ fn parameters_that_the_proxys_own_statements_change_are_not_the_clients() {
     ]);
     assert_eq!(talk.conversation.parameters.get("timezone"), None);
 }
+
+#[test]
+fn a_query_behind_a_pipeline_leaves_no_implicit_block_on_postgresql_18() {
+    let nothing = "RESET \"pgtenant\".\"choice\"";
+    let version = |talk: &mut Talk, version: &str| {
+        talk.server.state.parameters.insert("server_version".to_owned(), version.to_owned());
+    };
+    let mut talk = in_force(Mode::Sealed);
+    version(&mut talk, "18.4 (Debian)");
+    talk.script(&[
+        (
+            "> P - SELECT 1 | B - - | E - | Q SHOW x.y -- why",
+            &format!("P - SELECT 1 | B - - | E - | Q SHOW x.y;{nothing} -- why"),
+        ),
+        (
+            "< 1 | 2 | D 1 | C SELECT 1 | T a:25 | D x | C SHOW | C RESET | Z I",
+            "1 | 2 | D 1 | C SELECT 1 | T | D x | C SHOW | Z I (I)",
+        ),
+        ("> P - SELECT 1 | Q SELECT 1; SELECT 2", "P - SELECT 1 | Q SELECT 1; SELECT 2"),
+        ("< 1 | C SELECT 1 | C SELECT 1 | Z I", "1 | C SELECT 1 | C SELECT 1 | Z I (I)"),
+        ("> Q SELECT 1", "Q SELECT 1"),
+    ]);
+    let mut talk = in_force(Mode::Sealed);
+    version(&mut talk, "17.9");
+    talk.script(&[("> P - SELECT 1 | Q SELECT 1", "P - SELECT 1 | Q SELECT 1")]);
+}

@@ -3,6 +3,7 @@
 //! server that died while idle never reaches a client.
 
 pub(in crate::upstream) mod login;
+pub(in crate::upstream) mod defaults;
 mod parting;
 pub(in crate::upstream) mod senders;
 pub(in crate::upstream) mod server;
@@ -17,9 +18,10 @@ use tokio::time::Instant;
 
 use crate::names::TenantId;
 use crate::observability::metrics::ServerGauges;
-use crate::upstream::budget::Budget;
+use crate::upstream::budget::ConnectionBudget;
 use crate::upstream::deadline::Deadline;
 use crate::upstream::error::UpstreamFault;
+use defaults::{Newest, Others};
 use login::Connector;
 use server::Server;
 use slots::{SlotGrant, Slots, Taken};
@@ -30,11 +32,12 @@ type PoolSlots = Slots<Box<Server>, Option<TenantId>, oneshot::Sender<Lease>>;
 pub(super) struct Pool {
     connector: Connector,
     size: usize,
-    budget: Arc<Budget>,
+    budget: Arc<ConnectionBudget>,
     /// Servers of an older one are closed when they are given back.
     generation: AtomicU64,
     slots: Mutex<PoolSlots>,
     gauges: ServerGauges,
+    defaults: Newest,
 }
 
 impl std::fmt::Debug for Pool {
@@ -81,12 +84,20 @@ pub struct Asker<'a> {
 
 impl Pool {
     /// An empty pool of at most `size` servers.
-    pub(super) fn new(connector: Connector, size: usize, budget: Arc<Budget>) -> Arc<Self> {
+    pub(super) fn new(connector: Connector, size: usize, budget: Arc<ConnectionBudget>) -> Arc<Self> {
         let gauges = ServerGauges::new(connector.name());
         gauges.change(0, 0);
         let generation = AtomicU64::new(0);
         let slots = Mutex::new(Slots::new(size));
-        let pool = Arc::new(Self { connector, size, budget, generation, slots, gauges });
+        let pool = Arc::new(Self {
+            connector,
+            size,
+            budget,
+            generation,
+            slots,
+            gauges,
+            defaults: Newest::default(),
+        });
         pool.budget.join(&pool);
         pool
     }
@@ -141,13 +152,28 @@ impl Pool {
     }
 
     /// Opens a server. The deadline is for the right to one more connection; reaching PostgreSQL has a time of its own.
-    async fn connect(&self, deadline: Deadline) -> Result<Box<Server>, UpstreamFault> {
+    async fn connect(self: &Arc<Self>, deadline: Deadline) -> Result<Box<Server>, UpstreamFault> {
         let generation = self.generation.load(Ordering::Relaxed);
         let permit = self.budget.take(deadline).await?;
         let mut server = Box::new(self.connector.connect().await?);
         server.generation = generation;
         server.permit = Some(permit);
+        let (defaults, others) = self.defaults.note(&server.state.parameters);
+        server.state.defaults = defaults;
+        if others == Others::Differ {
+            tracing::warn!(
+                pool = self.connector.name(),
+                "new servers begin with other settings (ALTER ROLE, ALTER DATABASE, a reload): older ones are closed"
+            );
+            self.renew();
+            server.generation = self.generation();
+        }
         Ok(server)
+    }
+
+    /// Servers of an older one are closed when they are given back.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     /// How to reach this pool's `PostgreSQL`, for cancel requests.
@@ -273,6 +299,8 @@ pub(super) struct Lease {
 enum LeaseState {
     Untouched,
     InUse,
+    /// In use by a statement that cannot be stopped; others have its place in the pool.
+    Overdue,
     Over,
 }
 
@@ -348,6 +376,10 @@ impl Drop for Lease {
         let server = self.server.take();
         match (state, server) {
             (LeaseState::Over, _) => {}
+            (LeaseState::Overdue, server) => {
+                drop(server);
+                self.pool.settle(|slots| slots.close_overdue(&self.tenant));
+            }
             (LeaseState::Untouched, Some(server)) => {
                 self.put_back(server);
             }

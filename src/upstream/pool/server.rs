@@ -10,6 +10,7 @@ use crate::names::TenantId;
 use crate::net::Channel;
 use crate::upstream::budget::Permit;
 use crate::upstream::pool::Asker;
+use crate::upstream::pool::defaults::Defaults;
 use crate::upstream::pool::senders::Sender;
 use crate::upstream::settings::ServerAddress;
 use crate::wire::{backend, frame};
@@ -75,6 +76,8 @@ pub struct Server {
     key: Vec<u8>,
     /// The generation of its pool that it belongs to.
     pub generation: u64,
+    /// When it logged in.
+    pub opened: Instant,
     /// When it became idle.
     pub idle_since: Instant,
     /// Its part of the bounds on connections.
@@ -86,6 +89,8 @@ pub struct Server {
 pub struct ServerState {
     /// The values that it reported last (ParameterStatus), by name.
     pub parameters: BTreeMap<String, String>,
+    /// The settings that it began with.
+    pub defaults: Defaults,
     /// Who had it last. None: nobody yet, or its session is in doubt: it needs a hand-over before any use.
     pub stamp: Option<Stamp>,
     /// What its use has left on it.
@@ -155,6 +160,7 @@ impl Server {
             process_id,
             key,
             generation: 0,
+            opened: Instant::now(),
             idle_since: Instant::now(),
             permit: None,
         }
@@ -246,6 +252,7 @@ impl ServerState {
     pub fn new(identity: BackendIdentity, sender: Sender) -> Self {
         Self {
             parameters: BTreeMap::new(),
+            defaults: Defaults::default(),
             stamp: None,
             wear: Wear::Unused,
             temporary: Temporary::Never,
@@ -258,6 +265,13 @@ impl ServerState {
             sender,
             notifications: Vec::new(),
         }
+    }
+
+    /// PostgreSQL's major version, zero if it does not say.
+    pub fn major_version(&self) -> u32 {
+        let version = self.parameters.get("server_version").map_or("", String::as_str);
+        let digits = version.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        digits.parse().unwrap_or_default()
     }
 
     /// Whether it is a standby, where nothing can be written.

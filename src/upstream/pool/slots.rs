@@ -48,6 +48,8 @@ pub(crate) struct Slots<S, T, W> {
     idle: Vec<S>,
     used: HashMap<T, usize>,
     used_total: usize,
+    /// Used ones that do not count for the pool's size any more; for their tenants they do.
+    overdue: usize,
     line: HashMap<T, VecDeque<Waiting<W>>>,
     /// Tenants with somebody in line, next one first.
     turns: VecDeque<T>,
@@ -62,6 +64,7 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
             idle: Vec::new(),
             used: HashMap::new(),
             used_total: 0,
+            overdue: 0,
             line: HashMap::new(),
             turns: VecDeque::new(),
             next_ticket: 0,
@@ -172,6 +175,17 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
         self.free_slot(tenant);
     }
 
+    /// The server of a used slot cannot be stopped: others may have one in its place, but its tenant has one less.
+    pub(crate) fn is_overdue(&mut self) {
+        self.overdue += 1;
+    }
+
+    /// Such a server is gone at last.
+    pub(crate) fn close_overdue(&mut self, tenant: &T) {
+        self.overdue = self.overdue.saturating_sub(1);
+        self.free_slot(tenant);
+    }
+
     /// The next waiter that can be served, with what it gets. To be called until none comes. `owns` tells
     /// whether a server was that tenant's last.
     pub(crate) fn serve(
@@ -222,7 +236,7 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
     }
 
     fn open(&self) -> usize {
-        self.idle.len() + self.used_total
+        self.idle.len() + self.used_total - self.overdue
     }
 
     fn used_by(&self, tenant: &T) -> usize {

@@ -373,3 +373,18 @@ fn the_preference_saves_changes_of_tenants_while_nobody_is_overdue() {
     load.run(6);
     assert!(load.switches * 3 < load.grants, "{} changes in {} grants", load.switches, load.grants);
 }
+
+#[test]
+fn an_overdue_slot_is_free_for_others_and_counts_for_its_tenant() {
+    let mut slots: Slots<u32, &str, u32> = Slots::new(1);
+    assert_eq!(slots.take(&"a", 1, |_| 0), Taken::Open);
+    assert_eq!(slots.take(&"b", 1, |_| 0), Taken::Wait);
+    slots.is_overdue();
+    assert_eq!(slots.take(&"a", 1, |_| 0), Taken::Wait, "its tenant has it still");
+    assert_eq!(slots.take(&"b", 1, |_| 0), Taken::Open);
+    assert_eq!(slots.take(&"c", 1, |_| 0), Taken::Wait, "one place was given back, not two");
+    slots.close_overdue(&"a");
+    assert_eq!(slots.take(&"a", 1, |_| 0), Taken::Wait, "the pool is full");
+    slots.close(&"b");
+    assert_eq!(slots.take(&"a", 1, |_| 0), Taken::Open);
+}

@@ -109,7 +109,7 @@ impl Server {
         if self.is_own(frame) {
             return None;
         }
-        let sent = key(frame.tag, &clients_part(frame))?;
+        let sent = behind_begin(key(frame.tag, &clients_part(frame))?, record);
         let part_of = |key: &&Vec<u8>| {
             // Rows go on in pieces.
             frame.tag == b'd' && key[0] == b'd' && key.windows(sent.len() - 1).any(|part| *part == sent[1..])
@@ -195,8 +195,25 @@ impl Server {
 const SET_TENANT: &[u8] = b"SET \"app\".\"tenant_id\" TO '";
 /// How the statement that puts a client's settings back begins.
 const PUT_BACK: &[u8] = b"SELECT pg_catalog.set_config(";
+/// What ends the implicit block of a pipeline on PostgreSQL 18.
+const NOTHING: &[u8] = b"RESET \"pgtenant\".\"choice\"";
 /// What stands around the name of a statement in front of its DEALLOCATE.
 const PREPARED: [&[u8]; 2] = [b"PREPARE \"", b"\" AS SELECT 1;"];
+
+/// A BEGIN that waited stands in front of the text of the next Query, both as clients sent them.
+fn behind_begin(key: Vec<u8>, record: &Record) -> Vec<u8> {
+    let begins = |text: &[u8]| {
+        let starts =
+            |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+        starts(b"begin") || starts(b"start")
+    };
+    let waited = record.sent.keys().filter(|known| known[0] == b'Q' && begins(&known[1..]));
+    let rest = waited.filter_map(|begin| key.strip_prefix(begin.as_slice())?.strip_prefix(b";"));
+    match rest.min_by_key(|rest| rest.len()) {
+        Some(rest) if key[0] == b'Q' && !record.sent.contains_key(&key) => [b"Q", rest].concat(),
+        _ => key,
+    }
+}
 
 /// A frame's body without what the proxy puts into the text of a Query.
 fn clients_part(frame: &Frame) -> Vec<u8> {
@@ -213,7 +230,7 @@ fn clients_part(frame: &Frame) -> Vec<u8> {
         let Some(length) = find(&body[at..], PREPARED[1]) else { break };
         body.drain(at..at + length + PREPARED[1].len());
     }
-    for own in [SET_TENANT, PUT_BACK] {
+    for own in [SET_TENANT, PUT_BACK, NOTHING] {
         let own = [b";", own].concat();
         while let Some(at) = body.windows(own.len()).position(|part| part == own) {
             let rest = &body[at + 1..];
