@@ -113,6 +113,11 @@ impl Session {
         &mut self,
         mut server: TenantServer,
     ) -> Result<ControlFlow<Option<TenantServer>, TenantServer>, End> {
+        if self.conversation.is_block_waiting() {
+            // What the client has chosen in its block stays.
+            server.release();
+            return Ok(ControlFlow::Break(None));
+        }
         // A server that changed tenants in its transaction goes back to be reset.
         let changed = self.conversation.end_transaction();
         self.settle_session(&mut server).await?;

@@ -171,6 +171,7 @@ impl Conversation {
     /// The server skips everything up to the next Sync.
     pub(super) fn fail(&mut self, server: &mut dyn ServerSide) {
         self.end_copy();
+        self.block.fail();
         self.hold = None;
         let skipped = self.replies.skip_to_sync();
         self.undo(skipped, Some(server));

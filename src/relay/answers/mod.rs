@@ -223,7 +223,8 @@ impl Conversation {
                 client.input.forget();
                 client.output.space().extend_from_slice(&std::mem::take(&mut self.untold.reports));
                 if self.is_block_waiting() && status == Status::Idle {
-                    // Its BEGIN did not come to run.
+                    // Its BEGIN did not come to run, or statements were prepared in front of it.
+                    self.block.close();
                     encode::ready_for_query(client.output.space(), self.told().byte());
                     return Ok(Disposition::Ends);
                 }

@@ -19,6 +19,8 @@ pub enum Block {
     Served,
     /// The client was told that it is in a block. A BEGIN with these modes goes in front of its first statement.
     Waiting(Modes),
+    /// The same, while statements are prepared on a server, outside of the block.
+    Preparing(Modes),
     /// The BEGIN was sent in front of the segment that is under way, and has not completed.
     Opening(Modes),
     /// It failed before a server had it.
@@ -32,7 +34,7 @@ impl Block {
     pub const fn status(&self) -> Option<Status> {
         match self {
             Self::Served => None,
-            Self::Waiting(_) | Self::Opening(_) => Some(Status::Transaction),
+            Self::Waiting(_) | Self::Preparing(_) | Self::Opening(_) => Some(Status::Transaction),
             Self::Failed => Some(Status::Failed),
         }
     }
@@ -42,6 +44,13 @@ impl Block {
         let Self::Waiting(modes) = *self else { return None };
         *self = Self::Opening(modes);
         Some(modes.begin())
+    }
+
+    /// Statements are prepared, and nothing runs: the block stays without a server.
+    pub fn prepare(&mut self) {
+        if let Self::Waiting(modes) = *self {
+            *self = Self::Preparing(modes);
+        }
     }
 
     /// The server has it.
@@ -56,9 +65,9 @@ impl Block {
         }
     }
 
-    /// The server that was to have it is given up, and nothing ran: it may be opened on another.
+    /// The server that was to have it, or that prepares statements for it, is given up, and nothing ran: it waits again.
     pub fn close(&mut self) {
-        if let Self::Opening(modes) = *self {
+        if let Self::Opening(modes) | Self::Preparing(modes) = *self {
             *self = Self::Waiting(modes);
         }
     }
@@ -81,6 +90,18 @@ mod tests {
         block.close();
         block.fail();
         assert_eq!(block, Block::Served, "a block that a server has fails there");
+    }
+
+    #[test]
+    fn a_block_waits_while_statements_are_prepared() {
+        let mut block = Block::Waiting(Modes::default());
+        block.prepare();
+        assert_eq!((block.status(), block.open()), (Some(Status::Transaction), None));
+        block.close();
+        assert_eq!(block, Block::Waiting(Modes::default()));
+        block.prepare();
+        block.fail();
+        assert_eq!(block, Block::Failed);
     }
 
     #[test]

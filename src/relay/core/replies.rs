@@ -154,7 +154,7 @@ impl Undo {
 impl Text {
     /// Whether the answers that come now are to a statement of the proxy.
     pub fn is_hidden(&self) -> bool {
-        self.hidden.contains(&self.at)
+        self.hidden.binary_search(&self.at).is_ok()
     }
 
     /// What follows the statement of this number; taken.
@@ -169,11 +169,13 @@ impl Text {
     pub fn insert(&mut self, text: &[u8], inserts: &[(usize, Vec<u8>)]) -> Vec<u8> {
         let mut sent =
             Vec::with_capacity(text.len() + inserts.iter().map(|(_, added)| added.len()).sum::<usize>());
-        let mut from = 0;
+        let (mut from, mut before) = (0, 0);
         for (at, added) in inserts {
-            sent.extend_from_slice(text.get(from..*at).unwrap_or_default());
+            let between = text.get(from..*at).unwrap_or_default();
+            before += characters(between);
+            sent.extend_from_slice(between);
             sent.extend_from_slice(added);
-            self.inserted.push((characters(text.get(..*at).unwrap_or_default()), characters(added)));
+            self.inserted.push((before, characters(added)));
             from = *at;
         }
         sent.extend_from_slice(text.get(from..).unwrap_or_default());

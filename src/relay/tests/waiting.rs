@@ -150,6 +150,28 @@ fn a_block_whose_server_is_lost_before_it_ran_may_be_opened_on_another() {
 }
 
 #[test]
+fn statements_are_prepared_outside_of_a_waiting_block() {
+    let mut talk = Talk::gateway(Mode::Sealed);
+    talk.script(&[
+        ("~ Q BEGIN", "C BEGIN | Z T"),
+        (
+            "~ P s SELECT set_config('app.tenant_id','b',true) | S",
+            "hand-over | P pgtenant_0 SELECT set_config('app.tenant_id','b',true) | D S pgtenant_0 | S",
+        ),
+        ("< hand-over | 1 | t | T set_config:25 | Z I", "1 | Z T (I)"),
+        ("~ B - s | D P - | E - | S", "2 | T | D b | C SELECT 1 | Z T"),
+    ]);
+    assert_eq!(talk.conversation.session_acting().tenant().map(TenantId::as_str), Some("b"));
+    // One that cannot be prepared fails the block.
+    in_force(Mode::Sealed).script(&[
+        ("~ Q BEGIN", "C BEGIN | Z T"),
+        ("~ P s SELECT x | S", "P pgtenant_0 SELECT x | D S pgtenant_0 | S"),
+        ("< E 42703 | Z I", "E 42703 | Z E (I)"),
+        ("~ Q COMMIT", "C ROLLBACK | Z I"),
+    ]);
+}
+
+#[test]
 fn a_choice_in_a_waiting_block_takes_no_server() {
     for (mode, span) in [(Mode::Plain, "true"), (Mode::Sealed, "false")] {
         let mut talk = Talk::gateway(mode);
