@@ -142,14 +142,16 @@ impl ReadBuffer {
         if self.data.is_empty() {
             self.data = READ_RESERVE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; READ_BYTES]);
         }
-        let short = wanted.saturating_sub(self.len()).clamp(READ_BYTES / 4, READ_BYTES);
+        let short = READ_BYTES / 4;
         if self.data.len() - self.end >= short {
             return;
         }
-        self.mark = None;
-        self.data.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
+        if self.start > 0 {
+            self.mark = None;
+            self.data.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
         let least = (self.end + short).max(READ_BYTES);
         if self.data.len() < least {
             // Twice the length at a time, so that one large message is not copied for every read, and no more than has
@@ -341,5 +343,39 @@ mod tests {
         buffer.sent = buffer.data.len() - 1;
         assert_eq!(buffer.space().len(), 1);
         assert!(buffer.data.capacity() <= 2 * BACKPRESSURE_BYTES);
+    }
+
+    /// Takes bytes as a read does that fills all the room there is.
+    fn fill_all(buffer: &mut ReadBuffer, wanted: usize) {
+        buffer.make_room(wanted);
+        buffer.end = buffer.data.len();
+    }
+
+    #[test]
+    fn announced_bytes_take_no_memory_until_they_come() {
+        let mut buffer = ReadBuffer::default();
+        buffer.make_room(64 << 20);
+        buffer.end = 6;
+        buffer.make_room(64 << 20);
+        assert_eq!(buffer.data.len(), READ_BYTES);
+    }
+
+    #[test]
+    fn room_is_made_behind_what_was_consumed() {
+        let mut buffer = ReadBuffer::default();
+        fill_all(&mut buffer, 1);
+        buffer.mark();
+        buffer.consume(READ_BYTES - 10);
+        buffer.make_room(READ_BYTES / 2);
+        assert_eq!((buffer.len(), buffer.data.len(), buffer.is_marked()), (10, READ_BYTES, false));
+    }
+
+    #[test]
+    fn a_mark_stays_while_the_buffer_grows_behind_it() {
+        let mut buffer = ReadBuffer::default();
+        buffer.mark();
+        fill_all(&mut buffer, 1);
+        buffer.make_room(4 * READ_BYTES);
+        assert_eq!((buffer.data.len(), buffer.rewind()), (2 * READ_BYTES, true));
     }
 }

@@ -239,7 +239,7 @@ impl Session {
     }
 
     /// The same, once it is due: a client that has begun a block may end it first.
-    fn due_order(&self) -> Option<Order> {
+    pub(super) fn due_order(&self) -> Option<Order> {
         let is_in_block = self.conversation.is_block_waiting();
         self.order().filter(|order| !is_in_block || *order != Order::Leave)
     }

@@ -100,7 +100,7 @@ impl Session {
     ) -> Poll<Result<Option<OwnedSemaphorePermit>, End>> {
         let client = self.membership.client();
         client.listen(cx);
-        if let Some(order) = client.order() {
+        if let Some(order) = self.due_order() {
             return Poll::Ready(Err(End::Told(farewell(order))));
         }
         if let Poll::Ready(turn) = self.inspecting.poll_turn(&self.bounds, bytes, cx) {
