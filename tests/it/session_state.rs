@@ -136,8 +136,11 @@ async fn a_transaction_lost_with_its_server_takes_its_settings_along() {
     link.query("SET TIME ZONE 'Asia/Tokyo'").await;
     link.query("BEGIN").await;
     link.query("SET TIME ZONE 'Europe/Rome'").await;
+    // While a statement runs: a client that is idle in its transaction would be disconnected.
+    link.send(message::query("SELECT pg_sleep(60)")).await;
+    cluster.settles("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'", "1").await;
     cluster.kill_servers().await;
-    assert_eq!(link.query("SELECT 1").await.code().as_deref(), Some("08006"));
+    assert_eq!(link.answer().await.code().as_deref(), Some("08006"));
     assert_eq!(shows(&mut link, "timezone").await, "Asia/Tokyo");
 }
 

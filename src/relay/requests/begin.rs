@@ -9,7 +9,7 @@ use crate::relay::requests::{REFUSED, Taken};
 use crate::sql::{Course, StatementKind};
 use crate::upstream::{Context, Expect, ServerSide};
 use crate::wire::backend::Status;
-use crate::wire::encode;
+use crate::wire::{encode, frame};
 
 /// Where the assertion of a plain context stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,4 +151,23 @@ impl Conversation {
             self.replies.push(Reply::Own(Expect::Nothing));
         }
     }
+}
+
+/// Whether a segment is there as a whole and does nothing but prepare, describe and close statements.
+pub(super) fn prepares_only(mut ahead: &[u8]) -> bool {
+    if ahead.first() != Some(&b'P') {
+        return false;
+    }
+    while let Ok(Some(header)) = frame::header(ahead) {
+        let Some((whole, rest)) = ahead.split_at_checked(header.total) else { return false };
+        let is_of_statement = frame::body(whole).first() == Some(&b'S');
+        match header.tag {
+            b'S' => return true,
+            b'P' => {}
+            b'D' | b'C' if is_of_statement => {}
+            _ => return false,
+        }
+        ahead = rest;
+    }
+    false
 }

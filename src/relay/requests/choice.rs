@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use crate::fault::Report;
+use crate::fault::{Report, sqlstate};
+use crate::guard::change::{Target, TenantChange};
 use crate::relay::Conversation;
 use crate::relay::core::block::Block;
 use crate::relay::core::statements::Reading;
 use crate::relay::core::tenant_choice::too_late;
 use crate::relay::core::wish::Wish;
+use crate::sql::{Count, Survey};
 use crate::upstream::Span;
 use crate::wire::{frame, frontend};
 
@@ -25,6 +27,22 @@ impl Conversation {
             self.choice.keep_for_session(acting);
         }
         Ok(())
+    }
+
+    /// Whether a text that holds these changes of tenant may be prepared. What its parameters choose is seen when they
+    /// are bound.
+    pub(super) fn may_prepare(&self, choices: &[TenantChange], survey: Survey) -> Result<(), Report> {
+        for change in choices {
+            if let Target::Value(tenant) = &change.target {
+                self.find(Some(tenant))?;
+            }
+        }
+        if survey.statements == Count::One {
+            return Ok(());
+        }
+        // PostgreSQL's words.
+        let message = "cannot insert multiple commands into a prepared statement";
+        Err(Report::new(sqlstate::SYNTAX_ERROR, message))
     }
 
     /// Chooses as the text of a message does that holds other statements too, before a server is taken.

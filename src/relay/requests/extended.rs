@@ -120,6 +120,9 @@ impl Conversation {
         server: &mut dyn ServerSide,
     ) -> Result<Reading, Report> {
         let reading = self.inspect(parse.text)?;
+        if let Some(choices) = &reading.choices {
+            self.may_prepare(choices, reading.survey)?;
+        }
         self.follow_comment(parse.text, server)?;
         match reading.unfit(parse.types).or_else(|| self.lack_of_tenant_for(parse.text, &reading)) {
             Some(report) => Err(report),

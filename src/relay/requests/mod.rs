@@ -177,7 +177,7 @@ impl Conversation {
         // The buffer cannot be read and marked at once, so it is lent out for the one frame.
         let input = std::mem::take(client.input);
         let whole = input.bytes().get(..header.total).ok_or(MALFORMED)?;
-        if self.segment == Segment::Between && prepares_only(input.bytes()) {
+        if self.segment == Segment::Between && begin::prepares_only(input.bytes()) {
             self.block.prepare();
         }
         let read = self.read_long(whole, &client.long);
@@ -476,25 +476,6 @@ fn behind_syncs(mut ahead: &[u8]) -> Option<u8> {
         ahead = ahead.get(frame::HEADER_BYTES..).unwrap_or_default();
     }
     ahead.first().copied()
-}
-
-/// Whether a segment is there as a whole and does nothing but prepare, describe and close statements.
-fn prepares_only(mut ahead: &[u8]) -> bool {
-    if ahead.first() != Some(&b'P') {
-        return false;
-    }
-    while let Ok(Some(header)) = frame::header(ahead) {
-        let Some((whole, rest)) = ahead.split_at_checked(header.total) else { return false };
-        let is_of_statement = frame::body(whole).first() == Some(&b'S');
-        match header.tag {
-            b'S' => return true,
-            b'P' => {}
-            b'D' | b'C' if is_of_statement => {}
-            _ => return false,
-        }
-        ahead = rest;
-    }
-    false
 }
 
 fn function_call() -> Report {
