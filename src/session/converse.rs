@@ -421,7 +421,7 @@ impl Session {
     }
 
     /// What the client is told instead of an answer that will not come.
-    fn unanswered(&self, report: Report) -> Report {
+    pub(super) fn unanswered(&self, report: Report) -> Report {
         if self.conversation.is_outcome_unknown() { unresolved(&report) } else { report }
     }
 
@@ -495,9 +495,5 @@ impl Session {
             }
             drop(turn);
         });
-    }
-
-    pub(super) fn told_or_torn(&self, report: Report) -> End {
-        if self.conversation.is_mid_frame() { End::Torn } else { End::Told(self.unanswered(report)) }
     }
 }

@@ -266,6 +266,11 @@ impl Session {
         self.conversation.refuse(&mut self.client);
     }
 
+    /// How the session ends with this report.
+    fn told_or_torn(&self, report: Report) -> End {
+        if self.conversation.is_mid_frame() { End::Torn } else { End::Told(self.unanswered(report)) }
+    }
+
     /// The client may send its next request.
     fn tell_ready(&mut self) {
         encode::ready_for_query(self.client.output.space(), self.conversation.told().byte());
