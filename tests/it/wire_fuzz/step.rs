@@ -150,8 +150,8 @@ impl Message {
             Self::CopyData(data) => message::copy_data(data),
             Self::CopyDone => message::copy_done(),
             Self::CopyFail => message::copy_fail("given up"),
-            // pg_my_temp_schema
-            Self::FunctionCall => message::function_call(2854),
+            // version: the same on both sides, whatever a session has left
+            Self::FunctionCall => message::function_call(89),
             Self::Forbidden(inner) => inner.bytes(),
             Self::BindBinary { portal, statement, value } => message::bind_binary(portal, statement, value),
             Self::Malformed(bytes) => bytes.clone(),
