@@ -65,7 +65,7 @@ pub(in crate::relay) struct SessionState {
     policy: Policy,
     /// Settings that the open transaction touched: set, or nothing but reset.
     touched: BTreeMap<String, Verb>,
-    /// Whether a text of several statements ran in the open transaction, so that its end may be in the middle of it.
+    /// Whether a COMMIT or a text of several statements ran in the open transaction, so that its end may be in the middle.
     has_mixed: Mixed,
     /// What the open transaction may have left on the server.
     candidates: Option<Box<Candidates>>,
@@ -162,7 +162,9 @@ impl SessionState {
 
     /// A statement of this kind runs in the open transaction.
     pub(in crate::relay) fn note(&mut self, survey: Survey) {
-        if !matches!(survey.statements, Count::One | Count::None) {
+        // What stands in front of a COMMIT stays, whatever fails behind it in the same pipeline.
+        let commits = matches!(survey.first, StatementKind::Commit | StatementKind::CommitAndChain);
+        if commits || !matches!(survey.statements, Count::One | Count::None) {
             self.has_mixed = Mixed::Yes;
         }
     }

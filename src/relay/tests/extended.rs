@@ -381,3 +381,18 @@ fn a_client_far_ahead_of_its_answers_is_held_back_until_they_come() {
     talk.server("1");
     assert!(talk.client_input.is_empty(), "it goes on");
 }
+
+#[test]
+fn a_setting_in_front_of_a_commit_stays_though_its_pipeline_fails_behind_that() {
+    let pipeline = "P - SET work_mem = '5MB' | B - - | E - | P - END | B - - | E - | E c2 | S";
+    for (behind, asked) in [("E 34000", true), ("s", true)] {
+        let mut talk = in_force(Mode::Sealed);
+        talk.client(pipeline);
+        talk.server(&format!("1 | 2 | C SET | 1 | 2 | C COMMIT | {behind} | Z I"));
+        assert_eq!(talk.conversation.question().is_some(), asked, "{behind}");
+    }
+    let mut talk = in_force(Mode::Sealed);
+    talk.client("P - SET work_mem = '5MB' | B - - | E - | E c2 | S");
+    talk.server("1 | 2 | C SET | E 34000 | Z I");
+    assert!(talk.conversation.question().is_none(), "the error took it back");
+}

@@ -209,6 +209,22 @@ fn behind_begin(key: Vec<u8>, record: &Record) -> Vec<u8> {
     };
     let waited = record.sent.keys().filter(|known| known[0] == b'Q' && begins(&known[1..]));
     let rest = waited.filter_map(|begin| key.strip_prefix(begin.as_slice())?.strip_prefix(b";"));
+    // In the proxy's own spelling, where the client's has comments or semicolons around it.
+    let has_begun = || {
+        record.sent.keys().any(|known| {
+            let text = known[1..].to_ascii_lowercase();
+            known[0] == b'Q'
+                && (memchr::memmem::find(&text, b"begin").or(memchr::memmem::find(&text, b"start"))).is_some()
+        })
+    };
+    let canonical = key.strip_prefix(b"QBEGIN").and_then(|behind| {
+        let at = behind.iter().position(|byte| *byte == b';')?;
+        let rest = [b"Q", behind.get(at + 1..)?].concat();
+        (!record.sent.contains_key(&key) && record.sent.contains_key(&rest) && has_begun()).then_some(rest)
+    });
+    if let Some(rest) = canonical {
+        return rest;
+    }
     match rest.min_by_key(|rest| rest.len()) {
         Some(rest) if key[0] == b'Q' && !record.sent.contains_key(&key) => [b"Q", rest].concat(),
         _ => key,
