@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_takes_memory_as_its_bytes_come_and_none_for_what_is_only_announced() {
+    async fn a_message_takes_memory_as_its_bytes_come_not_as_announced() {
         let (mut client, own) = UnixStream::pair().unwrap();
         let (mut stream, mut buffer) = (Stream::Unix(own), ReadBuffer::default());
         let wanted = 3 << 20;

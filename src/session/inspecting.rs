@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn turns_are_few_shorter_texts_have_their_own_and_who_leaves_gives_its_place_up() {
+    async fn shorter_texts_have_turns_of_their_own_and_who_leaves_gives_up() {
         let one = || Arc::new(Semaphore::new(1));
         let bounds = Bounds { message_timeout: Duration::ZERO, long: one(), huge: one() };
         let mut sessions: Vec<_> = (0..4).map(|_| Inspecting::default()).collect();

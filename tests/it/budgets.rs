@@ -174,7 +174,7 @@ async fn statements_that_portals_keep_count_for_their_client() {
 }
 
 #[tokio::test]
-async fn prepared_statements_of_one_tenant_are_bounded_and_a_shared_text_is_held_once() {
+async fn prepared_statements_are_bounded_and_a_shared_text_is_held_once() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, small).await;
     let mut links = Vec::new();

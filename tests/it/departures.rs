@@ -105,7 +105,7 @@ const STUBBORN: &str = "DO $$ BEGIN FOR i IN 1..1000 LOOP BEGIN PERFORM pg_sleep
                         EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
 
 #[tokio::test]
-async fn a_server_that_cannot_be_stopped_gives_its_place_back_and_costs_its_tenant() {
+async fn an_unstoppable_server_gives_its_place_back_and_costs_its_tenant() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| {
         config.lenient();

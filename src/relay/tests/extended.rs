@@ -383,7 +383,7 @@ fn a_client_far_ahead_of_its_answers_is_held_back_until_they_come() {
 }
 
 #[test]
-fn a_setting_in_front_of_a_commit_stays_though_its_pipeline_fails_behind_that() {
+fn a_setting_before_a_commit_stays_though_its_pipeline_fails() {
     let pipeline = "P - SET work_mem = '5MB' | B - - | E - | P - END | B - - | E - | E c2 | S";
     for (behind, asked) in [("E 34000", true), ("s", true)] {
         let mut talk = in_force(Mode::Sealed);
