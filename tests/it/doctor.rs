@@ -318,6 +318,36 @@ async fn serve_refuses_what_does_not_isolate_unless_it_is_told_otherwise() {
 }
 
 #[tokio::test]
+async fn policies_of_an_older_form_are_told_at_each_start_and_do_not_stop_it_yet() {
+    let cluster = sound_cluster().await;
+    cluster
+        .execute(
+            "CREATE TABLE older (tenant_id text, id int); GRANT SELECT ON older TO app;
+             ALTER TABLE older ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+             CREATE POLICY own ON older USING (tenant_id = current_setting('app.tenant_id', true))",
+        )
+        .await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    proxy.logged("serving although policies do not keep tenants apart").await;
+    proxy.logged("no policy that pins its rows").await;
+    let critical = [("severity", "critical")];
+    assert_eq!(proxy.metrics().await.sum("pgtenant_isolation_findings", &critical), 2.0, "D10 and D48");
+    proxy.link("acme_app").await.query("SELECT 1").await;
+    // Beside another critical finding, and under a seal, they are named among the reasons.
+    cluster.execute("GRANT TRUNCATE ON older TO app").await;
+    let (_directory, path) = file(&cluster, with_ports);
+    let (code, log) = serve(&path).await;
+    assert!(code == Some(1) && log.contains("D17") && !log.contains("main: D10"), "{code:?}: {log}");
+    let (_directory, path) = file(&cluster, |config| {
+        with_ports(config);
+        config.set("tenancy.context", "sealed");
+        config.set("tenancy.seal_key", "aa".repeat(32));
+    });
+    let (code, log) = serve(&path).await;
+    assert!(code == Some(1) && log.contains("main: D10"), "{code:?}: {log}");
+}
+
+#[tokio::test]
 async fn what_comes_up_later_is_counted_and_serving_goes_on() {
     let cluster = sound_cluster().await;
     let proxy = Proxy::start(&cluster, |config| config.set("tenancy.doctor_interval", "200ms")).await;
