@@ -1,6 +1,7 @@
 //! Requests that are answered without a server, because the answer is known: a BEGIN, which waits for the first statement
 //! behind it; the end of a block in which nothing has run; and the choice of a tenant, which the proxy carries out itself.
-//! Only whole segments of one statement, whose texts and values are plain ASCII: those read the same in every encoding.
+//! Only whole segments, whose texts and values are plain ASCII: those read the same in every encoding. Of a segment of
+//! several statements those in front are answered, from BEGIN on; what is left of it is a segment for a server.
 
 use std::sync::Arc;
 
@@ -21,11 +22,12 @@ use crate::wire::{encode, frame, frontend};
 /// PostgreSQL cuts names after so many bytes.
 const MAX_NAME_BYTES: usize = 63;
 
-/// A segment of one statement, as it stands in the client's buffer.
+/// A statement in front of a segment, as it stands in the client's buffer.
 #[derive(Debug, Default)]
 struct OneStatement<'a> {
-    /// Bytes of it.
+    /// Bytes of it, and of the Sync behind it.
     total: usize,
+    place: Place,
     /// The text of a Query or Parse.
     text: Option<&'a [u8]>,
     /// The types that a Parse gives: count and OIDs; none: there is no Parse.
@@ -38,6 +40,16 @@ struct OneStatement<'a> {
     is_described: bool,
     /// The most rows that its Execute asks for, all if not positive; none: there is no Execute.
     max_rows: Option<i32>,
+}
+
+/// Where a statement stands in its segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Place {
+    /// Others follow it.
+    #[default]
+    InFront,
+    /// The segment ends with it.
+    Last,
 }
 
 /// What is done and answered.
@@ -80,12 +92,17 @@ impl Conversation {
         }
     }
 
-    /// Answers the segment in front, if its answer is known; or why it is refused. None: it needs a server, or more of it
-    /// has to come first.
+    /// Answers the statement in front, if its answer is known; or why it is refused. None: it needs a server, or more of
+    /// its segment has to come first.
     pub fn answer_without_server(&mut self, client: &mut ClientSide<'_>) -> Option<Result<(), Report>> {
         let bytes = client.input.bytes();
         let segment = self.read_segment(bytes)?;
         let known = self.known_answer(&segment)?;
+        if segment.place == Place::InFront && self.block == Block::Served && !matches!(known, Known::Begin(_))
+        {
+            // It may fail together with what follows.
+            return None;
+        }
         let parsed = match (segment.text, segment.types) {
             (Some(text), Some(types)) => Some(self.parsed_here(text, types)?),
             _ => None,
@@ -94,7 +111,7 @@ impl Conversation {
             Ok(answers) => answers,
             Err(report) => return Some(Err(report)),
         };
-        let (total, is_query) = (segment.total, segment.values.is_none());
+        let (total, is_query, place) = (segment.total, segment.values.is_none(), segment.place);
         if is_query {
             self.statements.unnamed = None;
         }
@@ -106,11 +123,13 @@ impl Conversation {
         self.metrics.bytes_in(total);
         self.metrics.bytes_out(answers.len());
         client.output.space().extend_from_slice(&answers);
-        encode::ready_for_query(client.output.space(), self.told().byte());
+        if place == Place::Last {
+            encode::ready_for_query(client.output.space(), self.told().byte());
+        }
         Some(Ok(()))
     }
 
-    /// The segment in front, if all of it is there and it runs one statement on the unnamed portal.
+    /// The statement in front, if it runs on the unnamed portal and its segment is there as a whole.
     fn read_segment<'a>(&self, bytes: &'a [u8]) -> Option<OneStatement<'a>> {
         let mut segment = OneStatement::default();
         loop {
@@ -121,6 +140,7 @@ impl Conversation {
             let is_run = segment.max_rows.is_some();
             match header.tag {
                 b'Q' if segment.total == header.total => {
+                    segment.place = Place::Last;
                     segment.text = Some(frontend::query(body)?).filter(|text| self.may_be_known(text));
                     return segment.text.is_some().then_some(segment);
                 }
@@ -149,7 +169,14 @@ impl Conversation {
                     frontend::execute(body).filter(|portal| portal.is_empty())?;
                     segment.max_rows = Some(i32::from_be_bytes(*body.last_chunk()?));
                 }
-                b'S' if segment.values.is_some() && is_run => return Some(segment),
+                b'S' if segment.values.is_some() && is_run => {
+                    segment.place = Place::Last;
+                    return Some(segment);
+                }
+                b'P' | b'B' if is_run && is_whole(rest) => {
+                    segment.total -= header.total;
+                    return Some(segment);
+                }
                 _ => return None,
             }
         }
@@ -279,6 +306,19 @@ impl OneStatement<'_> {
         encode::command_complete(&mut out, tag);
         out
     }
+}
+
+/// Whether the rest of a segment of the extended protocol is there, up to its Sync.
+fn is_whole(mut rest: &[u8]) -> bool {
+    while let Ok(Some(header)) = frame::header(rest) {
+        match header.tag {
+            b'S' => return true,
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' => {}
+            _ => return false,
+        }
+        rest = rest.get(header.total..).unwrap_or_default();
+    }
+    false
 }
 
 /// The same for a statement that was prepared before.
