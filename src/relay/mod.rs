@@ -350,6 +350,7 @@ impl Conversation {
                     }
                 }
                 Reply::OwnQuery
+                | Reply::Reset(_)
                 | Reply::Begin
                 | Reply::OpenBlock(_)
                 | Reply::DescribeStatement(..)

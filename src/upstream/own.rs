@@ -83,8 +83,17 @@ impl TenantServer {
     pub(super) async fn reset_for(&mut self, parameters: &SessionParameters) -> Result<(), UpstreamFault> {
         let state = &mut self.lease.server().state;
         state.stamp = None;
-        let sql = context::statement::reset(&Nonce::new(), parameters, None, state);
-        self.run_own(sql.as_bytes()).await?;
+        let nonce = Nonce::new();
+        let reset = context::statement::reset(&nonce, parameters, None, state).commit();
+        let (outcome, status) = self.run_to_ready(reset.sql.as_bytes()).await?;
+        if status != backend::Status::Idle {
+            // It failed in its transaction.
+            self.run_own(b"ROLLBACK").await?;
+        }
+        let row = outcome?.ok_or(UpstreamFault::Doubt("a reset was not answered"))?;
+        if backend::column(&row, 0) != Some(nonce.as_str()) {
+            return Err(UpstreamFault::Shifted);
+        }
         let state = &mut self.lease.server().state;
         state.clear_prepared();
         state.wear = Wear::Clean;
@@ -105,6 +114,14 @@ impl TenantServer {
 
     /// Runs a statement of our own to its ReadyForQuery, which must say idle; its last row, if there is one.
     pub(super) async fn run_own(&mut self, sql: &[u8]) -> Result<Option<Vec<u8>>, UpstreamFault> {
+        match self.run_to_ready(sql).await? {
+            (outcome, backend::Status::Idle) => outcome,
+            _ => Err(UpstreamFault::Doubt("not idle after a statement of the proxy")),
+        }
+    }
+
+    /// The same, with the status of the transaction behind it.
+    async fn run_to_ready(&mut self, sql: &[u8]) -> Result<(Outcome, backend::Status), UpstreamFault> {
         let server = self.lease.server();
         encode::query(server.channel.output.space(), sql);
         timeout(OWN_STATEMENT_TIMEOUT, finish_own(server))
@@ -113,7 +130,10 @@ impl TenantServer {
     }
 }
 
-async fn finish_own(server: &mut Server) -> Result<Option<Vec<u8>>, UpstreamFault> {
+/// The last row of a statement, or its error.
+type Outcome = Result<Option<Vec<u8>>, UpstreamFault>;
+
+async fn finish_own(server: &mut Server) -> Result<(Outcome, backend::Status), UpstreamFault> {
     server.channel.flush().await.map_err(UpstreamFault::Lost)?;
     let (mut failure, mut row) = (None, None);
     loop {
@@ -133,10 +153,11 @@ async fn finish_own(server: &mut Server) -> Result<Option<Vec<u8>>, UpstreamFaul
                 let field = |code| backend::error_field(&body, code).unwrap_or_default().to_owned();
                 failure = Some(UpstreamFault::Parameters { sqlstate: field(b'C'), message: field(b'M') });
             }
-            b'Z' if backend::ready_for_query(&body) == Some(backend::Status::Idle) => {
-                return failure.map_or(Ok(row), Err);
+            b'Z' => {
+                let status = backend::ready_for_query(&body);
+                let status = status.ok_or(UpstreamFault::Doubt("a malformed ReadyForQuery"))?;
+                return Ok((failure.map_or(Ok(row), Err), status));
             }
-            b'Z' => return Err(UpstreamFault::Doubt("not idle after a statement of the proxy")),
             _ => {}
         }
     }

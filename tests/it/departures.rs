@@ -241,11 +241,13 @@ async fn nothing_sent_ahead_runs_without_the_transaction_before_it() {
         let mut lost = proxy.link("acme_app").await;
         lost.query("SELECT 1").await;
         proxy.link("globex_app").await.query("SELECT 1").await;
-        let broken = "REVOKE EXECUTE ON FUNCTION set_config FROM PUBLIC; ALTER ROLE app NOLOGIN";
+        let broken = "REVOKE EXECUTE ON FUNCTION pg_advisory_unlock_all FROM PUBLIC; ALTER ROLE app NOLOGIN";
         cluster.execute(broken).await;
         lost.send(bytes(sent_ahead)).await;
         let end = lost.closes().await;
-        cluster.execute("GRANT EXECUTE ON FUNCTION set_config TO PUBLIC; ALTER ROLE app LOGIN").await;
+        cluster
+            .execute("GRANT EXECUTE ON FUNCTION pg_advisory_unlock_all TO PUBLIC; ALTER ROLE app LOGIN")
+            .await;
         assert_eq!(end.code().as_deref(), Some("08006"), "{how}: {end}");
     }
     assert_eq!(cluster.value("SELECT count(*) FROM notes WHERE body = 'ahead'").await, "0");

@@ -61,7 +61,12 @@ impl Conversation {
         output: &mut WriteBuffer,
         server: &mut dyn ServerSide,
     ) -> Disposition {
-        if !self.listens() || matches!(self.replies.front(), Some(Reply::OwnQuery | Reply::OpenBlock(_))) {
+        let is_anothers = match self.replies.front() {
+            Some(Reply::OwnQuery | Reply::Reset(_) | Reply::OpenBlock(_)) => true,
+            Some(Reply::Query(text)) => text.is_handing_over(),
+            _ => false,
+        };
+        if !self.listens() || is_anothers {
             // It was meant for the client that had the server before.
             return Disposition::Swallow;
         }
@@ -87,7 +92,7 @@ impl Conversation {
         if state.parameters.get(name).is_none_or(|known| known != value) {
             state.parameters.insert(name.to_owned(), value.to_owned());
         }
-        if self.replies.is_own() {
+        if self.replies.is_own() || self.is_put_back(name, value) {
             return Ok(Disposition::Swallow);
         }
         if name == APPLICATION_NAME && server.context().name(&self.parameters).is_some() {
@@ -99,6 +104,18 @@ impl Conversation {
             self.note_reported(server);
         }
         Ok(Disposition::Forward)
+    }
+
+    /// Whether a hand-over in front of the text that is answered has made the value what the client knows already.
+    /// PostgreSQL reports all that has changed in front of ReadyForQuery.
+    fn is_put_back(&self, name: &str, value: &str) -> bool {
+        let is_behind_front =
+            matches!(self.replies.front(), Some(Reply::Query(text)) if text.front.is_some());
+        let known = || {
+            let own = self.parameters.get(&name.to_ascii_lowercase());
+            own.or_else(|| self.greeting.get(name).map(String::as_str))
+        };
+        is_behind_front && known() == Some(value)
     }
 
     /// The server has these parameters, as it said itself.

@@ -21,7 +21,9 @@ impl Conversation {
             Some(Reply::Query(text)) if tag == b'T' => {
                 return Ok(if text.is_hidden() { Disposition::Swallow } else { Disposition::Forward });
             }
-            Some(Reply::Own(_) | Reply::OwnQuery | Reply::OpenBlock(_)) => return Ok(Disposition::Swallow),
+            Some(Reply::Own(_) | Reply::OwnQuery | Reply::Reset(_) | Reply::OpenBlock(_)) => {
+                return Ok(Disposition::Swallow);
+            }
             Some(Reply::DescribeStatement(shown, ..)) if tag == b't' => {
                 let shown = *shown;
                 self.untold.types = body.into();

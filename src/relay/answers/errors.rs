@@ -9,7 +9,7 @@ use crate::relay::core::replies::Reply;
 use crate::relay::core::segment::{AwaitedReply, Outcome, Segment, Skip};
 use crate::relay::requests::ClientSide;
 use crate::relay::{Conversation, RelayFault};
-use crate::upstream::ServerSide;
+use crate::upstream::{ServerSide, Wear};
 use crate::wire::backend::{self, Status};
 use crate::wire::encode::{self, Severity};
 use crate::wire::frame::HEADER_BYTES;
@@ -26,8 +26,8 @@ impl Conversation {
         self.note_error(sqlstate, server);
         match self.replies.front() {
             None => Err(RelayFault::Doubt("an error that nothing caused")),
-            // Its ReadyForQuery follows, and then the entry fails for want of the nonce.
-            Some(Reply::OwnQuery) => {
+            // Its ReadyForQuery follows, and then the entry fails.
+            Some(Reply::OwnQuery | Reply::Reset(_)) => {
                 tracing::warn!(sqlstate, message = field(b'M'), "a server could not be reset");
                 server.state().stamp = None;
                 Ok(Disposition::Swallow)
@@ -52,7 +52,9 @@ impl Conversation {
                 }
                 Ok(Disposition::Swallow)
             }
-            Some(Reply::Query(_)) => Ok(self.query_error((sqlstate, body), client)),
+            Some(Reply::Query(_)) => self
+                .note_failed_front((sqlstate, field(b'M')), server)
+                .map(|()| self.query_error((sqlstate, body), client)),
             // Of a Sync, for example a deferred constraint, checked when the transaction ends.
             Some(Reply::Sync | Reply::FunctionCall) => {
                 self.metrics.error(sqlstate);
@@ -82,6 +84,26 @@ impl Conversation {
                 Ok(Disposition::Forward)
             }
         }
+    }
+
+    /// An error in the statements of a hand-over in front of a text. In front of the first of them, where PostgreSQL reads
+    /// the whole text, it is the client's: nothing has run, and the server is as its last user left it.
+    fn note_failed_front(
+        &mut self,
+        (sqlstate, message): (&str, &str),
+        server: &mut dyn ServerSide,
+    ) -> Result<(), RelayFault> {
+        let Some(Reply::Query(text)) = self.replies.front() else { return Ok(()) };
+        if !text.is_handing_over() {
+            return Ok(());
+        }
+        let at = text.at;
+        let state = server.state();
+        state.stamp = None;
+        state.wear = Wear::Dirty;
+        let is_of_text =
+            at == 0 && ["0A", "22", "42", "53", "54"].iter().any(|class| sqlstate.starts_with(class));
+        if is_of_text { Ok(()) } else { Err(RelayFault::Context(format!("{sqlstate}: {message}"))) }
     }
 
     fn query_error(&mut self, (sqlstate, body): (&str, &[u8]), client: &mut ClientSide<'_>) -> Disposition {

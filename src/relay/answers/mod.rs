@@ -107,9 +107,18 @@ impl Conversation {
         }
     }
 
-    /// Whether the entry of a hand-over is answered now, whose row is looked into.
-    fn expects_nonce(&self) -> bool {
-        matches!(self.replies.front(), Some(Reply::Own(Expect::Nonce(_))))
+    /// Whether a part of a hand-over is answered now whose row is looked into.
+    fn expects_nonce(&mut self) -> bool {
+        self.expected().is_some_and(|expected| matches!(expected, Expect::Nonce(_)))
+    }
+
+    /// What the part of a hand-over that is answered now has to return.
+    fn expected(&mut self) -> Option<&mut Expect> {
+        match self.replies.front_mut() {
+            Some(Reply::Own(expected) | Reply::Reset(expected)) => Some(expected),
+            Some(Reply::Query(text)) => text.handing_over().map(|front| &mut front.expects),
+            _ => None,
+        }
     }
 
     fn begin_row(&mut self, total: usize, client: &mut ClientSide<'_>) -> Result<(), RelayFault> {
@@ -120,7 +129,9 @@ impl Conversation {
                 client.input.forget();
                 FromServer::Passed(total)
             }
-            Some(Reply::Own(_) | Reply::OwnQuery | Reply::OpenBlock(_)) => FromServer::Dropped(total),
+            Some(Reply::Own(_) | Reply::OwnQuery | Reply::Reset(_) | Reply::OpenBlock(_)) => {
+                FromServer::Dropped(total)
+            }
             _ => return Err(RelayFault::Doubt("rows that nothing asked for")),
         };
         Ok(())
@@ -173,17 +184,17 @@ impl Conversation {
         }
     }
 
-    /// The row of an entry holds the nonce of its hand-over, or it is the answer to something else.
+    /// The row of a reset or entry holds the nonce of its hand-over, or it is the answer to something else.
     fn compare_nonce(&mut self, body: &[u8]) -> Result<Disposition, RelayFault> {
-        match self.replies.front_mut() {
-            Some(Reply::Own(expected)) => match expected {
+        match self.expected() {
+            Some(expected) => match expected {
                 Expect::Nonce(nonce) if backend::column(body, 0) == Some(nonce.as_str()) => {
                     *expected = Expect::Nothing;
                     Ok(Disposition::Swallow)
                 }
                 Expect::Nonce(_) | Expect::Nothing => Err(RelayFault::Shifted),
             },
-            _ => Err(RelayFault::Doubt("rows that nothing asked for")),
+            None => Err(RelayFault::Doubt("rows that nothing asked for")),
         }
     }
 
@@ -209,6 +220,12 @@ impl Conversation {
         let status = backend::ready_for_query(body).ok_or(RelayFault::Doubt("a malformed ReadyForQuery"))?;
         match self.replies.pop() {
             Some(Reply::OwnQuery) if status == Status::Idle => Ok(Disposition::Swallow),
+            // Behind an error in it, the entry fails.
+            Some(Reply::Reset(_)) if status == Status::Failed => Ok(Disposition::Swallow),
+            Some(Reply::Reset(expected)) if status == Status::Transaction => match expected {
+                Expect::Nothing => Ok(Disposition::Swallow),
+                Expect::Nonce(_) => Err(RelayFault::Shifted),
+            },
             Some(Reply::OpenBlock(expected)) if status == expected => {
                 if self.replies.is_empty() {
                     self.status = status;
@@ -265,7 +282,7 @@ impl Conversation {
         server: &mut dyn ServerSide,
     ) -> Result<Disposition, RelayFault> {
         let then = match self.replies.front_mut() {
-            Some(Reply::OwnQuery | Reply::OpenBlock(_)) => return Ok(Disposition::Swallow),
+            Some(Reply::OwnQuery | Reply::Reset(_) | Reply::OpenBlock(_)) => return Ok(Disposition::Swallow),
             Some(Reply::Begin) if tag == b'C' => {
                 self.replies.pop();
                 self.block.opened();
@@ -280,17 +297,10 @@ impl Conversation {
                 return Ok(Disposition::Swallow);
             }
             Some(Reply::Own(Expect::Nonce(_))) => return Err(RelayFault::Shifted),
-            Some(Reply::Query(text)) => {
-                let (number, is_hidden) = (text.at, text.is_hidden());
-                if text.begin == Some(number) {
-                    self.block.opened();
-                }
-                text.at += 1;
-                if is_hidden {
-                    return Ok(Disposition::Swallow);
-                }
-                text.take_then(number)
-            }
+            Some(Reply::Query(_)) => match self.completed_in_text()? {
+                Some(then) => then,
+                None => return Ok(Disposition::Swallow),
+            },
             Some(Reply::Execute(_)) => match self.replies.pop() {
                 Some(Reply::Execute(then)) => {
                     // Nothing is sent behind the Execute of a COPY before it has begun.
@@ -325,6 +335,25 @@ impl Conversation {
                 Ok(Disposition::Swallow)
             }
         }
+    }
+
+    /// A statement of a text is complete. What follows it; none: it is the proxy's.
+    fn completed_in_text(&mut self) -> Result<Option<Then>, RelayFault> {
+        let Some(Reply::Query(text)) = self.replies.front_mut() else { return Ok(None) };
+        let (number, is_hidden) = (text.at, text.is_hidden());
+        if text.begin == Some(number) {
+            self.block.opened();
+        }
+        text.at += 1;
+        if !is_hidden {
+            return Ok(Some(text.take_then(number)));
+        }
+        match text.front.as_ref().filter(|front| front.statements == text.at) {
+            None => {}
+            Some(front) if front.expects == Expect::Nothing => self.progress = Progress::Running,
+            Some(_) => return Err(RelayFault::Shifted),
+        }
+        Ok(None)
     }
 
     fn note_completion(&mut self, tag: u8, command: &[u8], server: &mut dyn ServerSide) {

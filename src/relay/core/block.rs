@@ -39,6 +39,11 @@ impl Block {
         }
     }
 
+    /// Whether a BEGIN waits for what is sent next.
+    pub const fn is_waiting(&self) -> bool {
+        matches!(self, Self::Waiting(_))
+    }
+
     /// The BEGIN that goes in front of what is sent now, if one waits.
     pub fn open(&mut self) -> Option<String> {
         let Self::Waiting(modes) = *self else { return None };

@@ -24,6 +24,8 @@ pub enum Shown {
 pub enum Reply {
     /// A Query of the proxy: everything up to its ReadyForQuery.
     OwnQuery,
+    /// The reset of a hand-over: everything up to its ReadyForQuery, which says that its transaction is open.
+    Reset(Expect),
     /// A statement of the proxy in the extended protocol: everything up to its CommandComplete.
     Own(Expect),
     /// CloseComplete of a portal of the proxy.
@@ -78,6 +80,8 @@ pub enum Then {
 /// The text of a Query as it was sent.
 #[derive(Debug, Default)]
 pub struct Text {
+    /// The hand-over in front.
+    pub front: Option<TextHandOver>,
     /// Statements of the proxy in it, by their numbers from zero, in order.
     pub hidden: Vec<usize>,
     /// The number of the BEGIN that waited, if that stands in front.
@@ -92,6 +96,15 @@ pub struct Text {
     pub refused: Option<Box<Report>>,
     /// What it closed. None: no message in front of it can make the server skip it.
     pub closed: Option<Box<Closed>>,
+}
+
+/// A hand-over in front of the text of a Query.
+#[derive(Debug)]
+pub struct TextHandOver {
+    /// How many statements it has.
+    pub statements: usize,
+    /// A row of the reset, until it has come.
+    pub expects: Expect,
 }
 
 /// What a Query closes, given back if the server skips the Query.
@@ -157,6 +170,16 @@ impl Text {
         self.hidden.binary_search(&self.at).is_ok()
     }
 
+    /// The hand-over in front, while its statements are answered.
+    pub fn handing_over(&mut self) -> Option<&mut TextHandOver> {
+        self.front.as_mut().filter(|front| self.at < front.statements)
+    }
+
+    /// Whether the answers that come now are to the hand-over in front.
+    pub fn is_handing_over(&self) -> bool {
+        self.front.as_ref().is_some_and(|front| self.at < front.statements)
+    }
+
     /// What follows the statement of this number; taken.
     pub fn take_then(&mut self, number: usize) -> Then {
         match self.then.front() {
@@ -204,7 +227,12 @@ impl Reply {
     /// Whether it is the answer to a statement of the proxy.
     pub const fn is_own(&self) -> bool {
         match self {
-            Self::OwnQuery | Self::Own(_) | Self::OwnClose | Self::Begin | Self::OpenBlock(_) => true,
+            Self::OwnQuery
+            | Self::Reset(_)
+            | Self::Own(_)
+            | Self::OwnClose
+            | Self::Begin
+            | Self::OpenBlock(_) => true,
             Self::Parse(..)
             | Self::Bind(..)
             | Self::DescribeStatement(..)

@@ -3,7 +3,7 @@
 
 use crate::relay::Conversation;
 use crate::relay::core::block::Block;
-use crate::relay::core::replies::Reply;
+use crate::relay::core::replies::{Reply, TextHandOver};
 use crate::relay::core::segment::{AwaitedReply, Executed, Progress, Segment, Unnamed};
 use crate::relay::requests::{REFUSED, Taken};
 use crate::sql::{Course, StatementKind};
@@ -128,13 +128,41 @@ impl Conversation {
         let written = context.write_hand_over(state, out, (client, &self.parameters));
         self.relay.switches.increment();
         self.progress = Progress::Entering;
-        self.replies.push(Reply::OwnQuery);
-        for _ in 0..written.begins {
-            self.replies.push(Reply::Own(Expect::Nothing));
-        }
-        self.replies.push(Reply::Own(Expect::Nonce(written.nonce)));
+        self.replies.push(Reply::Reset(Expect::Nonce(written.reset)));
+        self.replies.push(Reply::Own(written.entry));
         self.replies.push(Reply::Own(Expect::Nothing));
         ContextEntered::Now
+    }
+
+    /// A hand-over that stands in front of the text of a Query, if one is needed and the text is read in the same way
+    /// before and after it: PostgreSQL reads a Query as a whole before it runs its first statement.
+    pub(super) fn hand_over_in_text(
+        &mut self,
+        text: &[u8],
+        server: &mut dyn ServerSide,
+    ) -> Option<(String, TextHandOver)> {
+        let client = self.client;
+        let encoding = self.encoding().map(ToOwned::to_owned);
+        let (state, _, context) = server.parts();
+        if self.status != Status::Idle
+            || !context.enters()
+            || context.is_in_force(state, client, &self.parameters)
+        {
+            return None;
+        }
+        let reported = |name: &str| state.parameters.get(name).map(String::as_str);
+        // What decides how a text is taken apart: its encoding, and what a backslash means in a string.
+        let is_read_alike = reported("standard_conforming_strings") == Some("on")
+            && !text.contains(&b'\\')
+            && (text.is_ascii()
+                || (encoding.is_some() && reported("client_encoding") == encoding.as_deref()));
+        if !is_read_alike {
+            return None;
+        }
+        let (statements, nonce) = context.hand_over_in_text(state, (client, &self.parameters))?;
+        self.relay.switches.increment();
+        self.progress = Progress::Entering;
+        Some((statements.sql, TextHandOver { statements: statements.count, expects: Expect::Nonce(nonce) }))
     }
 
     /// Asserts a plain context. If that fails, the server skips what follows.
@@ -142,6 +170,10 @@ impl Conversation {
         let (state, out, context) = server.parts();
         let Some(assertion) = context.assertion() else { return };
         self.progress = Progress::Entering;
+        if asserted == Asserted::Apart {
+            Context::write_begin(out);
+            self.replies.push(Reply::Own(Expect::Nothing));
+        }
         if assertion.write(state, out) {
             self.replies.push(Reply::OwnClose);
         }

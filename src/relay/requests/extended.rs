@@ -175,7 +175,7 @@ impl Conversation {
     }
 
     /// The client's encoding, if it has set one.
-    fn encoding(&self) -> Option<&str> {
+    pub(super) fn encoding(&self) -> Option<&str> {
         let told = || self.greeting.get("client_encoding").map(String::as_str);
         self.parameters.get("client_encoding").or_else(told)
     }

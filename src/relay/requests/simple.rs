@@ -95,17 +95,11 @@ impl Conversation {
     /// Sends a text, with what the proxy puts in.
     fn send_query(&mut self, text: &[u8], survey: Survey, server: &mut dyn ServerSide) -> Result<(), Report> {
         let added = self.added(text, survey, server)?;
-        let entered = match self.segment {
-            Segment::Between => {
-                self.begin_course();
-                self.hand_over_if_needed(server)
-            }
-            Segment::Open | Segment::Closed | Segment::Skipping(_) => ContextEntered::Nothing,
-        };
-        let begin = self.block.open();
-        self.note_effects(survey, server);
         let mut sent = Text::default();
         let mut inserts: Vec<(usize, Vec<u8>)> = Vec::new();
+        let entered = self.enter_for_text((text, survey), (&mut sent, &mut inserts), server);
+        let begin = self.block.open();
+        self.note_effects(survey, server);
         if entered == ContextEntered::Before {
             let is_needed = begin.is_some() || may_read(survey);
             match server.context().assertion().filter(|_| is_needed) {
@@ -149,6 +143,28 @@ impl Conversation {
         sent.closed = self.close_by_query(server);
         self.replies.push(Reply::Query(Box::new(sent)));
         Ok(())
+    }
+
+    /// What enters the context in front of a text.
+    fn enter_for_text(
+        &mut self,
+        (text, survey): (&[u8], Survey),
+        (sent, inserts): (&mut Text, &mut Vec<(usize, Vec<u8>)>),
+        server: &mut dyn ServerSide,
+    ) -> ContextEntered {
+        if self.segment != Segment::Between {
+            return ContextEntered::Nothing;
+        }
+        self.begin_course();
+        let may_stand_behind = takes_prefix(survey) || self.block.is_waiting();
+        let Some((sql, front)) = may_stand_behind.then(|| self.hand_over_in_text(text, server)).flatten()
+        else {
+            return self.hand_over_if_needed(server);
+        };
+        inserts.push((0, format!("{sql};").into_bytes()));
+        sent.hidden.extend(0..front.statements);
+        sent.front = Some(front);
+        ContextEntered::Now
     }
 
     /// PostgreSQL 18 leaves the implicit transaction block of a pipeline open behind a Query of one statement, and then

@@ -74,16 +74,20 @@ fn a_byte_at_a_time_is_the_same_conversation() {
 
 #[test]
 fn a_hand_over_may_be_answered_in_any_pieces() {
-    for mode in [Mode::Plain, Mode::Sealed] {
+    for (mode, frames, answers) in [
+        (Mode::Plain, "Q SELECT 1", "front"),
+        (Mode::Plain, "Q SELECT 1; SELECT 2", "plain-hand-over"),
+        (Mode::Sealed, "Q SELECT 1", "hand-over"),
+    ] {
         let length = {
             let mut talk = Talk::new(mode);
-            talk.client("Q SELECT 1");
-            talk.answers("hand-over | C SELECT 1 | Z I").len()
+            talk.client(frames);
+            talk.answers(&format!("{answers} | C SELECT 1 | Z I")).len()
         };
         for at in 1..length {
             let mut talk = Talk::new(mode);
-            talk.client("Q SELECT 1");
-            let bytes = talk.answers("hand-over | C SELECT 1 | Z I");
+            talk.client(frames);
+            let bytes = talk.answers(&format!("{answers} | C SELECT 1 | Z I"));
             let mut got = talk.raw_of_server(&bytes[..at]);
             got.extend(talk.raw_of_server(&bytes[at..]));
             assert_eq!(print_all(&got, Direction::Server), "C SELECT 1 | Z I", "cut at {at}");

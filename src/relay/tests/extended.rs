@@ -315,8 +315,10 @@ fn what_must_be_first_of_its_transaction_follows_no_query() {
 fn an_assertion_that_fails_runs_nothing_behind_it() {
     for frames in ["Q SELECT 1; SELECT 2", "P - BEGIN | B - - | E - | S", "P - SELECT 1 | B - - | E - | S"] {
         let mut talk = in_force(Mode::Plain);
-        talk.client(frames);
-        assert_eq!(talk.server("3 | 1 | 2 | E 57014"), "server lost: context 57014: text", "{frames}");
+        let sent = talk.client(frames);
+        let begin = if sent.starts_with("apart") { "1 | 2 | C BEGIN | " } else { "" };
+        let answers = format!("{begin}3 | 1 | 2 | E 57014");
+        assert_eq!(talk.server(&answers), "server lost: context 57014: text", "{frames}");
     }
 }
 

@@ -44,25 +44,32 @@ fn client_frame(out: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// The answers to what the proxy puts in front.
+fn answers_to_the_proxy(name: &str, nonce: &str) -> Option<String> {
+    let row = if name == "front-without-row" { String::new() } else { format!(" | D {nonce}") };
+    let commit = if name == "front-but-commit" { "" } else { " | C COMMIT" };
+    Some(match name {
+        "reset" => format!("C BEGIN | N 01000 | C RESET | T a:25 | D {nonce} | C SELECT 1 | C SET | Z T"),
+        "hand-over" => format!("reset | 1 | 2 | D {nonce} | C SELECT 1 | 1 | 2 | C COMMIT"),
+        "plain-hand-over" => "reset | 1 | 2 | C RELEASE | 1 | 2 | C COMMIT".to_owned(),
+        "front" | "front-but-commit" | "front-without-row" => format!(
+            "C BEGIN | C SET | C RESET | C CLOSE | C DEALLOCATE | C UNLISTEN | T a:25{row} | C SELECT 1 | C SET \
+             | C DISCARD TEMP | C DISCARD SEQUENCES | C SET{commit}"
+        ),
+        "assert" => "3 | 1 | 2 | D a | C SELECT 1".to_owned(),
+        "asserted" => "2 | D a | C SELECT 1".to_owned(),
+        "apart" => "1 | 2 | C BEGIN | assert | 1 | 2 | C COMMIT".to_owned(),
+        "own" => "1 | 2 | C SET | 3".to_owned(),
+        _ => return None,
+    })
+}
+
 fn server_frame(out: &mut Vec<u8>, text: &str, nonce: &str) {
     let (tag, rest) = text.split_once(' ').unwrap_or((text, ""));
+    if let Some(all) = answers_to_the_proxy(tag, nonce) {
+        return out.extend_from_slice(&encode_all(&all, Direction::Server, nonce));
+    }
     match tag {
-        "hand-over" => {
-            let wiped = "C SET | C RESET | N 25P01 | C SELECT 1 | C SET | Z I";
-            let entry = format!("1 | 2 | D {nonce} | C SELECT 1 | 1 | 2 | N 25P01 | C COMMIT");
-            out.extend_from_slice(&encode_all(&format!("{wiped} | {entry}"), Direction::Server, nonce));
-        }
-        "assert" => {
-            out.extend_from_slice(&encode_all("3 | 1 | 2 | D a | C SELECT 1", Direction::Server, nonce));
-        }
-        "asserted" => {
-            out.extend_from_slice(&encode_all("2 | D a | C SELECT 1", Direction::Server, nonce));
-        }
-        "apart" => {
-            let apart = "3 | 1 | 2 | D a | C SELECT 1 | 1 | 2 | N 25P01 | C COMMIT";
-            out.extend_from_slice(&encode_all(apart, Direction::Server, nonce));
-        }
-        "own" => out.extend_from_slice(&encode_all("1 | 2 | C SET | 3", Direction::Server, nonce)),
         "D" => encode::frame(out, b'D', |out| {
             out.extend_from_slice(&[0, 1]);
             out.extend_from_slice(&u32::try_from(rest.len()).unwrap().to_be_bytes());
@@ -113,8 +120,9 @@ fn columns(out: &mut Vec<u8>, text: &str) {
 /// The nonce of the last reset in what the server got.
 pub(super) fn nonce_of(sent: &[u8]) -> String {
     let text = String::from_utf8_lossy(sent);
-    let mark = "\"nonce\" TO '";
-    text.rfind(mark).map(|at| text[at + mark.len()..].chars().take(32).collect()).unwrap_or_default()
+    let marks = ["\"nonce\" TO '", "UNLISTEN *;SELECT '"];
+    let behind = marks.iter().filter_map(|mark| text.rfind(mark).map(|at| at + mark.len())).max();
+    behind.map(|at| text[at..].chars().take(32).collect()).unwrap_or_default()
 }
 
 /// Frames as a script writes them.
@@ -130,20 +138,17 @@ pub(super) fn print_all(bytes: &[u8], direction: Direction) -> String {
     }
     assert!(rest.is_empty(), "a frame is torn: {rest:?}");
     let mut all = format!(" | {}", printed.join(" | "));
-    let entry = "B - - … | E - | P - COMMIT | B - - | E -";
+    let commit = "P - COMMIT | B - - | E -";
     for (long, short) in [
-        (format!("Q reset | P - enter | {entry}"), "hand-over"),
-        (
-            format!("Q reset | P - SET TRANSACTION READ WRITE | B - - | E - | P - enter | {entry}"),
-            "hand-over",
-        ),
+        (format!("Q reset | P - enter | B - - … | E - | {commit}"), "hand-over"),
+        (format!("Q reset | P - RELEASE \"pgtenant\" | B - - | E - | {commit}"), "plain-hand-over"),
         (
             "C S pgtenant_tenant | P pgtenant_tenant assertion | B - pgtenant_tenant … | E -".to_owned(),
             "assert",
         ),
         ("B - pgtenant_tenant … | E -".to_owned(), "asserted"),
-        ("assert | P - COMMIT | B - - | E -".to_owned(), "apart"),
-        ("asserted | P - COMMIT | B - - | E -".to_owned(), "asserted-apart"),
+        (format!("P - BEGIN | B - - | E - | assert | {commit}"), "apart"),
+        (format!("P - BEGIN | B - - | E - | asserted | {commit}"), "asserted-apart"),
     ] {
         all = all.replace(&format!(" | {long}"), &format!(" | {short}"));
     }
@@ -162,9 +167,14 @@ fn print_client(tag: u8, body: &[u8]) -> String {
     let texts = texts(body);
     let text = |place: usize| texts.get(place).cloned().unwrap_or_default();
     let own = |text: String| {
-        if text.starts_with("SET TRANSACTION ISOLATION") {
-            "reset".to_owned()
-        } else if text.contains("pgtenant.hand_over") || text.contains("'pgtenant.nonce'") {
+        if let Some(reset) =
+            text.strip_prefix("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE;")
+        {
+            // One that stands in front of a client's text ends in it.
+            reset
+                .split_once(";COMMIT;")
+                .map_or_else(|| "reset".to_owned(), |(_, text)| format!("front;{text}"))
+        } else if text.contains("pgtenant.hand_over") {
             "enter".to_owned()
         } else if text.contains("decode($1,'hex')") {
             "assertion".to_owned()

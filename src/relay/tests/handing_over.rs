@@ -1,19 +1,19 @@
 //! The proxy's own part in front of a transaction: a hand-over or an assertion that fails at any of its answers never
 //! lets the client's part be taken for answered, and nothing of it reaches the client.
 
-use super::{Mode, Talk, in_force};
+use super::{Kind, Mode, Talk, in_force};
 
-/// The answers to a hand-over up to the row of its entry.
-const RESET: &str = "C SET | C RESET | C SELECT 1 | C SET | Z I";
+/// A text with which a hand-over cannot share its Query.
+const APART: &str = "SELECT 1; SELECT 2";
 
 #[test]
 fn an_error_at_any_answer_of_the_entry_ends_the_server() {
-    for before in ["", " | 1", " | 1 | 2"] {
+    for before in ["", "1 | ", "1 | 2 | "] {
         for mode in [Mode::Plain, Mode::Sealed] {
             let mut talk = Talk::new(mode);
-            talk.client("Q SELECT 1");
+            talk.client(&format!("Q {APART}"));
             assert_eq!(
-                talk.server(&format!("{RESET}{before} | E 42501")),
+                talk.server(&format!("reset | {before}E 42501")),
                 "server lost: context 42501: text",
                 "behind {before}"
             );
@@ -38,22 +38,19 @@ fn an_error_of_the_reset_is_seen_by_nobody_and_leaves_the_context_unknown() {
     for mode in [Mode::Plain, Mode::Sealed] {
         let mut talk = in_force(mode);
         talk.server.state.stamp = None;
-        talk.client("Q SELECT 1");
-        assert_eq!(talk.server("C SET | E 42501"), "");
+        talk.client(&format!("Q {APART}"));
+        assert_eq!(talk.server("C BEGIN | E 42501"), "");
         assert!(talk.server.state.stamp.is_none());
-        assert_eq!(talk.server("Z I | E 28000"), "server lost: context 28000: text");
+        assert_eq!(talk.server("Z E | E 25P02"), "server lost: context 25P02: text");
     }
 }
 
 #[test]
-fn a_reset_that_leaves_a_transaction_open_ends_the_server() {
-    for status in ["T", "E"] {
-        let mut talk = Talk::new(Mode::Sealed);
-        talk.client("Q SELECT 1");
-        assert_eq!(
-            talk.server(&format!("C SET | Z {status}")),
-            "server lost: the server was ready out of turn"
-        );
+fn a_reset_whose_transaction_is_not_open_ends_the_server() {
+    for mode in [Mode::Plain, Mode::Sealed] {
+        let mut talk = Talk::new(mode);
+        talk.client(&format!("Q {APART}"));
+        assert_eq!(talk.server("C BEGIN | Z I"), "server lost: the server was ready out of turn");
     }
 }
 
@@ -62,16 +59,14 @@ fn an_answer_to_nothing_that_was_asked_ends_a_server_in_the_reset() {
     for answer in ["1", "2", "3", "V", "W", "G", "H"] {
         let mut talk = Talk::new(Mode::Sealed);
         talk.client("Q SELECT 1");
-        assert!(talk.server(&format!("C SET | {answer}")).starts_with("server lost"), "{answer}");
+        assert!(talk.server(&format!("C BEGIN | {answer}")).starts_with("server lost"), "{answer}");
     }
 }
 
 #[test]
 fn nothing_of_a_hand_over_reaches_the_client() {
-    Talk::new(Mode::Sealed).script(&[
-        ("> Q SELECT 1", "hand-over | Q SELECT 1"),
-        ("< N 00000 | C SET | S TimeZone=UTC | N 01000 | C RESET | T a:25 | D x | C SELECT 1 | Z I", ""),
-    ]);
+    Talk::new(Mode::Sealed)
+        .script(&[("> Q SELECT 1", "hand-over | Q SELECT 1"), ("< N 00000 | reset | S TimeZone=UTC", "")]);
 }
 
 #[test]
@@ -173,4 +168,96 @@ fn another_clients_use_of_a_server_costs_a_hand_over() {
 fn a_refusal_between_transactions_hands_nothing_over() {
     let mut talk = Talk::new(Mode::Sealed);
     talk.script(&[("> Q SET ROLE x", "E 42501 | Z I (I)"), ("> Q SELECT 1", "hand-over | Q SELECT 1")]);
+}
+
+#[test]
+fn a_plain_hand_over_stands_in_front_of_a_text_that_reads() {
+    for (text, sent) in [
+        ("Q SELECT 1", "Q front;SELECT 1"),
+        ("Q BEGIN; ", "Q front;BEGIN; "),
+        ("Q COPY t TO STDOUT", "Q front;COPY t TO STDOUT"),
+        ("Q SELECT 'ä'", "plain-hand-over | Q SELECT 'ä'"),
+        ("Q SELECT E'\\n'", "plain-hand-over | Q SELECT E'\\n'"),
+        ("Q SELECT 1; SELECT 2", "plain-hand-over | Q SELECT 1; SELECT 2"),
+        ("Q COMMIT", "plain-hand-over | Q COMMIT"),
+        ("P - SELECT 1 | B - - | S", "plain-hand-over | P - SELECT 1 | B - - | S"),
+    ] {
+        assert_eq!(Talk::new(Mode::Plain).client(text), sent, "{text}");
+    }
+    let mut talk = Talk::new(Mode::Plain);
+    talk.server.state.parameters.insert("standard_conforming_strings".to_owned(), "off".to_owned());
+    assert_eq!(talk.client("Q SELECT 1"), "plain-hand-over | Q SELECT 1", "another lexer would read it");
+    for (on_server, sent) in [("UTF8", "Q front;SELECT 'ä'"), ("LATIN1", "plain-hand-over | Q SELECT 'ä'")]
+    {
+        let mut talk = Talk::with(Mode::Plain, &[("client_encoding", "UTF8")], Kind::Bound);
+        talk.server.state.parameters.insert("client_encoding".to_owned(), on_server.to_owned());
+        assert_eq!(talk.client("Q SELECT 'ä'"), sent, "{on_server}");
+    }
+}
+
+#[test]
+fn a_hand_over_in_front_of_a_text_is_hidden_up_to_its_end() {
+    let mut talk = Talk::new(Mode::Plain);
+    talk.script(&[
+        ("> Q SELECT 1", "Q front;SELECT 1"),
+        ("< N 01000 | front | T a:23 | D 1 | N 01000 | C SELECT 1", "T | D 1 | N 01000 | C SELECT 1"),
+        // What it has put back the client knows; what the statement changed is news.
+        ("< S TimeZone=UTC | Z I", "Z I (I)"),
+        ("> Q SELECT 2", "Q SET \"app\".\"tenant_id\" TO 'a';SELECT 2"),
+        ("< C SET | D 2 | C SELECT 1 | Z I", "D 2 | C SELECT 1 | Z I (I)"),
+    ]);
+    Talk::new(Mode::Plain).script(&[
+        (
+            "> Q SELECT set_config('timezone', 'Asia/Tokyo', false)",
+            "Q front;SELECT set_config('timezone', 'Asia/Tokyo', false)",
+        ),
+        (
+            "< front | C SELECT 1 | S TimeZone=Asia/Tokyo | Z I",
+            "C SELECT 1 | S TimeZone=Asia/Tokyo | Z I (I)",
+        ),
+    ]);
+}
+
+#[test]
+fn a_text_that_postgresql_cannot_read_leaves_the_hand_over_in_front_undone() {
+    let mut talk = Talk::new(Mode::Plain);
+    talk.client("Q SELECT 1 1");
+    let prefix = talk.server.output_log().len() - "SELECT 1 1".len() - 6;
+    talk.script(&[
+        (&format!("< E 42601@{} | Z I", prefix + 10), "E 42601@10 | Z I (I)"),
+        ("> Q SELECT 1", "Q front;SELECT 1"),
+        ("< front | C SELECT 1 | Z I", "C SELECT 1 | Z I (I)"),
+    ]);
+    // The BEGIN in front of it has not run either, and the client believes to be in a block.
+    Talk::new(Mode::Plain).script(&[
+        ("~ Q BEGIN", "C BEGIN | Z T"),
+        ("~ Q SELECT 1 1", "Q front;BEGIN;SELECT 1 1"),
+        ("< E 42601 | Z I", "E 42601 | Z E (I)"),
+        ("~ Q ROLLBACK", "C ROLLBACK | Z I"),
+    ]);
+}
+
+#[test]
+fn a_hand_over_in_front_of_a_text_that_fails_ends_the_server() {
+    for (answers, why) in [
+        ("E 57014", "context 57014: text"),
+        ("C BEGIN | E 42501", "context 42501: text"),
+        ("front-but-commit | E 40001", "context 40001: text"),
+        ("C BEGIN | C SET | C RESET | C CLOSE | C DEALLOCATE | C UNLISTEN | D forged", "shifted"),
+        ("front-without-row", "shifted"),
+    ] {
+        let mut talk = Talk::new(Mode::Plain);
+        talk.client("Q INSERT INTO t VALUES (1)");
+        assert_eq!(talk.server(answers), format!("server lost: {why}"), "{answers}");
+        assert!(talk.conversation.has_run_nothing(), "{answers}");
+    }
+    let mut talk = Talk::new(Mode::Plain);
+    talk.script(&[("> Q INSERT INTO t VALUES (1)", "Q front;INSERT INTO t VALUES (1)"), ("< front", "")]);
+    assert!(!talk.conversation.has_run_nothing());
+    assert_eq!(talk.server("E 23505 | Z I"), "E 23505 | Z I (I)");
+    assert_eq!(
+        talk.client("Q SELECT 1"),
+        "Q SET \"app\".\"tenant_id\" TO 'a';SELECT 1",
+        "the hand-over lasts"
+    );
 }

@@ -197,12 +197,9 @@ impl Talk {
             memory: Arc::new(crate::memory::Budget::new(crate::memory::Whose::Process, 0)),
             switches: ContextSwitches::default(),
         };
-        let server = FakeServer {
-            state: ServerState::new(BackendIdentity::for_tests(), crate::upstream::Sender::for_tests()),
-            output: WriteBuffer::default(),
-            context,
-            max_prepared: 3,
-        };
+        let mut state = ServerState::new(BackendIdentity::for_tests(), crate::upstream::Sender::for_tests());
+        state.parameters.insert("standard_conforming_strings".to_owned(), "on".to_owned());
+        let server = FakeServer { state, output: WriteBuffer::default(), context, max_prepared: 3 };
         Self {
             conversation: Conversation::new(Arc::new(relay), beginning),
             server,

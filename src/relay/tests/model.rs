@@ -304,7 +304,7 @@ impl Model {
             "COPY" if text.contains("from stdin") => return Ran::CopyIn,
             "COPY" => "H | d one | c | C COPY 1".to_owned(),
             "SELECT" if text.contains("1/0") => return Ran::Fails("22012"),
-            "SELECT" if text.contains("pgtenant.hand_over") || text.contains("'pgtenant.nonce'") => {
+            "SELECT" if text.contains("pgtenant.hand_over") || text.contains("pg_advisory_unlock_all") => {
                 format!("D {} | C SELECT 1", self.nonce)
             }
             "SELECT" => "D 1 | C SELECT 1".to_owned(),

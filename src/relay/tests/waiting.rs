@@ -138,7 +138,7 @@ fn a_block_whose_server_is_lost_before_it_ran_may_be_opened_on_another() {
     talk.script(&[
         ("~ Q BEGIN", "C BEGIN | Z T"),
         ("~ Q SELECT 1", "hand-over | Q BEGIN;SELECT 1"),
-        ("< C SET | Z I | 1 | 2 | E 28000", "server lost: context 28000: text"),
+        ("< E 25001 | Z E | 1 | 2 | E 28000", "server lost: context 28000: text"),
     ]);
     assert!(talk.conversation.has_run_nothing());
     talk.conversation.abandon();
@@ -156,9 +156,9 @@ fn statements_are_prepared_outside_of_a_waiting_block() {
         ("~ Q BEGIN", "C BEGIN | Z T"),
         (
             "~ P s SELECT set_config('app.tenant_id','b',true) | S",
-            "hand-over | P pgtenant_0 SELECT set_config('app.tenant_id','b',true) | D S pgtenant_0 | S",
+            "plain-hand-over | P pgtenant_0 SELECT set_config('app.tenant_id','b',true) | D S pgtenant_0 | S",
         ),
-        ("< hand-over | 1 | t | T set_config:25 | Z I", "1 | Z T (I)"),
+        ("< plain-hand-over | 1 | t | T set_config:25 | Z I", "1 | Z T (I)"),
         ("~ B - s | D P - | E - | S", "2 | T | D b | C SELECT 1 | Z T"),
     ]);
     assert_eq!(talk.conversation.session_acting().tenant().map(TenantId::as_str), Some("b"));
@@ -200,6 +200,42 @@ fn a_choice_in_a_waiting_block_takes_no_server() {
         talk.script(&[("~ Q RESET app.tenant_id", "C RESET | Z I")]);
         assert_eq!(talk.conversation.session_acting().tenant(), None);
     }
+}
+
+#[test]
+fn statements_in_front_of_a_pipeline_are_answered_from_its_begin_on() {
+    let begin = "P - BEGIN | B - - | E -";
+    let choice = "P - SELECT set_config('app.tenant_id','b',true) | B - - | D P - | E -";
+    let read = "P - SELECT 1 | B - - | E -";
+    let (told, chosen) = ("1 | 2 | C BEGIN", "1 | 2 | T | D b | C SELECT 1");
+    let mut talk = Talk::gateway(Mode::Sealed);
+    talk.script(&[(&format!("~ {begin} | {choice} | S"), &format!("{told} | {chosen} | Z T"))]);
+    assert_eq!(talk.conversation.session_acting().tenant().map(TenantId::as_str), Some("b"));
+    // What is left is a segment for a server, behind the BEGIN.
+    for (frames, answers, sent) in [
+        (format!("{begin} | {read} | S"), told.to_owned(), read),
+        (format!("{begin} | {choice} | {read} | S"), format!("{told} | {chosen}"), read),
+    ] {
+        let mut talk = Talk::gateway(Mode::Sealed);
+        enter(&mut talk);
+        let got = talk.without_server(&frames);
+        assert!(got.starts_with(&format!("{answers} / ")), "{got}");
+        assert!(got.ends_with(&format!("P - BEGIN | B - - | E - | {sent} | S")), "{got}");
+    }
+    // A choice for the session may fail together with what follows, and half a segment may go on in any way.
+    for frames in [
+        format!("P - SET app.tenant_id = 'b' | B - - | E - | {read} | S"),
+        format!("{begin} | {read}"),
+        format!("{read} | {begin} | S"),
+    ] {
+        let mut talk = Talk::gateway(Mode::Sealed);
+        let got = talk.without_server(&frames);
+        assert!(!got.contains(" / "), "{frames}: {got}");
+    }
+    // A choice that is not granted fails the block, and the rest of its segment is skipped.
+    let refused = format!("P - SET LOCAL app.tenant_id = '{}' | B - - | E -", "x".repeat(300));
+    let got = Talk::gateway(Mode::Sealed).without_server(&format!("{begin} | {refused} | {read} | S"));
+    assert!(got.starts_with(&format!("{told} / refused ")), "{got}");
 }
 
 #[test]
@@ -247,11 +283,7 @@ fn what_is_not_known_goes_to_a_server() {
         assert!(!got.contains("| Z I /") && !got.starts_with("C "), "{text}: {got}");
     }
     // A segment of more than one statement, and one that is not there as a whole.
-    for frames in [
-        "P - BEGIN | B - - | E - | P - SELECT 1 | B - - | E - | S",
-        "P - BEGIN | B - - | E -",
-        "P n BEGIN | B - n | E - | S",
-    ] {
+    for frames in ["P - BEGIN | B - - | E -", "P n BEGIN | B - n | E - | S"] {
         let mut talk = in_force(Mode::Sealed);
         let got = talk.without_server(frames);
         assert!(got.contains("BEGIN") && !got.contains("C BEGIN"), "{frames}: {got}");
@@ -270,8 +302,8 @@ fn statements_behind_the_end_of_a_transaction_do_not_run_for_its_tenant() {
     talk.script(&[
         ("~ Q BEGIN", "C BEGIN | Z T"),
         ("~ Q SET LOCAL app.tenant_id = 'b'", "C SET | Z T"),
-        ("~ Q SELECT 1", "hand-over | Q BEGIN;SELECT 1"),
-        ("< hand-over | C BEGIN | C SELECT 1 | Z T", "C SELECT 1 | Z T (T)"),
+        ("~ Q SELECT 1", "Q front;BEGIN;SELECT 1"),
+        ("< front | C BEGIN | C SELECT 1 | Z T", "C SELECT 1 | Z T (T)"),
         (
             "> P - COMMIT | B - - | E - | P - SELECT 2 | S",
             "P - COMMIT | B - - | E - | P - refused by pgtenant | S",

@@ -2,11 +2,15 @@
 //! of the tenant's first message, in the same write.
 //!
 //! ```text
-//!   Query: reset, nonce            a transaction of its own: takes away what the last tenant left
-//!   Parse Bind Execute: enter      fails unless the nonce is there; sets the tenant for the session, returns the nonce
+//!   Query: BEGIN, reset            takes away what the last tenant left, returns the nonce; plain: sets the tenant
+//!   Parse Bind Execute: enter      sealed: verifies the proof, sets the tenant for the session, returns the nonce;
+//!                                  plain: fails unless the reset has come to its end
 //!   Parse Bind Execute: COMMIT     the entry lasts, whatever becomes of the client's statement
 //!   … the client's messages …      skipped by the server if the entry failed
 //! ```
+//!
+//! Where the tenant's first message is a Query, a plain hand-over stands in front of its text, up to COMMIT: what fails
+//! there ends the text, so that nothing has to be asked in between.
 //!
 //! Until the next hand-over a sealed context needs nothing in front of a transaction: a register inside PostgreSQL,
 //! which no SQL can write, holds it ([`seal`]). A plain context is a setting, which code of the database can change, so
@@ -143,7 +147,7 @@ impl Context {
     }
 
     /// Writes a hand-over: the reset, and the entry into this context. From its first byte on, the server belongs to
-    /// this tenant or to nobody. The nonce is what the entry's row must hold.
+    /// this tenant or to nobody.
     pub(crate) fn write_hand_over(
         &self,
         state: &mut ServerState,
@@ -151,31 +155,62 @@ impl Context {
         (client, parameters): (ClientKey, &SessionParameters),
     ) -> HandOver {
         let nonce = Nonce::new();
-        let name = self.name(parameters);
-        let reset = statement::reset(&nonce, parameters, name.as_deref(), state);
-        encode::query(out, reset.as_bytes());
-        let mut begins = 0;
-        match &self.entry {
-            None => {}
-            Some(Entry { setting, mode: EntryMode::Plain(_) }) => {
-                let tenant = self.tenant.as_ref().map_or("", TenantId::as_str);
-                statement::enter_plain(out, &nonce, setting, tenant);
+        let mut reset = self.reset(state, &nonce, parameters);
+        let sealed = match &self.entry {
+            Some(Entry { mode: EntryMode::Sealed(seal), .. }) => self.tenant.as_ref().map(|id| (seal, id)),
+            Some(Entry { mode: EntryMode::Plain(_), .. }) | None => None,
+        };
+        let entry = if let Some((seal, tenant)) = sealed {
+            reset.push(&statement::set_nonce(&nonce));
+            encode::query(out, reset.sql.as_bytes());
+            seal.write_entry(state, out, tenant, &nonce);
+            Expect::Nonce(nonce.clone())
+        } else {
+            if let Some(set) = self.set_again() {
+                reset.push(&set);
             }
-            Some(Entry { mode: EntryMode::Sealed(seal), .. }) => {
-                if let Some(tenant) = &self.tenant {
-                    if starts_restricted(state, parameters) {
-                        statement::read_write(out);
-                        begins = 1;
-                    }
-                    seal.write_entry(state, out, tenant, &nonce);
-                }
-            }
-        }
+            reset.push(statement::SAVE_RESET);
+            encode::query(out, reset.sql.as_bytes());
+            statement::release_reset(out);
+            Expect::Nothing
+        };
         statement::commit(out);
+        self.has_handed_over(state, (client, parameters));
+        HandOver { reset: nonce, entry }
+    }
+
+    /// A hand-over into a plain context as statements that stand in front of a text, in one Query; none for a sealed one,
+    /// whose proof must not stand in a text.
+    pub(crate) fn hand_over_in_text(
+        &self,
+        state: &mut ServerState,
+        (client, parameters): (ClientKey, &SessionParameters),
+    ) -> Option<(statement::OwnText, Nonce)> {
+        let Some(Entry { mode: EntryMode::Plain(_), .. }) = &self.entry else { return None };
+        let nonce = Nonce::new();
+        let mut reset = self.reset(state, &nonce, parameters);
+        reset.push(&self.set_again()?);
+        self.has_handed_over(state, (client, parameters));
+        Some((reset.commit(), nonce))
+    }
+
+    fn reset(
+        &self,
+        state: &ServerState,
+        nonce: &Nonce,
+        parameters: &SessionParameters,
+    ) -> statement::OwnText {
+        statement::reset(nonce, parameters, self.name(parameters).as_deref(), state)
+    }
+
+    fn has_handed_over(
+        &self,
+        state: &mut ServerState,
+        (client, parameters): (ClientKey, &SessionParameters),
+    ) {
         state.clear_prepared();
         state.wear = Wear::Clean;
         self.stamp(state, client, parameters);
-        HandOver { nonce, begins }
     }
 
     /// The server is in this context from here on.
@@ -231,7 +266,12 @@ impl Context {
         statement::run_beside(out, sql, &[]);
     }
 
-    /// Writes what ends the implicit transaction of the proxy's statements in front of a client's.
+    /// Writes what begins a transaction of the proxy's own in front of a client's.
+    pub(crate) fn write_begin(out: &mut Vec<u8>) {
+        statement::begin(out);
+    }
+
+    /// Writes what ends it.
     pub(crate) fn write_commit(state: &mut ServerState, out: &mut Vec<u8>) {
         state.unnamed = None;
         statement::commit(out);
@@ -275,10 +315,10 @@ impl Context {
 /// What was written of a hand-over.
 #[derive(Debug)]
 pub struct HandOver {
-    /// The row of its entry holds this.
-    pub nonce: Nonce,
-    /// Statements between the reset and the entry.
-    pub begins: usize,
+    /// A row of its reset holds this.
+    pub reset: Nonce,
+    /// What its entry answers.
+    pub entry: Expect,
 }
 
 /// What a statement of the proxy answers besides its completion.
@@ -288,10 +328,4 @@ pub enum Expect {
     Nothing,
     /// A row that holds the nonce.
     Nonce(Nonce),
-}
-
-/// Whether a transaction on the server may begin read only: then the register cannot be written.
-fn starts_restricted(state: &ServerState, parameters: &SessionParameters) -> bool {
-    state.parameters.get("default_transaction_read_only").is_some_and(|value| value == "on")
-        || parameters.iter().any(|(name, _)| name.starts_with("default_transaction_"))
 }

@@ -70,40 +70,112 @@ fn set_config(name: &str, value: &str, span: Span) -> String {
     format!("pg_catalog.set_config('{name}',{},{})", value_expression(value), span == Span::Transaction)
 }
 
-/// The reset: one Query that takes away what the last user left, and applies this client's parameters. It is a
-/// transaction of its own, and its first statement gives it characteristics under which nothing that was left behind
-/// (serializable, read only, deferrable defaults) makes it wait or fail. It ends with the nonce, so that the nonce is
-/// there only if everything in front of it succeeded.
+/// OwnText of the proxy for one Query.
+#[derive(Debug, Default)]
+pub(crate) struct OwnText {
+    /// The text, without a semicolon at its end.
+    pub(crate) sql: String,
+    /// How many statements it has.
+    pub(crate) count: usize,
+}
+
+// === impl OwnText ===
+
+impl OwnText {
+    /// One more at the end.
+    pub(super) fn push(&mut self, sql: &str) {
+        if self.count > 0 {
+            self.sql.push(';');
+        }
+        self.sql.push_str(sql);
+        self.count += 1;
+    }
+
+    /// The end of the reset's transaction.
+    pub(crate) fn commit(mut self) -> Self {
+        self.push("COMMIT");
+        self
+    }
+}
+
+/// The number of the statement in a reset that returns the nonce, from zero.
+pub(crate) const NONCE_STATEMENT: usize = 6;
+
+/// The reset: it takes away what the last user left, and applies this client's parameters. It is a transaction of its
+/// own, which begins with characteristics under which nothing that was left behind (serializable, read only, deferrable
+/// defaults) makes it wait or fail, and which its user ends. A row of it holds the nonce.
 /// `DISCARD ALL` would also throw plans away and cannot stand in one Query with others. `DISCARD SEQUENCES` empties the
-/// register of a sealed context.
+/// register of a sealed context. A SELECT costs PostgreSQL as much as ten of the other statements, so there is one.
 pub(crate) fn reset(
     nonce: &Nonce,
     parameters: &SessionParameters,
     name: Option<&str>,
     state: &ServerState,
-) -> String {
+) -> OwnText {
     let seed: f64 = rand::rng().random_range(-1.0..1.0);
     // A standby refuses READ WRITE, and every transaction there is read only.
     let access = if state.is_standby() { "READ ONLY" } else { "READ WRITE" };
-    let mut sql = format!(
-        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}, NOT DEFERRABLE;\
-         SET SESSION AUTHORIZATION DEFAULT;RESET ALL;CLOSE ALL;DEALLOCATE ALL;UNLISTEN *;\
-         SELECT pg_catalog.pg_advisory_unlock_all(),pg_catalog.setseed({seed:.17});\
-         DISCARD TEMP;DISCARD SEQUENCES;"
-    );
-    if !parameters.is_empty() || name.is_some() {
-        sql.push_str(&apply(parameters, name, Span::Session));
-        sql.push(';');
+    let mut all = OwnText::default();
+    all.push(&format!("BEGIN ISOLATION LEVEL READ COMMITTED, {access}, NOT DEFERRABLE"));
+    for one in ["SET SESSION AUTHORIZATION DEFAULT", "RESET ALL", "CLOSE ALL", "DEALLOCATE ALL", "UNLISTEN *"]
+    {
+        all.push(one);
     }
-    write!(sql, "SET {NONCE} TO '{}'", nonce.0).expect("writing to a String cannot fail");
-    sql
+    debug_assert_eq!(all.count, NONCE_STATEMENT);
+    let mut select = format!("SELECT '{}',pg_catalog.pg_advisory_unlock_all()", nonce.0);
+    let mut sets = Vec::new();
+    for (name, value) in applied(parameters, name) {
+        if is_set_alike(name) && value.bytes().all(is_plain) {
+            sets.push(format!("SET {name} TO '{value}'"));
+        } else {
+            select.push(',');
+            select.push_str(&set_config(name, value, Span::Session));
+        }
+    }
+    all.push(&select);
+    all.push(&format!("SET seed TO {seed:.17}"));
+    for set in &sets {
+        all.push(set);
+    }
+    all.push("DISCARD TEMP");
+    all.push("DISCARD SEQUENCES");
+    all
+}
+
+/// Whether SET reads a value of the parameter as `set_config` does: for lists of names it does not.
+fn is_set_alike(name: &str) -> bool {
+    ["application_name", "client_encoding", "datestyle", "extra_float_digits", "intervalstyle", "timezone"]
+        .contains(&name)
+}
+
+/// Leaves the nonce in the setting in which a sealed entry looks for it.
+pub(crate) fn set_nonce(nonce: &Nonce) -> String {
+    format!("SET {NONCE} TO '{}'", nonce.0)
+}
+
+/// The savepoint that stands at the end of a reset that succeeded.
+pub(crate) const SAVE_RESET: &str = "SAVEPOINT \"pgtenant\"";
+
+/// What stands in front of a client's messages where the reset has set the tenant itself: it fails, so that the server skips
+/// them, unless the reset has come to its end.
+pub(crate) fn release_reset(out: &mut Vec<u8>) {
+    run(out, "RELEASE \"pgtenant\"", &[]);
+}
+
+/// A client's parameters, with the name that it has on servers, if that is another.
+fn applied<'p>(
+    parameters: &'p SessionParameters,
+    name: Option<&'p str>,
+) -> impl Iterator<Item = (&'p str, &'p str)> {
+    let own =
+        parameters.iter().filter(move |(parameter, _)| name.is_none() || *parameter != APPLICATION_NAME);
+    own.chain(name.map(|name| (APPLICATION_NAME, name)))
 }
 
 /// Sets parameters for the session or the transaction, and the application's name, if that is another on servers.
 pub(in crate::upstream) fn apply(parameters: &SessionParameters, name: Option<&str>, span: Span) -> String {
-    let own = parameters.iter().filter(|(parameter, _)| name.is_none() || *parameter != APPLICATION_NAME);
-    let all = own.chain(name.map(|name| (APPLICATION_NAME, name)));
-    let calls: Vec<String> = all.map(|(name, value)| set_config(name, value, span)).collect();
+    let calls: Vec<String> =
+        applied(parameters, name).map(|(name, value)| set_config(name, value, span)).collect();
     format!("SELECT {}", calls.join(","))
 }
 
@@ -123,27 +195,14 @@ pub(crate) fn run_beside(out: &mut Vec<u8>, sql: &str, values: &[&[u8]]) {
     encode::close(out, b'P', PORTAL);
 }
 
-/// Ends the implicit transaction of the entry, so that it lasts whatever becomes of the client's statement.
-/// PostgreSQL answers with a warning (25P01) besides.
+/// Begins a transaction of the proxy's own in front of a client's messages.
+pub(crate) fn begin(out: &mut Vec<u8>) {
+    run(out, "BEGIN", &[]);
+}
+
+/// Ends the transaction of the proxy, so that it lasts whatever becomes of the client's statement.
 pub(crate) fn commit(out: &mut Vec<u8>) {
     run(out, "COMMIT", &[]);
-}
-
-/// Lets the transaction of an entry write, which the defaults of role, database or client may not.
-pub(crate) fn read_write(out: &mut Vec<u8>) {
-    run(out, "SET TRANSACTION READ WRITE", &[]);
-}
-
-/// Enters a plain context for the session. It fails unless the reset with this nonce succeeded, and returns the nonce.
-/// `substr` of a negative length is the error.
-pub(crate) fn enter_plain(out: &mut Vec<u8>, nonce: &Nonce, setting: &str, tenant: &str) {
-    let (value, parameter) = tenant_value(tenant);
-    let is_reset = "CASE WHEN pg_catalog.current_setting('pgtenant.nonce',true) OPERATOR(pg_catalog.=) $2::pg_catalog.text";
-    let sql = format!(
-        "SELECT pg_catalog.current_setting('pgtenant.nonce',true),\
-         pg_catalog.set_config('{setting}',pg_catalog.substr({value}::pg_catalog.text,1,{is_reset} THEN 1000 ELSE -1 END),false)"
-    );
-    run(out, &sql, &[parameter.as_bytes(), nonce.0.as_bytes()]);
 }
 
 /// Enters a sealed context for the session. The function checks proof and nonce, and returns the nonce. The proof is
@@ -155,7 +214,7 @@ pub(crate) fn enter_sealed(out: &mut Vec<u8>, tenant: &str, proof: &str) {
 
 /// The same inside a client's transaction.
 pub(crate) fn enter_sealed_beside(out: &mut Vec<u8>, nonce: &Nonce, tenant: &str, proof: &str) {
-    run_beside(out, &format!("SET {NONCE} TO '{}'", nonce.0), &[]);
+    run_beside(out, &set_nonce(nonce), &[]);
     let (sql, parameter) = sealed_entry(tenant);
     run_beside(out, &sql, &[parameter.as_bytes(), proof.as_bytes()]);
 }

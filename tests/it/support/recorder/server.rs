@@ -3,13 +3,16 @@
 use super::Record;
 use crate::support::link::Frame;
 
+/// How a reset begins.
+const RESET: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE;SET SESSION AUTHORIZATION DEFAULT;RESET ALL;";
+/// Where a hand-over ends that stands in front of a client's text.
+const END_OF_FRONT: &[u8] = b";COMMIT;";
 /// How texts of the proxy's own begin.
 const OWN_TEXTS: &[&str] = &[
     // The reset of a hand-over, its entry, and what lets the entry last.
-    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, ",
-    "SELECT pg_catalog.current_setting('pgtenant.nonce',true),",
+    RESET,
     "SELECT pgtenant.hand_over(",
-    "SET TRANSACTION READ WRITE",
+    "RELEASE \"pgtenant\"",
     "COMMIT",
     // The assertion of a plain context, and the settings that are put back.
     "SELECT pg_catalog.set_config(",
@@ -140,12 +143,15 @@ impl Server {
         let mut texts = frame.body.split(|byte| *byte == 0);
         let first = texts.next().unwrap_or_default();
         let second = texts.next().unwrap_or_default();
-        let is_own_text = |text: &[u8]| OWN_TEXTS.iter().any(|own| text.starts_with(own.as_bytes()));
+        // What stands in front of an assertion apart.
+        let is_own_text =
+            |text: &[u8]| text == b"BEGIN" || OWN_TEXTS.iter().any(|own| text.starts_with(own.as_bytes()));
         match frame.tag {
             b'Q' => {
                 // The assertion of a plain context stands in front of a client's text or alone.
                 let is_own = is_own_text(first) && clients_part(frame).len() <= 1;
-                let is_own = is_own || (is_own_text(first) && !first.starts_with(SET_TENANT));
+                let is_own =
+                    is_own || (is_own_text(first) && !first.starts_with(SET_TENANT) && !is_front(first));
                 // A refused message stands where its client's would.
                 let is_refusal = first.starts_with(b"refused by pgtenant");
                 if is_own && !is_refusal && (self.owed == 0 || self.phase == Phase::Idle) {
@@ -231,11 +237,20 @@ fn behind_begin(key: Vec<u8>, record: &Record) -> Vec<u8> {
     }
 }
 
+/// Whether a text begins with a hand-over that stands in front of a client's.
+fn is_front(text: &[u8]) -> bool {
+    text.starts_with(RESET.as_bytes()) && text.windows(END_OF_FRONT.len()).any(|part| part == END_OF_FRONT)
+}
+
 /// A frame's body without what the proxy puts into the text of a Query.
 fn clients_part(frame: &Frame) -> Vec<u8> {
     let mut body = frame.body.to_vec();
     if frame.tag != b'Q' {
         return body;
+    }
+    if is_front(&body) {
+        let end = body.windows(END_OF_FRONT.len()).position(|part| part == END_OF_FRONT).unwrap_or_default();
+        body.drain(..end + END_OF_FRONT.len());
     }
     if body.starts_with(SET_TENANT) {
         let end = body.iter().position(|byte| *byte == b';').map_or(0, |at| at + 1);
