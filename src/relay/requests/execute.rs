@@ -74,7 +74,10 @@ impl Conversation {
             return Ok(Then::Nothing);
         }
         let lacks = self.lacks_own_transaction().filter(|_| survey.discards_all());
-        self.executed = Executed::Something;
+        // The end of a transaction leaves the next one without statements.
+        let ends_its_transaction =
+            survey.first.ends_transaction() || survey.first == StatementKind::PrepareTransaction;
+        self.executed = if ends_its_transaction { Executed::Nothing } else { Executed::Something };
         if let Some(report) = lacks {
             return Err(report);
         }
@@ -94,8 +97,8 @@ impl Conversation {
     }
 
     /// PostgreSQL's words for a DISCARD ALL that is not alone in its transaction (`PreventInTransactionBlock`).
-    pub(super) fn lacks_own_transaction(&self) -> Option<Report> {
-        let why = if self.told() == Status::Transaction {
+    pub(in crate::relay) fn lacks_own_transaction(&self) -> Option<Report> {
+        let why = if self.course_here().is_in_block() {
             "run inside a transaction block"
         } else if self.segment == Segment::Open && self.executed == Executed::Something {
             "be executed within a pipeline"

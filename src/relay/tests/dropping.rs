@@ -183,6 +183,29 @@ fn discard_all_is_refused_inside_a_transaction() {
 }
 
 #[test]
+fn where_a_discard_all_stands_is_told_by_the_statements_before_it() {
+    let run = |text: &str| format!("P - {text} | B - - | E -");
+    for (status, before, expected) in [
+        ("I", "BEGIN ISOLATION LEVEL SERIALIZABLE", Some("run inside a transaction block")),
+        ("I", "SELECT 1", Some("be executed within a pipeline")),
+        ("I", "COMMIT", None),
+        ("T", "SELECT 1", Some("run inside a transaction block")),
+        ("T", "COMMIT", None),
+        ("T", "ROLLBACK", None),
+        ("T", "COMMIT AND CHAIN", Some("run inside a transaction block")),
+    ] {
+        let mut talk = in_force(Mode::Sealed);
+        if status == "T" {
+            talk.client("Q BEGIN");
+            talk.server("C BEGIN | Z T");
+        }
+        talk.client(&run(before));
+        let found = talk.conversation.lacks_own_transaction().map(|report| report.message);
+        assert_eq!(found, expected.map(|why| format!("DISCARD ALL cannot {why}")), "{status} {before}");
+    }
+}
+
+#[test]
 fn discard_all_closes_the_portals_of_its_segment() {
     in_force(Mode::Sealed).script(&[
         (
