@@ -33,7 +33,7 @@ impl Conversation {
             // A cursor, or nothing that PostgreSQL knows.
             return self.send(whole, Reply::Execute(Then::Nothing), server);
         };
-        let statement = Arc::clone(&portal.statement);
+        let mut statement = Arc::clone(&portal.statement);
         if portal.ran == Ran::ToItsEnd {
             // PostgreSQL says so, whatever stands in for it.
             return self.send(whole, Reply::Execute(Then::Nothing), server);
@@ -41,6 +41,9 @@ impl Conversation {
         let (names, wish) = (portal.names.clone(), portal.wish.clone());
         if let Err(report) = self.before_execute(&statement, (&names, wish.as_ref()), server) {
             return self.refuse_message(report, server);
+        }
+        if let Some(stand_in) = self.bind_stand_in_for_deallocate(name, &statement, server) {
+            statement = stand_in;
         }
         let survey = statement.survey();
         let then = match self.then_of(&statement, server) {

@@ -121,7 +121,7 @@ fn both_sides_of_the_length_of_a_name_in_sql() {
 }
 
 #[test]
-fn a_deallocate_drops_what_has_the_name_when_it_is_bound() {
+fn a_deallocate_drops_what_has_the_name_when_it_runs() {
     // Its own name, and one that is prepared after it.
     in_force(Mode::Sealed).script(&[
         (
@@ -141,6 +141,19 @@ fn a_deallocate_drops_what_has_the_name_when_it_is_bound() {
         ),
         ("< 3 | 1 | 2 | C RESET | Z I", "2 | C DEALLOCATE | Z I (I)"),
         ("> B - s2 | S", "P - refused by pgtenant | S"),
+    ]);
+    // One that is prepared between Bind and Execute.
+    in_force(Mode::Sealed).script(&[
+        (
+            "> P - DEALLOCATE s1 | B d - | P s1 SELECT 1 | E d | E d | S",
+            "P - DEALLOCATE s1 | B d - | P pgtenant_1 SELECT 1 | D S pgtenant_1 \
+             | P pgtenant_2 RESET \"pgtenant\".\"choice\" | C P d | B d pgtenant_2 | E d | E d | S",
+        ),
+        (
+            "< 1 | 2 | 1 | t | T a:23 | 1 | 3 | 2 | C RESET | E 55000 | Z I",
+            "1 | 2 | 1 | C DEALLOCATE | E 55000 | Z I (I)",
+        ),
+        ("> B - s1 | S", "hand-over | P - refused by pgtenant | S"),
     ]);
     // One that is gone by then.
     with_statements(&["s1"]).script(&[
