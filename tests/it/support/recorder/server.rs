@@ -5,7 +5,7 @@ use crate::support::link::Frame;
 
 /// How texts of the proxy's own begin.
 const OWN_TEXTS: &[&str] = &[
-    // The reset of a hand-over, its entry, and what lets the entry last.
+    // The reset of a hand-over, its entry, and what lets the entry last; what is asked about a transaction's session.
     "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, ",
     "SELECT pg_catalog.current_setting('pgtenant.nonce',true),",
     "SELECT pgtenant.hand_over(",
@@ -17,8 +17,6 @@ const OWN_TEXTS: &[&str] = &[
     "SET LOCAL \"app\".\"tenant_id\" TO ",
     // Who and how old a new server is.
     "SELECT pg_catalog.pg_backend_pid(), ",
-    // What a transaction left in its session.
-    "SELECT '",
     // In the place of a statement that does not run as it stands.
     "refused by pgtenant",
     "RESET \"pgtenant\".\"choice\"",
