@@ -31,7 +31,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("pgwire", &["auth", "console"]),
     ("tokio_postgres", &["control", "registry", "protect", "doctor", "canary", "demo"]),
     ("postgres_protocol", &["upstream", "config", "demo", "cli"]),
-    ("rustix", &["app"]),
+    ("rustix", &["app", "net"]),
     ("rustls", &["net", "startup", "upstream"]),
     ("jsonwebtoken", &["auth"]),
     ("hyper_util", &["auth"]),

@@ -4,9 +4,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -79,18 +81,21 @@ impl Stream {
         }
     }
 
-    /// Whether the other side has closed or broken the connection, as far as that can be seen without reading: over TCP, and
-    /// not behind bytes that nobody has read yet.
+    /// Whether the other side has closed or broken the connection, also behind bytes that nobody has read yet; elsewhere
+    /// than on Linux, whether both directions are closed.
     pub fn has_left(&self) -> bool {
-        let tcp = match self {
-            Self::Unix(_) => return false,
-            Self::Tcp(stream) => stream,
-            Self::TlsServer(stream) => stream.get_ref().0,
-            Self::TlsClient(stream) => stream.get_ref().0,
+        let socket = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+            Self::TlsServer(stream) => stream.get_ref().0.as_fd(),
+            Self::TlsClient(stream) => stream.get_ref().0.as_fd(),
         };
-        let mut byte = [0];
-        let peeked = tcp.poll_peek(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte));
-        matches!(peeked, Poll::Ready(Ok(0) | Err(_)))
+        // Errors and the end of both directions are reported whether they are asked for or not.
+        #[cfg(target_os = "linux")]
+        let asked = PollFlags::RDHUP;
+        #[cfg(not(target_os = "linux"))]
+        let asked = PollFlags::empty();
+        poll(&mut [PollFd::from_borrowed_fd(socket, asked)], Some(&Timespec::default())) == Ok(1)
     }
 
     /// Reads into `space`; 0 is the end of the stream.
@@ -142,5 +147,30 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_has_left_is_noticed_behind_bytes_that_nobody_has_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (unix, unix_peer) = UnixStream::pair().unwrap();
+        let tcp_peer = listener.accept().await.unwrap().0;
+        for (stream, mut peer) in
+            [(Stream::Tcp(tcp), Stream::Tcp(tcp_peer)), (Stream::Unix(unix), Stream::Unix(unix_peer))]
+        {
+            assert!(!stream.has_left(), "{stream:?}");
+            peer.write_all(b"not read").await.unwrap();
+            assert!(!stream.has_left(), "{stream:?}");
+            drop(peer);
+            assert!(stream.has_left(), "{stream:?}");
+        }
     }
 }

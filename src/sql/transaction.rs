@@ -63,6 +63,11 @@ impl Course {
         Self { state, commit: Commit::No, end: End::None }
     }
 
+    /// Whether it is in a transaction block that has not failed.
+    pub fn is_in_block(self) -> bool {
+        self.state == BlockState::Block
+    }
+
     /// Whether a statement stands behind the end of a transaction.
     pub fn goes_on_behind_end(self) -> bool {
         self.end == End::Followed

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use crate::upstream::context;
 use crate::upstream::pool::login;
 use crate::upstream::pool::server::{Server, Stamp, Temporary, Wear};
+use crate::upstream::question::WAITS_FOR_NO_OTHER;
 use crate::upstream::{
     Answer, ClientKey, Nonce, Question, SessionParameters, Span, TenantServer, UpstreamFault,
 };
@@ -51,9 +52,8 @@ impl TenantServer {
     pub async fn put_back(&mut self, parameters: &SessionParameters) -> Result<(), UpstreamFault> {
         self.lease.server().state.unnamed = None;
         let name = self.context.name(parameters);
-        self.run_own(context::statement::apply(parameters, name.as_deref(), Span::Session).as_bytes())
-            .await
-            .map(drop)
+        let applied = context::statement::apply(parameters, name.as_deref(), Span::Session);
+        self.run_own(format!("{WAITS_FOR_NO_OTHER}{applied}").as_bytes()).await.map(drop)
     }
 
     /// Whether this client's next transaction can begin on it. Without a context, a reset is waited for before that.

@@ -9,6 +9,11 @@ use crate::wire::backend;
 /// The longest value of a setting that is carried, in bytes.
 const MAX_VALUE_BYTES: usize = 8192;
 
+/// In front of a statement of the proxy's own in a session that a client has used: under the client's defaults
+/// (serializable, read only, deferrable) its snapshot would wait until all serializable transactions that write are over.
+/// The access mode stays, because a standby refuses READ WRITE.
+pub(super) const WAITS_FOR_NO_OTHER: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE;";
+
 /// What is asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Question {
@@ -35,7 +40,7 @@ impl Question {
         self.settings.is_empty() && self.states.is_empty()
     }
 
-    /// The statement. Values come as hexadecimal, whatever the client's encoding is. The nonce comes back in the first
+    /// The statement, a transaction that waits for no other. Values come as hexadecimal, whatever the client's encoding is. The nonce comes back in the first
     /// column, so that an answer of another statement is not taken for this one's.
     pub(super) fn sql(&self, login: &str, nonce: &Nonce) -> String {
         let mut columns = vec![format!("'{}'", nonce.as_str())];
@@ -47,7 +52,7 @@ impl Question {
             ));
         }
         columns.extend(self.states.iter().map(|state| condition(state, login)));
-        format!("SELECT {}", columns.join(","))
+        format!("{WAITS_FOR_NO_OTHER}SELECT {}", columns.join(","))
     }
 
     /// Reads the row that answers it; none if it answers something else.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::support::certificate::Certificate;
 use crate::support::config::Config;
 use crate::support::{Cluster, Link, Proxy, eventually, message, within};
 
@@ -310,4 +311,53 @@ async fn a_client_that_has_left_does_not_keep_those_behind_it_waiting() {
     println!("one text took {one:?}, three clients that left were gone after {all:?}");
     assert!(all < one * 3 / 2, "{all:?} for three, one takes {one:?}");
     proxy.measures("pgtenant_memory_bytes", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn a_text_is_read_no_longer_than_its_client_is_there() {
+    let cluster = Cluster::start().await;
+    let certificate = Certificate::for_name("localhost");
+    let directory = tempfile::tempdir().unwrap();
+    let (chain, key) = certificate.write(directory.path());
+    let proxy = Proxy::start(&cluster, |config| {
+        config.set("listen.socket_dir", directory.path().display().to_string());
+        config.set("listen.tls", "prefer");
+        config.set("listen.certificate", chain.display().to_string());
+        config.set("listen.private_key", key.display().to_string());
+    })
+    .await;
+    let socket = directory.path().join(format!(".s.PGSQL.{}", proxy.port()));
+    let text = refused_at_its_end(16 * MIB);
+    for way in ["TCP", "TLS", "a unix socket"] {
+        let connect = async || {
+            let mut link = match way {
+                "TCP" => Link::tcp(proxy.port()).await,
+                "TLS" => {
+                    let mut link = Link::tcp(proxy.port()).await;
+                    assert_eq!(link.request(message::SSL_REQUEST).await, 'S');
+                    link.tls(certificate.client(&[]), "localhost").await.unwrap()
+                }
+                _ => Link::unix(&socket).await,
+            };
+            link.startup(&[("user", "acme_app"), ("database", "app")]).await;
+            link.authenticate("acme_app-secret").await.unwrap();
+            link
+        };
+        let mut link = connect().await;
+        let started = Instant::now();
+        assert_eq!(link.ask(&text).await.code().as_deref(), Some("42501"));
+        let whole = started.elapsed();
+        drop(link);
+        // One that says goodbye, which stays unread behind the text, and one that does not.
+        for goodbye in [Vec::new(), message::terminate()] {
+            let mut link = connect().await;
+            let started = Instant::now();
+            link.send([&text[..], &goodbye].concat()).await;
+            drop(link);
+            proxy.measures("pgtenant_clients", &[], 0.0).await;
+            let gone = started.elapsed();
+            println!("{way}: the text took {whole:?}; its client was gone after {gone:?}");
+            assert!(gone < whole / 2, "{way}: {gone:?} of {whole:?}");
+        }
+    }
 }

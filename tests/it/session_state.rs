@@ -1,6 +1,8 @@
 //! A client has the session that it believes to have: its settings go with it to whichever server it has next, and
 //! what lives on one server keeps it there, no longer than it is there, counted, bounded, and seen.
 
+use std::time::Duration;
+
 use crate::support::{Cluster, Link, Proxy, message, within};
 
 /// Two servers and three clients, so that a client seldom has the server it had before.
@@ -56,6 +58,28 @@ async fn settings_go_with_the_client_in_whatever_form_they_were_set() {
     }
     proxy.comes_to_rest().await;
     assert_eq!(proxy.metrics().await.sum("pgtenant_pins_total", &[]), 0.0, "nobody was pinned");
+}
+
+#[tokio::test]
+async fn what_is_asked_behind_deferrable_transactions_waits_for_no_other() {
+    const SET: &str = "SET SESSION CHARACTERISTICS AS TRANSACTION \
+                       ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE";
+    /// A question that is not answered takes five.
+    const BRIEFLY: Duration = Duration::from_secs(2);
+    let cluster = Cluster::start().await;
+    let proxy = two_servers(&cluster).await;
+    let mut other = proxy.link("globex_app").await;
+    for sql in ["BEGIN ISOLATION LEVEL SERIALIZABLE, READ WRITE", "SELECT count(*) FROM notes"] {
+        assert_eq!(other.query(sql).await.code(), None, "{sql}");
+    }
+    let mut link = proxy.link("acme_app").await;
+    let block = ["BEGIN ISOLATION LEVEL READ COMMITTED", "SELECT 1", "COMMIT"];
+    // Behind the last SET the application's name is put back, with its tenant in it.
+    for sql in [&[SET], &block[..], &["SET application_name = 'weekly'"], &block].concat() {
+        let answer = tokio::time::timeout(BRIEFLY, link.query(sql)).await;
+        assert_eq!(answer.unwrap_or_else(|_| panic!("{sql} waits")).code(), None, "{sql}");
+    }
+    assert_eq!(other.query("COMMIT").await, "C(COMMIT) Z(I)");
 }
 
 #[tokio::test]

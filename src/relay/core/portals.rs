@@ -107,11 +107,21 @@ impl Portals {
 
     /// An Execute of a statement that runs once was sent.
     pub fn end(&mut self, name: &[u8]) {
-        let Some(open) = &mut self.0 else { return };
-        let portal = if name.is_empty() { open.unnamed.as_mut() } else { open.named.get_mut(name) };
-        if let Some(portal) = portal {
+        if let Some(portal) = self.get_mut(name) {
             portal.ran = Ran::ToItsEnd;
         }
+    }
+
+    /// A portal was bound anew to what stands in for its statement.
+    pub fn rebind(&mut self, name: &[u8], stand_in: &Arc<Statement>) {
+        if let Some(portal) = self.get_mut(name) {
+            portal.statement = Arc::clone(stand_in);
+        }
+    }
+
+    fn get_mut(&mut self, name: &[u8]) -> Option<&mut Portal> {
+        let open = self.0.as_mut()?;
+        if name.is_empty() { open.unnamed.as_mut() } else { open.named.get_mut(name) }
     }
 
     /// A Close was sent.

@@ -4,11 +4,14 @@
 use std::sync::Arc;
 
 use crate::relay::Conversation;
-use crate::relay::core::replies::{Shown, Then, Undo};
+use crate::relay::core::portals::Unbind;
+use crate::relay::core::replies::{Reply, Shown, Then, Undo};
 use crate::relay::core::statements::Statement;
 use crate::relay::requests::simple::Added;
 use crate::sql::{Count, Reset, StatementKind, Survey, deallocated};
-use crate::upstream::ServerSide;
+use crate::upstream::{ServerSide, prepared_name};
+use crate::wire::backend::Status;
+use crate::wire::encode;
 
 impl Conversation {
     /// Servers know the statements that the protocol prepared by other names: each of these is prepared under the
@@ -39,6 +42,29 @@ impl Conversation {
         let name = self.known_deallocated(&statement.text, statement.survey(), b"")?;
         let stand_in = self.relay.interner.deallocation(&statement.text, name, statement.reading.clone());
         self.prepare(&stand_in, (Shown::Nobody, Undo::OnServer(stand_in.id)), server);
+        Some(stand_in)
+    }
+
+    /// A portal runs a DEALLOCATE, and the protocol gave the name in it to a statement after the portal was bound: the
+    /// portal is bound anew to what runs in its place.
+    pub(super) fn bind_stand_in_for_deallocate(
+        &mut self,
+        portal: &[u8],
+        statement: &Statement,
+        server: &mut dyn ServerSide,
+    ) -> Option<Arc<Statement>> {
+        const NO_VALUES: &[u8] = &[0; 6];
+        if self.status == Status::Failed {
+            // PostgreSQL looks at the block's state first.
+            return None;
+        }
+        let stand_in = self.stand_in_for_deallocate(statement, server)?;
+        let out = server.parts().1;
+        encode::close(out, b'P', portal);
+        encode::bind_renamed(out, portal, &prepared_name(stand_in.id), NO_VALUES);
+        self.replies.push(Reply::OwnClose);
+        self.replies.push(Reply::Bind(Shown::Nobody, Unbind::Nothing));
+        self.portals.rebind(portal, &stand_in);
         Some(stand_in)
     }
 

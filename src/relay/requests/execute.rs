@@ -33,7 +33,7 @@ impl Conversation {
             // A cursor, or nothing that PostgreSQL knows.
             return self.send(whole, Reply::Execute(Then::Nothing), server);
         };
-        let statement = Arc::clone(&portal.statement);
+        let mut statement = Arc::clone(&portal.statement);
         if portal.ran == Ran::ToItsEnd {
             // PostgreSQL says so, whatever stands in for it.
             return self.send(whole, Reply::Execute(Then::Nothing), server);
@@ -41,6 +41,9 @@ impl Conversation {
         let (names, wish) = (portal.names.clone(), portal.wish.clone());
         if let Err(report) = self.before_execute(&statement, (&names, wish.as_ref()), server) {
             return self.refuse_message(report, server);
+        }
+        if let Some(stand_in) = self.bind_stand_in_for_deallocate(name, &statement, server) {
+            statement = stand_in;
         }
         let survey = statement.survey();
         let then = match self.then_of(&statement, server) {
@@ -74,7 +77,10 @@ impl Conversation {
             return Ok(Then::Nothing);
         }
         let lacks = self.lacks_own_transaction().filter(|_| survey.discards_all());
-        self.executed = Executed::Something;
+        // The end of a transaction leaves the next one without statements.
+        let ends_its_transaction =
+            survey.first.ends_transaction() || survey.first == StatementKind::PrepareTransaction;
+        self.executed = if ends_its_transaction { Executed::Nothing } else { Executed::Something };
         if let Some(report) = lacks {
             return Err(report);
         }
@@ -94,8 +100,8 @@ impl Conversation {
     }
 
     /// PostgreSQL's words for a DISCARD ALL that is not alone in its transaction (`PreventInTransactionBlock`).
-    pub(super) fn lacks_own_transaction(&self) -> Option<Report> {
-        let why = if self.told() == Status::Transaction {
+    pub(in crate::relay) fn lacks_own_transaction(&self) -> Option<Report> {
+        let why = if self.course_here().is_in_block() {
             "run inside a transaction block"
         } else if self.segment == Segment::Open && self.executed == Executed::Something {
             "be executed within a pipeline"

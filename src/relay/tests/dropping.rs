@@ -121,7 +121,7 @@ fn both_sides_of_the_length_of_a_name_in_sql() {
 }
 
 #[test]
-fn a_deallocate_drops_what_has_the_name_when_it_is_bound() {
+fn a_deallocate_drops_what_has_the_name_when_it_runs() {
     // Its own name, and one that is prepared after it.
     in_force(Mode::Sealed).script(&[
         (
@@ -141,6 +141,19 @@ fn a_deallocate_drops_what_has_the_name_when_it_is_bound() {
         ),
         ("< 3 | 1 | 2 | C RESET | Z I", "2 | C DEALLOCATE | Z I (I)"),
         ("> B - s2 | S", "P - refused by pgtenant | S"),
+    ]);
+    // One that is prepared between Bind and Execute.
+    in_force(Mode::Sealed).script(&[
+        (
+            "> P - DEALLOCATE s1 | B d - | P s1 SELECT 1 | E d | E d | S",
+            "P - DEALLOCATE s1 | B d - | P pgtenant_1 SELECT 1 | D S pgtenant_1 \
+             | P pgtenant_2 RESET \"pgtenant\".\"choice\" | C P d | B d pgtenant_2 | E d | E d | S",
+        ),
+        (
+            "< 1 | 2 | 1 | t | T a:23 | 1 | 3 | 2 | C RESET | E 55000 | Z I",
+            "1 | 2 | 1 | C DEALLOCATE | E 55000 | Z I (I)",
+        ),
+        ("> B - s1 | S", "hand-over | P - refused by pgtenant | S"),
     ]);
     // One that is gone by then.
     with_statements(&["s1"]).script(&[
@@ -180,6 +193,29 @@ fn discard_all_is_refused_inside_a_transaction() {
         "> P - SELECT 1 | B - - | E - | Q DISCARD ALL",
         "P - SELECT 1 | B - - | E - | Q refused by pgtenant",
     )]);
+}
+
+#[test]
+fn where_a_discard_all_stands_is_told_by_the_statements_before_it() {
+    let run = |text: &str| format!("P - {text} | B - - | E -");
+    for (status, before, expected) in [
+        ("I", "BEGIN ISOLATION LEVEL SERIALIZABLE", Some("run inside a transaction block")),
+        ("I", "SELECT 1", Some("be executed within a pipeline")),
+        ("I", "COMMIT", None),
+        ("T", "SELECT 1", Some("run inside a transaction block")),
+        ("T", "COMMIT", None),
+        ("T", "ROLLBACK", None),
+        ("T", "COMMIT AND CHAIN", Some("run inside a transaction block")),
+    ] {
+        let mut talk = in_force(Mode::Sealed);
+        if status == "T" {
+            talk.client("Q BEGIN");
+            talk.server("C BEGIN | Z T");
+        }
+        talk.client(&run(before));
+        let found = talk.conversation.lacks_own_transaction().map(|report| report.message);
+        assert_eq!(found, expected.map(|why| format!("DISCARD ALL cannot {why}")), "{status} {before}");
+    }
 }
 
 #[test]

@@ -74,6 +74,8 @@ pub(super) struct Pair {
     /// Whether all messages of this turn were such that each segment has one ReadyForQuery.
     segments: usize,
     last: Option<Message>,
+    /// Whether a segment has begun that no Sync or Query has ended.
+    is_segment_open: bool,
     markers: usize,
     /// Longest time in which the proxied side has to give what the direct side gave.
     pub(super) patience: Duration,
@@ -92,6 +94,7 @@ impl Pair {
             early: 0,
             segments: 0,
             last: None,
+            is_segment_open: false,
             markers: 0,
             patience,
         }
@@ -107,11 +110,7 @@ impl Pair {
 
     /// Whether the client is between two transactions but for the message that it holds back.
     pub(super) fn is_idle(&self) -> bool {
-        let is_late = |message: &Message| {
-            matches!(message, Message::CopyData(_) | Message::CopyDone | Message::CopyFail)
-        };
-        let closed = self.last.as_ref().is_none_or(|last| last.ends_segment() || is_late(last));
-        closed && self.direct.status() == Some(b'I')
+        !self.is_segment_open && self.direct.status() == Some(b'I')
     }
 
     /// Sends steps as they say. With `hold`, the last message up to that place only.
@@ -150,8 +149,7 @@ impl Pair {
                 proxied.extend(bytes);
             }
             direct.extend(direct_bytes);
-            self.segments += usize::from(step.message.ends_segment());
-            self.last = Some(step.message.clone());
+            self.note_sent(step.message.clone());
             match step.then {
                 Then::More => {}
                 Then::Pause => {
@@ -213,9 +211,16 @@ impl Pair {
     pub(super) async fn release(&mut self) {
         if let Some(mut held) = self.held.take() {
             self.write(&mut held.proxied, &mut held.direct).await;
-            self.segments += usize::from(held.message.ends_segment());
-            self.last = Some(held.message);
+            self.note_sent(held.message);
         }
+    }
+
+    /// Follows segments. Rows that come too late belong to none.
+    fn note_sent(&mut self, message: Message) {
+        let is_late = matches!(message, Message::CopyData(_) | Message::CopyDone | Message::CopyFail);
+        self.segments += usize::from(message.ends_segment());
+        self.is_segment_open = !message.ends_segment() && (self.is_segment_open || !is_late);
+        self.last = Some(message);
     }
 
     /// Reads what the direct side has to say now, and as much from the proxied side.
@@ -354,6 +359,7 @@ impl Pair {
     pub(super) fn take_frames(&mut self) -> (Vec<Frame>, Vec<Frame>) {
         self.segments = 0;
         self.last = None;
+        self.is_segment_open = false;
         (std::mem::take(&mut self.direct.frames), std::mem::take(&mut self.proxied.frames))
     }
 }

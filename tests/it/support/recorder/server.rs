@@ -9,8 +9,9 @@ const RESET: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFER
 const END_OF_FRONT: &[u8] = b";COMMIT;";
 /// How texts of the proxy's own begin.
 const OWN_TEXTS: &[&str] = &[
-    // The reset of a hand-over, its entry, and what lets the entry last.
+    // The reset of a hand-over, its entry, and what lets the entry last; what is asked about a transaction's session.
     RESET,
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE;SELECT '",
     "SELECT pgtenant.hand_over(",
     "RELEASE \"pgtenant\"",
     "COMMIT",
@@ -20,8 +21,6 @@ const OWN_TEXTS: &[&str] = &[
     "SET LOCAL \"app\".\"tenant_id\" TO ",
     // Who and how old a new server is.
     "SELECT pg_catalog.pg_backend_pid(), ",
-    // What a transaction left in its session.
-    "SELECT '",
     // In the place of a statement that does not run as it stands.
     "refused by pgtenant",
     "RESET \"pgtenant\".\"choice\"",
@@ -119,6 +118,9 @@ impl Server {
         };
         let sender = record.sent.get(&sent).or_else(|| record.sent.get(record.sent.keys().find(part_of)?));
         let Some(sender) = sender else {
+            if is_begin_alone(&sent, record) {
+                return None;
+            }
             return Some("a frame that no client sent".to_owned());
         };
         if sender.is_forbidden {
@@ -206,6 +208,21 @@ const NOTHING: &[u8] = b"RESET \"pgtenant\".\"choice\"";
 /// What stands around the name of a statement in front of its DEALLOCATE.
 const PREPARED: [&[u8]; 2] = [b"PREPARE \"", b"\" AS SELECT 1;"];
 
+/// Whether a client has sent a BEGIN. It goes on in the proxy's own spelling, where the client's has comments or semicolons
+/// around it.
+fn has_begun(record: &Record) -> bool {
+    record.sent.keys().any(|known| {
+        let text = known[1..].to_ascii_lowercase();
+        known[0] == b'Q'
+            && (memchr::memmem::find(&text, b"begin").or(memchr::memmem::find(&text, b"start"))).is_some()
+    })
+}
+
+/// Whether it is a BEGIN that waited, as a Query of its own.
+fn is_begin_alone(key: &[u8], record: &Record) -> bool {
+    key.starts_with(b"QBEGIN") && !key.contains(&b';') && has_begun(record)
+}
+
 /// A BEGIN that waited stands in front of the text of the next Query, both as clients sent them.
 fn behind_begin(key: Vec<u8>, record: &Record) -> Vec<u8> {
     let begins = |text: &[u8]| {
@@ -215,18 +232,11 @@ fn behind_begin(key: Vec<u8>, record: &Record) -> Vec<u8> {
     };
     let waited = record.sent.keys().filter(|known| known[0] == b'Q' && begins(&known[1..]));
     let rest = waited.filter_map(|begin| key.strip_prefix(begin.as_slice())?.strip_prefix(b";"));
-    // In the proxy's own spelling, where the client's has comments or semicolons around it.
-    let has_begun = || {
-        record.sent.keys().any(|known| {
-            let text = known[1..].to_ascii_lowercase();
-            known[0] == b'Q'
-                && (memchr::memmem::find(&text, b"begin").or(memchr::memmem::find(&text, b"start"))).is_some()
-        })
-    };
     let canonical = key.strip_prefix(b"QBEGIN").and_then(|behind| {
         let at = behind.iter().position(|byte| *byte == b';')?;
         let rest = [b"Q", behind.get(at + 1..)?].concat();
-        (!record.sent.contains_key(&key) && record.sent.contains_key(&rest) && has_begun()).then_some(rest)
+        (!record.sent.contains_key(&key) && record.sent.contains_key(&rest) && has_begun(record))
+            .then_some(rest)
     });
     if let Some(rest) = canonical {
         return rest;
