@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -84,9 +85,23 @@ impl AppError {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub async fn serve(path: &Path) -> Result<(), AppError> {
+pub fn serve(path: &Path) -> Result<(), AppError> {
+    let config = read(path)?;
+    let workers = config.listen.workers;
+    let runtime = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    runtime.map_err(AppError::start)?.block_on(run(path, config))
+}
+
+/// Reads the configuration, which says how many workers there are. No signal ends the process meanwhile: a handler that
+/// was installed once stays, and what came is told to the next one.
+fn read(path: &Path) -> Result<Config, AppError> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(AppError::start)?;
+    let _signals = runtime.block_on(async { Signals::install() }).map_err(AppError::start)?;
+    Ok(config::load(path)?)
+}
+
+async fn run(path: &Path, config: Config) -> Result<(), AppError> {
     let signals = Signals::install().map_err(AppError::start)?;
-    let config = config::load(path)?;
     let _logging = logging::start(&config.log).map_err(AppError::start)?;
     let exporter = Exporter::install().map_err(AppError::start)?;
     let app = App::new(path.to_owned(), config, rand::random())?;

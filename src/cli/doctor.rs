@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{complain, on_runtime_coded, say};
+use super::{complain, on_runtime, say};
 use crate::config;
 use crate::doctor::{FindingSeverity, as_json, as_text, examine};
 
@@ -22,7 +22,7 @@ pub(super) fn run(path: &Path, format: Format) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return complain(&problems.to_string(), 2),
     };
-    on_runtime_coded(async move {
+    on_runtime(async move {
         let mut examinations = Vec::new();
         for settings in config.upstreams.values() {
             examinations.push(examine(settings, &config.directory).await);

@@ -70,7 +70,11 @@ pub fn run() -> ExitCode {
         }
     };
     match arguments.command {
-        Command::Serve { config } => on_runtime(async move { app::serve(&config).await }),
+        Command::Serve { config } => match app::serve(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error @ (AppError::Config(_) | AppError::Tls(_))) => complain(&error.to_string(), 2),
+            Err(error) => complain(&error.to_string(), 1),
+        },
         Command::Check { config } => match config::load(&config) {
             Ok(config) => say(&format!(
                 "{} upstreams, {} tenants, {} users: no problems\n",
@@ -87,7 +91,7 @@ pub fn run() -> ExitCode {
         Command::Scram => scram(),
         Command::Demo { once } => {
             let mode = if once { DemoMode::Once } else { DemoMode::Stay };
-            on_runtime_coded(async move {
+            on_runtime(async move {
                 match demo::run(mode).await {
                     Ok(()) => ExitCode::SUCCESS,
                     Err(error) => complain(&error.to_string(), 1),
@@ -97,17 +101,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn on_runtime(work: impl Future<Output = Result<(), AppError>>) -> ExitCode {
-    on_runtime_coded(async move {
-        match work.await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error @ (AppError::Config(_) | AppError::Tls(_))) => complain(&error.to_string(), 2),
-            Err(error) => complain(&error.to_string(), 1),
-        }
-    })
-}
-
-fn on_runtime_coded(work: impl Future<Output = ExitCode>) -> ExitCode {
+fn on_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => complain(&error.to_string(), 1),

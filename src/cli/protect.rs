@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{complain, on_runtime_coded, say};
+use super::{complain, on_runtime, say};
 use crate::config::{self, Config, Problem};
 use crate::control;
 use crate::directory::{ContextMode, Grant, Maintenance};
@@ -77,7 +77,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(problem) => return complain(&problem.to_string(), 2),
     };
     let mode = if arguments.apply { Mode::Apply } else { Mode::Show };
-    on_runtime_coded(async move {
+    on_runtime(async move {
         match work(&task, mode).await {
             Ok((report, 0)) => say(&report),
             Ok((report, code)) => {

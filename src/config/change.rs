@@ -41,7 +41,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 
 type Row = (&'static str, bool);
 
-fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 15] {
+fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 16] {
     let ListenSettings {
         address,
         socket_dir,
@@ -51,6 +51,7 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 15] {
         clients: _,
         databases: _,
         max_clients,
+        workers,
         max_logins,
         max_logins_per_address,
         max_server_connections,
@@ -68,6 +69,7 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 15] {
         ("listen.socket_dir", *socket_dir != new.socket_dir),
         ("listen.tls", *tls != new.tls),
         ("listen.max_clients", *max_clients != new.max_clients),
+        ("listen.workers", *workers != new.workers),
         ("listen.max_logins", *max_logins != new.max_logins),
         ("listen.max_logins_per_address", *max_logins_per_address != new.max_logins_per_address),
         ("listen.max_server_connections", *max_server_connections != new.max_server_connections),

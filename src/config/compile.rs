@@ -28,6 +28,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Clients that any setting may allow.
 pub(super) const MAX_CLIENTS: usize = 1_000_000;
+const MAX_WORKERS: usize = 1024;
 
 /// Server connections that any setting may allow.
 pub(super) const MAX_SERVERS: usize = 10_000;
@@ -82,6 +83,10 @@ fn listen(section: &Section<'_>) -> ListenSettings {
         private_key,
         clients: clients(section),
         databases: databases(section),
+        workers: match section.count("workers", 0, 0..=MAX_WORKERS) {
+            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+            workers => workers,
+        },
         max_clients: section.count("max_clients", 10_000, 1..=MAX_CLIENTS),
         max_logins: section.count("max_logins", 1000, 0..=MAX_CLIENTS),
         max_logins_per_address: section.count("max_logins_per_address", 200, 0..=MAX_CLIENTS),

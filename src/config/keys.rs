@@ -89,6 +89,7 @@ pub(super) static LISTEN: Keys = Keys {
         live("client_ca"),
         live("client_crl"),
         live("databases"),
+        restart("workers"),
         restart("max_clients"),
         restart("max_logins"),
         restart("max_logins_per_address"),

@@ -15,6 +15,7 @@ impl Config {
         row("listen.address", listen.address.clone());
         row("listen.tls", format!("{:?}", listen.tls).to_lowercase());
         row("listen.databases", listen.databases.join(", "));
+        row("listen.workers", listen.workers.to_string());
         row("listen.max_clients", listen.max_clients.to_string());
         row("listen.max_logins", listen.max_logins.to_string());
         row("listen.max_logins_per_address", listen.max_logins_per_address.to_string());

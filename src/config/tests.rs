@@ -131,6 +131,7 @@ fn both_sides_of_each_limit() {
     // section, key, the last values accepted, the first ones refused
     let table: &[(&str, &str, &[&str], &[&str])] = &[
         ("listen", "max_clients", &["1", "1_000_000"], &["0", "1000001", "-1", "1.5", "'1'"]),
+        ("listen", "workers", &["0", "1024"], &["1025", "-1"]),
         ("listen", "max_logins", &["0", "1000000"], &["1000001", "-1"]),
         ("listen", "max_logins_per_address", &["0", "1000000"], &["1000001", "-1"]),
         ("listen", "max_server_connections", &["1", "10000"], &["0", "10001"]),

@@ -22,6 +22,8 @@ pub struct ListenSettings {
     pub databases: Vec<String>,
     /// Clients in all; one more is refused with 53300.
     pub max_clients: usize,
+    /// Threads that serve clients.
+    pub workers: usize,
     /// Connections that have not logged in, besides those; 0: no limit.
     pub max_logins: usize,
     /// The same of one address (of one network of 64 bits with IPv6); 0: no limit.

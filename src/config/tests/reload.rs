@@ -45,6 +45,7 @@ fn a_reload_names_exactly_what_needs_a_restart() {
         ("listen", "private_key = 'other'\ntls = 'off'\ncertificate = 'other'"),
         ("listen", &*format!("client_ca = 'other'\ntls = 'off'\n{certified}")),
         ("listen", &*format!("client_crl = 'other'\ntls = 'off'\nclient_ca = 'other'\n{certified}")),
+        ("listen", "workers = 7"),
         ("listen", "max_clients = 1"),
         ("listen", "max_logins = 1"),
         ("listen", "max_logins_per_address = 1"),
