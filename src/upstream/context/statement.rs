@@ -195,9 +195,10 @@ pub(crate) fn run_beside(out: &mut Vec<u8>, sql: &str, values: &[&[u8]]) {
     encode::close(out, b'P', PORTAL);
 }
 
-/// Begins a transaction of the proxy's own in front of a client's messages.
+/// Begins a transaction of the proxy's own in front of a client's messages. Whatever the client's defaults are, it waits
+/// for no other's; the access mode stays, because a standby refuses READ WRITE.
 pub(crate) fn begin(out: &mut Vec<u8>) {
-    run(out, "BEGIN", &[]);
+    run(out, "BEGIN ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE", &[]);
 }
 
 /// Ends the transaction of the proxy, so that it lasts whatever becomes of the client's statement.

@@ -15,7 +15,8 @@ const OWN_TEXTS: &[&str] = &[
     "SELECT pgtenant.hand_over(",
     "RELEASE \"pgtenant\"",
     "COMMIT",
-    // The assertion of a plain context, and the settings that are put back.
+    // The assertion of a plain context, also in a transaction of its own, and the settings that are put back.
+    "BEGIN ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE",
     "SELECT pg_catalog.set_config(",
     "SET \"app\".\"tenant_id\" TO ",
     "SET LOCAL \"app\".\"tenant_id\" TO ",
@@ -145,9 +146,7 @@ impl Server {
         let mut texts = frame.body.split(|byte| *byte == 0);
         let first = texts.next().unwrap_or_default();
         let second = texts.next().unwrap_or_default();
-        // What stands in front of an assertion apart.
-        let is_own_text =
-            |text: &[u8]| text == b"BEGIN" || OWN_TEXTS.iter().any(|own| text.starts_with(own.as_bytes()));
+        let is_own_text = |text: &[u8]| OWN_TEXTS.iter().any(|own| text.starts_with(own.as_bytes()));
         match frame.tag {
             b'Q' => {
                 // The assertion of a plain context stands in front of a client's text or alone.
