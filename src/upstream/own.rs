@@ -53,7 +53,7 @@ impl TenantServer {
         self.lease.server().state.unnamed = None;
         let name = self.context.name(parameters);
         let applied = context::statement::apply(parameters, name.as_deref(), Span::Session);
-        self.run_own(format!("{WAITS_FOR_NO_OTHER}{applied}").as_bytes()).await.map(drop)
+        self.run_own(format!("{WAITS_FOR_NO_OTHER}{}", applied.join(";")).as_bytes()).await.map(drop)
     }
 
     /// Whether this client's next transaction can begin on it. Without a context, a reset is waited for before that.

@@ -61,7 +61,7 @@ async fn settings_go_with_the_client_in_whatever_form_they_were_set() {
 }
 
 #[tokio::test]
-async fn what_is_asked_behind_deferrable_transactions_waits_for_no_other() {
+async fn what_the_proxy_adds_to_deferrable_transactions_waits_for_no_other() {
     const SET: &str = "SET SESSION CHARACTERISTICS AS TRANSACTION \
                        ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE";
     /// A question that is not answered takes five.
@@ -72,13 +72,30 @@ async fn what_is_asked_behind_deferrable_transactions_waits_for_no_other() {
     for sql in ["BEGIN ISOLATION LEVEL SERIALIZABLE, READ WRITE", "SELECT count(*) FROM notes"] {
         assert_eq!(other.query(sql).await.code(), None, "{sql}");
     }
-    let mut link = proxy.link("acme_app").await;
+    let mut link = proxy.link_with("acme_app", &[("TimeZone", "Asia/Tokyo")]).await;
     let block = ["BEGIN ISOLATION LEVEL READ COMMITTED", "SELECT 1", "COMMIT"];
-    // Behind the last SET the application's name is put back, with its tenant in it.
-    for sql in [&[SET], &block[..], &["SET application_name = 'weekly'"], &block].concat() {
+    let others = [
+        "SHOW transaction_deferrable",
+        // Behind these the application's name is put back, with its tenant in it.
+        "SET application_name = 'weekly'",
+        "RESET application_name",
+        "RESET ALL; SHOW transaction_deferrable",
+        SET,
+    ];
+    for sql in [&[SET], &block[..], &others, &block].concat() {
         let answer = tokio::time::timeout(BRIEFLY, link.query(sql)).await;
         assert_eq!(answer.unwrap_or_else(|_| panic!("{sql} waits")).code(), None, "{sql}");
     }
+    for sql in
+        [SET, "SHOW transaction_deferrable", "SET application_name = 'weekly'", "RESET application_name"]
+    {
+        let answer = tokio::time::timeout(BRIEFLY, link.extended(sql, &[])).await;
+        assert_eq!(answer.unwrap_or_else(|_| panic!("{sql} waits")).code(), None, "{sql}");
+    }
+    // On a server that another client has used meanwhile.
+    assert_eq!(proxy.link("acme_app").await.query("SELECT 1").await.code(), None);
+    let answer = tokio::time::timeout(BRIEFLY, link.query("SHOW transaction_deferrable")).await;
+    assert_eq!(answer.expect("a hand-over waits for no other").value(), "on");
     assert_eq!(other.query("COMMIT").await, "C(COMMIT) Z(I)");
 }
 

@@ -376,7 +376,7 @@ impl Conversation {
         // The tenant is part of the name.
         if !startup.is_empty() || (resets_name && context.name(&startup).is_some()) {
             let span = if matches!(reset, Reset::Local(_)) { Span::Transaction } else { Span::Session };
-            texts.push(context.applied(&startup, span));
+            texts.extend(context.applied(&startup, span));
         }
         texts
     }

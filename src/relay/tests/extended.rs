@@ -131,10 +131,10 @@ fn portals_run_in_any_order_with_the_effects_of_their_own() {
         ),
         (
             "> E p1 | S",
-            "E p1 | P - SET \"app\".\"tenant_id\" TO 'a' | B pgtenant - | E pgtenant | C P pgtenant | P - SELECT pg_catalog.set_config('timezone','UTC',false) | B pgtenant - | E pgtenant | C P pgtenant | S",
+            "E p1 | P - SET \"app\".\"tenant_id\" TO 'a' | B pgtenant - | E pgtenant | C P pgtenant | P - SET timezone TO 'UTC' | B pgtenant - | E pgtenant | C P pgtenant | S",
         ),
         (
-            "< 1 | 2 | 1 | 2 | D UTC | C SHOW | C RESET | own | 1 | 2 | D x | C SELECT 1 | 3 | Z I",
+            "< 1 | 2 | 1 | 2 | D UTC | C SHOW | C RESET | own | own | Z I",
             "1 | 2 | 1 | 2 | D UTC | C SHOW | C RESET | Z I (I)",
         ),
     ]);

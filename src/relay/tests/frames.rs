@@ -138,6 +138,7 @@ pub(super) fn print_all(bytes: &[u8], direction: Direction) -> String {
     }
     assert!(rest.is_empty(), "a frame is torn: {rest:?}");
     let mut all = format!(" | {}", printed.join(" | "));
+    let begin = "P - BEGIN ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE | B - - | E -";
     let commit = "P - COMMIT | B - - | E -";
     for (long, short) in [
         (format!("Q reset | P - enter | B - - … | E - | {commit}"), "hand-over"),
@@ -147,8 +148,8 @@ pub(super) fn print_all(bytes: &[u8], direction: Direction) -> String {
             "assert",
         ),
         ("B - pgtenant_tenant … | E -".to_owned(), "asserted"),
-        (format!("P - BEGIN | B - - | E - | assert | {commit}"), "apart"),
-        (format!("P - BEGIN | B - - | E - | asserted | {commit}"), "asserted-apart"),
+        (format!("{begin} | assert | {commit}"), "apart"),
+        (format!("{begin} | asserted | {commit}"), "asserted-apart"),
     ] {
         all = all.replace(&format!(" | {long}"), &format!(" | {short}"));
     }

@@ -250,9 +250,9 @@ impl Context {
         matches!(&self.entry, Some(Entry { mode: EntryMode::Sealed(_), .. }))
     }
 
-    /// The statement that sets these parameters again, for the session or for the transaction; on servers the client has
+    /// The statements that set these parameters again, for the session or for the transaction; on servers the client has
     /// the name that its tenant's clients have.
-    pub(crate) fn applied(&self, parameters: &SessionParameters, span: Span) -> String {
+    pub(crate) fn applied(&self, parameters: &SessionParameters, span: Span) -> Vec<String> {
         statement::apply(parameters, self.name(parameters).as_deref(), span)
     }
 

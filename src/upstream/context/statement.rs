@@ -125,7 +125,7 @@ pub(crate) fn reset(
     let mut select = format!("SELECT '{}',pg_catalog.pg_advisory_unlock_all()", nonce.0);
     let mut sets = Vec::new();
     for (name, value) in applied(parameters, name) {
-        if is_set_alike(name) && value.bytes().all(is_plain) {
+        if is_settable(name, value) {
             sets.push(format!("SET {name} TO '{value}'"));
         } else {
             select.push(',');
@@ -142,10 +142,18 @@ pub(crate) fn reset(
     all
 }
 
-/// Whether SET reads a value of the parameter as `set_config` does: for lists of names it does not.
-fn is_set_alike(name: &str) -> bool {
-    ["application_name", "client_encoding", "datestyle", "extra_float_digits", "intervalstyle", "timezone"]
-        .contains(&name)
+/// Whether SET reads this value of the parameter as `set_config` does: for lists of names it does not.
+fn is_settable(name: &str, value: &str) -> bool {
+    let is_set_alike = [
+        "application_name",
+        "client_encoding",
+        "datestyle",
+        "extra_float_digits",
+        "intervalstyle",
+        "timezone",
+    ]
+    .contains(&name);
+    is_set_alike && value.bytes().all(is_plain)
 }
 
 /// Leaves the nonce in the setting in which a sealed entry looks for it.
@@ -172,11 +180,26 @@ fn applied<'p>(
     own.chain(name.map(|name| (APPLICATION_NAME, name)))
 }
 
-/// Sets parameters for the session or the transaction, and the application's name, if that is another on servers.
-pub(in crate::upstream) fn apply(parameters: &SessionParameters, name: Option<&str>, span: Span) -> String {
-    let calls: Vec<String> =
-        applied(parameters, name).map(|(name, value)| set_config(name, value, span)).collect();
-    format!("SELECT {}", calls.join(","))
+/// The statements that set parameters for the session or the transaction, and the application's name, if that is another on
+/// servers: by SET, which takes no snapshot, where it reads the value as `set_config` does.
+pub(in crate::upstream) fn apply(
+    parameters: &SessionParameters,
+    name: Option<&str>,
+    span: Span,
+) -> Vec<String> {
+    let local = if span == Span::Transaction { "LOCAL " } else { "" };
+    let (mut all, mut calls) = (Vec::new(), Vec::new());
+    for (name, value) in applied(parameters, name) {
+        if is_settable(name, value) {
+            all.push(format!("SET {local}{name} TO '{value}'"));
+        } else {
+            calls.push(set_config(name, value, span));
+        }
+    }
+    if !calls.is_empty() {
+        all.push(format!("SELECT {}", calls.join(",")));
+    }
+    all
 }
 
 /// A statement of the proxy in the extended protocol, without Sync: Parse, Bind, Execute on the unnamed statement and
@@ -195,9 +218,10 @@ pub(crate) fn run_beside(out: &mut Vec<u8>, sql: &str, values: &[&[u8]]) {
     encode::close(out, b'P', PORTAL);
 }
 
-/// Begins a transaction of the proxy's own in front of a client's messages.
+/// Begins a transaction of the proxy's own in front of a client's messages. Whatever the client's defaults are, it waits
+/// for no other's; the access mode stays, because a standby refuses READ WRITE.
 pub(crate) fn begin(out: &mut Vec<u8>) {
-    run(out, "BEGIN", &[]);
+    run(out, "BEGIN ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE", &[]);
 }
 
 /// Ends the transaction of the proxy, so that it lasts whatever becomes of the client's statement.

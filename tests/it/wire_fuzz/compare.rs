@@ -102,7 +102,8 @@ const EXPECTED: &[Difference] = &[
     },
     Difference {
         what: "RESET in front of SET TRANSACTION in one text",
-        why: "what the client asked for at startup is put back behind the RESET, and that takes a snapshot",
+        why: "what the client asked for at startup is put back behind the RESET, and that takes a snapshot where the value \
+              is a list of names",
         rule: Rule::Ends(|both| {
             both.proxied.iter().any(is_late_isolation) && !both.direct.iter().any(is_late_isolation)
         }),

@@ -15,8 +15,8 @@ const OWN_TEXTS: &[&str] = &[
     "SELECT pgtenant.hand_over(",
     "RELEASE \"pgtenant\"",
     "COMMIT",
-    // The assertion of a plain context, and the settings that are put back.
-    "SELECT pg_catalog.set_config(",
+    // The assertion of a plain context, also in a transaction of its own.
+    "BEGIN ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE",
     "SET \"app\".\"tenant_id\" TO ",
     "SET LOCAL \"app\".\"tenant_id\" TO ",
     // Who and how old a new server is.
@@ -145,9 +145,10 @@ impl Server {
         let mut texts = frame.body.split(|byte| *byte == 0);
         let first = texts.next().unwrap_or_default();
         let second = texts.next().unwrap_or_default();
-        // What stands in front of an assertion apart.
-        let is_own_text =
-            |text: &[u8]| text == b"BEGIN" || OWN_TEXTS.iter().any(|own| text.starts_with(own.as_bytes()));
+        let is_own_text = |text: &[u8]| {
+            OWN_TEXTS.iter().any(|own| text.starts_with(own.as_bytes()))
+                || PUT_BACK.iter().any(|own| text.starts_with(own))
+        };
         match frame.tag {
             b'Q' => {
                 // The assertion of a plain context stands in front of a client's text or alone.
@@ -201,8 +202,22 @@ impl Server {
 
 /// How the statement that sets a tenant begins.
 const SET_TENANT: &[u8] = b"SET \"app\".\"tenant_id\" TO '";
-/// How the statement that puts a client's settings back begins.
-const PUT_BACK: &[u8] = b"SELECT pg_catalog.set_config(";
+/// How the statements that put a client's settings back begin.
+const PUT_BACK: &[&[u8]] = &[
+    b"SELECT pg_catalog.set_config(",
+    b"SET application_name TO '",
+    b"SET LOCAL application_name TO '",
+    b"SET client_encoding TO '",
+    b"SET LOCAL client_encoding TO '",
+    b"SET datestyle TO '",
+    b"SET LOCAL datestyle TO '",
+    b"SET extra_float_digits TO '",
+    b"SET LOCAL extra_float_digits TO '",
+    b"SET intervalstyle TO '",
+    b"SET LOCAL intervalstyle TO '",
+    b"SET timezone TO '",
+    b"SET LOCAL timezone TO '",
+];
 /// What ends the implicit block of a pipeline on PostgreSQL 18.
 const NOTHING: &[u8] = b"RESET \"pgtenant\".\"choice\"";
 /// What stands around the name of a statement in front of its DEALLOCATE.
@@ -271,7 +286,7 @@ fn clients_part(frame: &Frame) -> Vec<u8> {
         let Some(length) = find(&body[at..], PREPARED[1]) else { break };
         body.drain(at..at + length + PREPARED[1].len());
     }
-    for own in [SET_TENANT, PUT_BACK, NOTHING] {
+    for own in PUT_BACK.iter().copied().chain([SET_TENANT, NOTHING]) {
         let own = [b";", own].concat();
         while let Some(at) = body.windows(own.len()).position(|part| part == own) {
             let rest = &body[at + 1..];
