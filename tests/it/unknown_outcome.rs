@@ -101,7 +101,13 @@ async fn a_commit_whose_answer_is_lost_is_told_as_unknown() {
             } else {
                 let answer = link.answer().await;
                 assert_unknown(&answer, &format!("{user}, {what}"));
-                assert_eq!(answer, "E(08007) Z(I)", "{user}, {what}");
+                if what == "a pipeline" {
+                    // Its BEGIN was answered before a server was taken, so that its client is in a block.
+                    assert_eq!(answer, "1 2 n C(BEGIN) E(08007) Z(E)", "{user}");
+                    assert_eq!(link.query("ROLLBACK").await, "C(ROLLBACK) Z(I)", "{user}");
+                } else {
+                    assert_eq!(answer, "E(08007) Z(I)", "{user}, {what}");
+                }
             }
             assert_eq!(link.query("SELECT 1").await, ONE, "{user}, {what}");
         }
