@@ -59,6 +59,20 @@ pub enum Target {
 /// PostgreSQL cuts identifiers, but not literals, after so many bytes.
 const MAX_IDENTIFIER_BYTES: usize = 63;
 
+impl Scope {
+    /// The parameter that says it.
+    pub const fn parameter(self) -> Option<u16> {
+        if let Self::Parameter(number) = self { Some(number) } else { None }
+    }
+}
+
+impl Target {
+    /// The parameter that names it.
+    pub const fn parameter(&self) -> Option<u16> {
+        if let Self::Parameter(number) = self { Some(*number) } else { None }
+    }
+}
+
 /// Words that PostgreSQL takes for a value only in quotes (the reserved ones of any version, but for those that
 /// SET has a use for: DEFAULT, TRUE, FALSE, ON).
 static RESERVED: Words<(), 256> = Words::new(&[

@@ -154,6 +154,16 @@ pub fn text_column(out: &mut Vec<u8>, name: &[u8], format: u16) {
     });
 }
 
+/// `ParameterDescription` with these types.
+pub fn parameter_types(out: &mut Vec<u8>, types: &[u32]) {
+    frame(out, b't', |out| {
+        out.extend_from_slice(&u16::try_from(types.len()).unwrap_or(u16::MAX).to_be_bytes());
+        for oid in types {
+            out.extend_from_slice(&oid.to_be_bytes());
+        }
+    });
+}
+
 /// `DataRow` of one value.
 pub fn row(out: &mut Vec<u8>, value: &[u8]) {
     frame(out, b'D', |out| {

@@ -90,7 +90,7 @@ impl Conversation {
     }
 
     /// Counts the memory of a statement. Unnamed ones with short texts are not worth it: there are few of them at a time.
-    fn charge_for(
+    pub(super) fn charge_for(
         &self,
         parse: &frontend::Parse<'_>,
         reading: &Reading,
@@ -150,7 +150,7 @@ impl Conversation {
         self.replies.push(Reply::DescribeStatement(Shown::Nobody, key, Arc::clone(statement)));
     }
 
-    fn refuses_statement(&self, name: &[u8], statement: &Statement) -> Option<Report> {
+    pub(super) fn refuses_statement(&self, name: &[u8], statement: &Statement) -> Option<Report> {
         if self.statements.named(name).is_some() {
             let message = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name));
             return Some(Report::new(sqlstate::DUPLICATE_STATEMENT, message));

@@ -9,7 +9,7 @@ use crate::fault::Report;
 use crate::guard::change::{Form, TenantChange};
 use crate::relay::Conversation;
 use crate::relay::core::block::Block;
-use crate::relay::core::statements::Statement;
+use crate::relay::core::statements::{Named, Statement};
 use crate::relay::core::tenant_choice::may_choose;
 use crate::relay::core::wish::Wish;
 use crate::relay::requests::ClientSide;
@@ -28,16 +28,15 @@ struct OneStatement<'a> {
     /// Bytes of it, and of the Sync behind it.
     total: usize,
     place: Place,
-    /// The text of a Query or Parse.
+    /// The text of a Query.
     text: Option<&'a [u8]>,
-    /// The types that a Parse gives: count and OIDs; none: there is no Parse.
-    types: Option<&'a [u8]>,
-    /// The statement that is bound; none: it is a Query.
+    /// Its Parse.
+    parse: Option<frontend::Parse<'a>>,
+    /// The statement that is bound, if it was parsed before.
     bound: Option<Arc<Statement>>,
     /// What follows the names in its Bind.
     values: Option<&'a [u8]>,
-    /// Whether the portal is described.
-    is_described: bool,
+    described: Described,
     /// The most rows that its Execute asks for, all if not positive; none: there is no Execute.
     max_rows: Option<i32>,
 }
@@ -52,9 +51,23 @@ enum Place {
     Last,
 }
 
+/// What is described.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Described {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The statement.
+    Statement,
+    /// The portal.
+    Portal,
+}
+
 /// What is done and answered.
 #[derive(Debug)]
 enum Known {
+    /// A statement is prepared; the types of its parameters, and its column.
+    Prepared(Vec<u32>, Option<Box<[u8]>>),
     /// A block begins.
     Begin(Begin),
     /// A block ends in which nothing has run.
@@ -98,27 +111,29 @@ impl Conversation {
         let bytes = client.input.bytes();
         let segment = self.read_segment(bytes)?;
         let known = self.known_answer(&segment)?;
-        if segment.place == Place::InFront && self.block == Block::Served && !matches!(known, Known::Begin(_))
-        {
-            // It may fail together with what follows.
-            return None;
+        if segment.place == Place::InFront && self.block == Block::Served {
+            // A choice may fail together with what follows.
+            matches!(known, Known::Begin(_) | Known::Prepared(..)).then_some(())?;
         }
-        let parsed = match (segment.text, segment.types) {
-            (Some(text), Some(types)) => Some(self.parsed_here(text, types)?),
-            _ => None,
+        let parsed = match &segment.parse {
+            Some(parse) => Some((parse.name.into(), self.parsed_here(parse)?)),
+            None => None,
         };
         let answers = match self.carry_out(known, &segment) {
             Ok(answers) => answers,
             Err(report) => return Some(Err(report)),
         };
-        let (total, is_query, place) = (segment.total, segment.values.is_none(), segment.place);
+        let (total, is_query, place) = (segment.total, segment.text.is_some(), segment.place);
+        let is_bound = segment.values.is_some();
+        if let Some((name, statement)) = parsed {
+            self.keep_parsed(name, statement);
+        }
         if is_query {
             self.statements.unnamed = None;
         }
-        if parsed.is_some() {
-            self.statements.unnamed = parsed;
+        if is_query || is_bound {
+            self.portals.close_unnamed();
         }
-        self.portals.close_unnamed();
         client.input.consume(total);
         self.metrics.bytes_in(total);
         self.metrics.bytes_out(answers.len());
@@ -145,31 +160,30 @@ impl Conversation {
                     return segment.text.is_some().then_some(segment);
                 }
                 b'P' if segment.total == header.total => {
-                    let parse = frontend::parse(body).filter(|parse| parse.name.is_empty())?;
-                    segment.text = Some(parse.text).filter(|text| self.may_be_known(text));
-                    segment.text?;
-                    segment.types = Some(parse.types);
+                    let parse = frontend::parse(body).filter(|parse| self.may_be_known(parse.text))?;
+                    segment.parse = Some(parse);
                 }
                 b'B' if segment.values.is_none() => {
                     let bind = frontend::bind(body).filter(|bind| bind.portal.is_empty())?;
-                    if segment.text.is_none() {
+                    if let Some(parse) = &segment.parse {
+                        (parse.name == bind.statement).then_some(())?;
+                    } else {
                         let statement = self.statements.find(bind.statement)?;
                         segment.bound = Some(statement).filter(|statement| may_be_known_statement(statement));
                         segment.bound.as_ref()?;
-                    } else if !bind.statement.is_empty() {
-                        return None;
                     }
                     segment.values = Some(bind.rest);
                 }
-                b'D' if segment.values.is_some() && !is_run && !segment.is_described => {
-                    frontend::target(body).filter(|target| target.kind == b'P' && target.name.is_empty())?;
-                    segment.is_described = true;
+                b'D' if !is_run && segment.described == Described::Nothing => {
+                    segment.described = segment.describes(&frontend::target(body)?)?;
                 }
                 b'E' if segment.values.is_some() && !is_run => {
                     frontend::execute(body).filter(|portal| portal.is_empty())?;
                     segment.max_rows = Some(i32::from_be_bytes(*body.last_chunk()?));
                 }
-                b'S' if segment.values.is_some() && is_run => {
+                // A driver that prepares first asks for the answers, and sends the rest of the segment behind them.
+                b'H' if segment.parse.is_some() && segment.values.is_none() => return Some(segment),
+                b'S' if is_run || (segment.parse.is_some() && segment.values.is_none()) => {
                     segment.place = Place::Last;
                     return Some(segment);
                 }
@@ -188,10 +202,14 @@ impl Conversation {
     }
 
     fn known_answer(&mut self, segment: &OneStatement<'_>) -> Option<Known> {
-        let text: &[u8] = match &segment.bound {
-            Some(statement) => &statement.text,
-            None => segment.text?,
+        let text: &[u8] = match (&segment.bound, &segment.parse) {
+            (Some(statement), _) => &statement.text,
+            (None, Some(parse)) => parse.text,
+            (None, None) => segment.text?,
         };
+        if let Some(parse) = segment.parse.as_ref().filter(|_| segment.values.is_none()) {
+            return self.known_preparation(parse);
+        }
         if let Some(statement) = BlockStatement::read(text) {
             return match (statement, self.block) {
                 (BlockStatement::Begin(begin), Block::Served) if !self.keeps_server() => {
@@ -213,7 +231,8 @@ impl Conversation {
         } else {
             // A refusal is left to where everything else is refused.
             let reading = self.read(text).ok()?;
-            let is_unfit = reading.unfit(segment.types.unwrap_or(&[0, 0])).is_some();
+            let types = segment.parse.as_ref().map_or(&[0, 0][..], |parse| parse.types);
+            let is_unfit = reading.unfit(types).is_some();
             reading.change.filter(|_| !is_unfit)?
         };
         let wish = change.wish(segment.values).ok()?;
@@ -232,9 +251,41 @@ impl Conversation {
         (is_settled && is_plain && is_whole && fits).then_some(Known::Choice(change, wish))
     }
 
+    /// What PostgreSQL says of a statement that is prepared and not run. One that chooses a tenant takes texts, and a
+    /// boolean for how long.
+    fn known_preparation(&self, parse: &frontend::Parse<'_>) -> Option<Known> {
+        const TEXT: u32 = 25;
+        const BOOL: u32 = 16;
+        if self.block == Block::Failed {
+            return None;
+        }
+        let declared = u16::from_be_bytes(*parse.types.first_chunk()?);
+        if BlockStatement::read(parse.text).is_some() {
+            return (declared == 0).then(|| Known::Prepared(Vec::new(), None));
+        }
+        let change = self.has_chooser().then(|| self.read(parse.text).ok()?.change).flatten()?;
+        let mut types = vec![0; usize::from(change.parameters())];
+        for (number, own) in [(change.target.parameter(), TEXT), (change.scope.parameter(), BOOL)] {
+            if let Some(place) = number.and_then(|number| types.get_mut(usize::from(number).checked_sub(1)?))
+            {
+                *place = own;
+            }
+        }
+        let fits = |number: u16, own: u32| {
+            let declared = frontend::parameter_type(parse.types, number).unwrap_or_default();
+            own != 0 && (declared == 0 || declared == own)
+        };
+        let is_known =
+            usize::from(declared) <= types.len() && (1..).zip(&types).all(|(number, own)| fits(number, *own));
+        let column = (change.form == Form::SetConfig).then(|| change.column.clone());
+        let is_told = column.as_ref().is_none_or(|name| name.is_ascii() && name.len() <= MAX_NAME_BYTES);
+        (is_known && is_told).then_some(Known::Prepared(types, column))
+    }
+
     /// Does what the statement does; its answers, but for the last one.
     fn carry_out(&mut self, known: Known, segment: &OneStatement<'_>) -> Result<Vec<u8>, Report> {
         match known {
+            Known::Prepared(types, column) => Ok(segment.prepared(&types, column.as_deref())),
             Known::Begin(begin) => {
                 self.block = Block::Waiting(begin.modes);
                 Ok(segment.answers(begin.tag, None))
@@ -272,32 +323,75 @@ impl Conversation {
         }
     }
 
-    /// The unnamed statement of a Parse that no server sees.
-    fn parsed_here(&mut self, text: &[u8], types: &[u8]) -> Option<Arc<Statement>> {
-        let reading = self.read(text).ok()?;
+    /// The statement of a Parse that no server sees. None: it is refused, or its name is taken.
+    fn parsed_here(&mut self, parse: &frontend::Parse<'_>) -> Option<Arc<Statement>> {
+        let reading = self.read(parse.text).ok()?;
+        let charge = self.charge_for(parse, &reading).ok()?;
         let place = self.choice.acting().access.place();
-        Some(self.relay.interner.encoded((text, None), (types, place), reading))
+        let statement = self.relay.interner.encoded((parse.text, None), (parse.types, place), reading);
+        if !parse.name.is_empty() && self.refuses_statement(parse.name, &statement).is_some() {
+            return None;
+        }
+        if let Some(charge) = charge {
+            statement.count(charge);
+        }
+        Some(statement)
+    }
+
+    /// It is prepared on a server when it is needed there.
+    fn keep_parsed(&mut self, name: Box<[u8]>, statement: Arc<Statement>) {
+        if name.is_empty() {
+            self.statements.unnamed = Some(statement);
+        } else {
+            let parsed = self.relay.interner.tick();
+            self.statements.insert(name, Named::new((statement, parsed), &self.relay.interner));
+        }
     }
 }
 
 // === impl OneStatement ===
 
 impl OneStatement<'_> {
+    /// What a Describe in it describes: the statement in front of its Bind, or the portal behind it.
+    fn describes(&self, target: &frontend::StatementOrPortal<'_>) -> Option<Described> {
+        match (&self.parse, target.kind) {
+            (Some(parse), b'S') if self.values.is_none() && parse.name == target.name => {
+                Some(Described::Statement)
+            }
+            (_, b'P') if self.values.is_some() && target.name.is_empty() => Some(Described::Portal),
+            _ => None,
+        }
+    }
+
+    /// The answers to a statement that is prepared and not run.
+    fn prepared(&self, types: &[u32], column: Option<&[u8]>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        encode::bare(&mut out, b'1');
+        if self.described == Described::Statement {
+            encode::parameter_types(&mut out, types);
+            match column {
+                Some(column) => encode::text_column(&mut out, column, 0),
+                None => encode::bare(&mut out, b'n'),
+            }
+        }
+        out
+    }
+
     /// The answers to its messages, up to its completion.
     fn answers(&self, tag: &str, row: Option<&Row<'_>>) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
-        if self.types.is_some() {
+        if self.parse.is_some() {
             encode::bare(&mut out, b'1');
         }
         if self.values.is_some() {
             encode::bare(&mut out, b'2');
         }
-        let is_query = self.values.is_none();
+        let is_query = self.text.is_some();
         match row {
-            Some(row) if is_query || self.is_described => {
+            Some(row) if is_query || self.described == Described::Portal => {
                 encode::text_column(&mut out, row.column, row.format);
             }
-            None if self.is_described => encode::bare(&mut out, b'n'),
+            None if self.described == Described::Portal => encode::bare(&mut out, b'n'),
             Some(_) | None => {}
         }
         if let Some(row) = row {

@@ -150,15 +150,46 @@ fn a_block_whose_server_is_lost_before_it_ran_may_be_opened_on_another() {
 }
 
 #[test]
+fn what_chooses_or_begins_is_prepared_without_a_server() {
+    let mut talk = Talk::gateway(Mode::Sealed);
+    let choice = "P c SELECT set_config('app.tenant_id',$1,$2) AS Chosen";
+    talk.script(&[
+        ("~ P b BEGIN | D S b | S", "1 | t | n | Z I"),
+        (&format!("~ {choice} | D S c | S"), "1 | t 25 16 | T | Z I"),
+        ("~ B - b | E - | S", "2 | C BEGIN | Z T"),
+        ("~ B - c b t | D P - | E - | S", "2 | T | D b | C SELECT 1 | Z T"),
+        ("~ Q ROLLBACK", "C ROLLBACK | Z I"),
+        // As asyncpg does.
+        ("~ P a SELECT set_config('app.tenant_id',$1,false) | D S a | H", "1 | t 25 | T"),
+        ("~ B - a b | E - | S", "2 | D b | C SELECT 1 | Z I"),
+        // As pgjdbc does once it has run them often: both in one pipeline, by names.
+        ("~ P d BEGIN | B - d | E - | B - c b t | E - | S", "1 | 2 | C BEGIN | 2 | D b | C SELECT 1 | Z T"),
+    ]);
+    assert_eq!(talk.conversation.session_acting().tenant().map(TenantId::as_str), Some("b"));
+    // A name that is taken, another statement and a bound user's set_config are for a server.
+    for frames in ["P b COMMIT | S", "P x SELECT 1 | S", "P b BEGIN | D S other | S", "D S b | S"] {
+        let got = talk.without_server(frames);
+        assert!(talk.conversation.is_running(), "{frames}: {got}");
+        talk.conversation.abandon();
+        talk.client_input.clear();
+    }
+    // It is prepared on the server where it has to run there.
+    let mut talk = Talk::gateway(Mode::Sealed);
+    talk.script(&[("~ P e END | S", "1 | Z I"), ("~ Q BEGIN", "C BEGIN | Z T")]);
+    enter(&mut talk);
+    talk.client("Q SELECT 1");
+    talk.server("C SET | C BEGIN | C SELECT 1 | Z T");
+    assert_eq!(talk.client("B - e | E - | S"), "P pgtenant_0 END | B - pgtenant_0 | E - | S");
+}
+
+#[test]
 fn statements_are_prepared_outside_of_a_waiting_block() {
     let mut talk = Talk::gateway(Mode::Sealed);
     talk.script(&[
         ("~ Q BEGIN", "C BEGIN | Z T"),
-        (
-            "~ P s SELECT set_config('app.tenant_id','b',true) | S",
-            "plain-hand-over | P pgtenant_0 SELECT set_config('app.tenant_id','b',true) | D S pgtenant_0 | S",
-        ),
-        ("< plain-hand-over | 1 | t | T set_config:25 | Z I", "1 | Z T (I)"),
+        ("~ P s SELECT set_config('app.tenant_id','b',true) | S", "1 | Z T"),
+        ("~ P r SELECT 1 | S", "plain-hand-over | P pgtenant_1 SELECT 1 | D S pgtenant_1 | S"),
+        ("< plain-hand-over | 1 | t | T a:23 | Z I", "1 | Z T (I)"),
         ("~ B - s | D P - | E - | S", "2 | T | D b | C SELECT 1 | Z T"),
     ]);
     assert_eq!(talk.conversation.session_acting().tenant().map(TenantId::as_str), Some("b"));
@@ -283,7 +314,7 @@ fn what_is_not_known_goes_to_a_server() {
         assert!(!got.contains("| Z I /") && !got.starts_with("C "), "{text}: {got}");
     }
     // A segment of more than one statement, and one that is not there as a whole.
-    for frames in ["P - BEGIN | B - - | E -", "P n BEGIN | B - n | E - | S"] {
+    for frames in ["P - BEGIN | B - - | E -", "P n BEGIN | B - n | E -"] {
         let mut talk = in_force(Mode::Sealed);
         let got = talk.without_server(frames);
         assert!(got.contains("BEGIN") && !got.contains("C BEGIN"), "{frames}: {got}");
