@@ -157,8 +157,9 @@ impl Server {
                     is_own || (is_own_text(first) && !first.starts_with(SET_TENANT) && !is_front(first));
                 // A refused message stands where its client's would.
                 let is_refusal = first.starts_with(b"refused by pgtenant");
-                if is_own && !is_refusal && (self.owed == 0 || self.phase == Phase::Idle) {
-                    // A hand-over, or a question after the last transaction: nothing is owed here.
+                let is_between = (is_own && !is_refusal) || is_front(first);
+                if is_between && (self.owed == 0 || self.phase == Phase::Idle) {
+                    // A hand-over, also in front of a text, or a question after the last transaction: nothing is owed here.
                     self.owner = None;
                     self.owed = 0;
                     self.counts = Counts::Exactly;
