@@ -7,6 +7,8 @@
 //! `PGTENANT_WIRE_FUZZ_FINDS` is the number of faults after which it stops, `PGTENANT_WIRE_FUZZ_SHRUNK` how many of a kind
 //! are made shorter; `PGTENANT_WIRE_FUZZ_CONTEXT` is `plain` or
 //! `sealed`; `PGTENANT_WIRE_FUZZ_POSTGRES` is the directory of PostgreSQL's programs, for another version.
+//! `PGTENANT_WIRE_FUZZ_ANOTHER_BUILD` says that `PGTENANT_BINARY` is a build whose own statements the recorder does not
+//! know.
 
 mod batches;
 mod compare;

@@ -30,6 +30,8 @@ pub(crate) struct Recorder {
 struct Record {
     /// Whether connections that are opened from now on are checked.
     armed: bool,
+    /// Whether the proxy is another build, whose own texts are not known: a text that no client sent is taken for one.
+    is_of_another_build: bool,
     /// What each client has sent since the beginning of the sequence, and whether servers may receive it.
     sent: HashMap<Vec<u8>, Sender>,
     violations: Vec<String>,
@@ -51,7 +53,8 @@ impl Recorder {
     pub(crate) async fn start(server_port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let record = Arc::new(Mutex::new(Record::default()));
+        let is_of_another_build = std::env::var_os("PGTENANT_WIRE_FUZZ_ANOTHER_BUILD").is_some();
+        let record = Arc::new(Mutex::new(Record { is_of_another_build, ..Record::default() }));
         let shared = Arc::clone(&record);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {

@@ -93,7 +93,7 @@ pub(super) fn close(writer: &mut Writer<'_>) -> Vec<Event> {
 pub(super) fn unnamed(writer: &mut Writer<'_>) -> Vec<Event> {
     let mut messages = vec![parse("", writer.read()), Message::Sync];
     for _ in 0..writer.random.random_range(1..5) {
-        let more = match writer.random.random_range(0..6) {
+        let more = match writer.random.random_range(0..7) {
             0 => vec![query(writer.statement())],
             1 => vec![parse("", writer.failure()), Message::CloseStatement(""), Message::Sync],
             2 => vec![bind("c1", "s1"), parse("", writer.read()), Message::Sync],
@@ -104,6 +104,8 @@ pub(super) fn unnamed(writer: &mut Writer<'_>) -> Vec<Event> {
                 Message::Sync,
             ],
             4 => vec![Message::DescribeStatement(""), Message::Sync],
+            // The Query is skipped, and closes nothing.
+            5 => vec![parse("s3", writer.failure()), query(writer.read()), Message::Sync],
             _ => vec![
                 query("BEGIN"),
                 query(writer.failure()),

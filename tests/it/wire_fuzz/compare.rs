@@ -28,6 +28,15 @@ struct Exchange {
 
 /// Every difference that is no fault, in the order in which it is looked for.
 const EXPECTED: &[Difference] = &[
+    // In front of what takes completions away.
+    Difference {
+        what: "RESET in front of SET TRANSACTION in one text",
+        why: "what the client asked for at startup is put back behind the RESET, and that takes a snapshot where the value \
+              is a list of names",
+        rule: Rule::Ends(|both| {
+            is_reset_before_isolation(&both.proxied) && !both.direct.iter().any(is_late_isolation)
+        }),
+    },
     Difference {
         what: "place in PostgreSQL's source",
         why: "an error of the proxy's own has none",
@@ -98,14 +107,6 @@ const EXPECTED: &[Difference] = &[
                 frames.iter().filter(|one| one.tag == b'Z' && one.body[..] == *status).count()
             };
             is_postgresql_18() && of(&both.direct, b"T") > of(&both.proxied, b"T")
-        }),
-    },
-    Difference {
-        what: "RESET in front of SET TRANSACTION in one text",
-        why: "what the client asked for at startup is put back behind the RESET, and that takes a snapshot where the value \
-              is a list of names",
-        rule: Rule::Ends(|both| {
-            both.proxied.iter().any(is_late_isolation) && !both.direct.iter().any(is_late_isolation)
         }),
     },
     Difference {
@@ -276,6 +277,14 @@ fn is_postgresql_18() -> bool {
 /// SET TRANSACTION, or BEGIN with characteristics, behind a snapshot.
 fn is_late_isolation(frame: &Frame) -> bool {
     frame.tag == b'E' && frame.fault().message.ends_with("must be called before any query")
+}
+
+/// Whether SET TRANSACTION came behind a snapshot in a transaction in which a RESET was completed.
+fn is_reset_before_isolation(frames: &[Frame]) -> bool {
+    let is_end = |frame: &Frame| frame.tag == b'Z' && frame.body[..] == *b"I";
+    let late = frames.iter().enumerate().filter(|(_, frame)| is_late_isolation(frame));
+    late.into_iter()
+        .any(|(place, _)| frames[..place].iter().rev().take_while(|frame| !is_end(frame)).any(is_reset))
 }
 
 fn is_wrong_frame_in_copy(frame: &Frame) -> bool {

@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom as _;
 use super::batches::{close, consequential, deallocate, portals, suspended, unnamed};
 use super::copying::{held, rows, tunnel};
 use super::generator::Writer;
-use super::sessions::{departures, malformed, pins, procedures, residue, startup, types};
+use super::sessions::{departures, encodings, forged, malformed, pins, procedures, residue, startup, types};
 use super::step::{Event, Message, bind, execute, parse, query};
 
 /// Startup parameters of a client.
@@ -58,6 +58,10 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { is_disturbed: false, ..family("procedures", 3, procedures) },
     // W25: the unnamed statement after errors and skipped messages.
     family("unnamed", 4, unnamed),
+    // Code of the database that changes the tenant's setting.
+    Family { is_disturbed: false, ..family("forged", 4, forged) },
+    // Clients with different encodings.
+    Family { startup: encoding, is_disturbed: false, ..family("encodings", 3, encodings) },
     // Clients that leave in the middle of something.
     Family { is_disturbed: false, ..family("departures", 5, departures) },
     // What is no message.
@@ -80,6 +84,11 @@ fn parameters(random: &mut StdRng) -> Startup {
         &[("search_path", "other, public")],
         &[("TimeZone", "Europe/Paris"), ("work_mem", "9MB")],
     ];
+    all.choose(random).unwrap().to_vec()
+}
+
+fn encoding(random: &mut StdRng) -> Startup {
+    let all: &[&[(&str, &str)]] = &[&[], &[("client_encoding", "LATIN1")]];
     all.choose(random).unwrap().to_vec()
 }
 

@@ -95,6 +95,15 @@ impl Writer<'_> {
         self.events(family, steps)
     }
 
+    /// A turn of the other client, which takes the server.
+    pub(super) fn other_client(&mut self, family: &'static str) -> Vec<Event> {
+        self.client = 1 - self.client;
+        let messages = vec![query(self.read())];
+        let events = self.orderly_events(family, messages);
+        self.client = 1 - self.client;
+        events
+    }
+
     pub(super) fn events(&mut self, family: &'static str, steps: Vec<Step>) -> Vec<Event> {
         vec![Event::Turn(self.turn(family, steps))]
     }

@@ -92,8 +92,46 @@ pub(super) fn types(writer: &mut Writer<'_>) -> Vec<Event> {
         events.extend(writer.orderly_events("types", vec![query(text)]));
     }
     for _ in 0..writer.random.random_range(1..3) {
+        if writer.chance(50) {
+            // The server is handed over, so that the statement has to be prepared again.
+            events.extend(writer.other_client("types"));
+        }
         let messages = use_of(writer);
         events.extend(writer.orderly_events("types", messages));
+    }
+    events
+}
+
+/// Code of the database changes the tenant of the session; what follows is another transaction.
+pub(super) fn forged(writer: &mut Writer<'_>) -> Vec<Event> {
+    let mut messages = Vec::new();
+    for _ in 0..writer.random.random_range(1..4) {
+        messages.extend(match writer.random.random_range(0..2) {
+            0 => vec![query("SELECT forge()")],
+            _ => vec![parse("", "SELECT forge()"), bind("", ""), execute("", 0), Message::Sync],
+        });
+        messages.extend(match writer.random.random_range(0..4) {
+            0 => vec![query(writer.read())],
+            1 => vec![query(writer.write())],
+            2 => vec![query(format!("{}; {}", writer.read(), writer.write()))],
+            _ => vec![parse("", writer.write()), bind("", ""), execute("", 0), Message::Sync],
+        });
+    }
+    writer.orderly_events("forged", messages)
+}
+
+/// Texts beyond ASCII of two clients with different encodings.
+pub(super) fn encodings(writer: &mut Writer<'_>) -> Vec<Event> {
+    let mut events = Vec::new();
+    for _ in 0..writer.random.random_range(1..4) {
+        let text =
+            writer.one(&["SELECT char_length('\u{e4}')", "SELECT octet_length('\u{e4}'), 1 AS \"\u{e4}\""]);
+        let messages = match writer.random.random_range(0..3) {
+            0 => vec![parse("", text), bind("", ""), execute("", 0), Message::Sync],
+            _ => vec![query(text)],
+        };
+        events.extend(writer.orderly_events("encodings", messages));
+        events.extend(writer.other_client("encodings"));
     }
     events
 }

@@ -1,7 +1,8 @@
 //! The SQL around a sequence: the tables that it works on, and what is looked at when it is over.
 
 /// Tables in which the tenants cannot meet: a key holds the tenant. The policy takes the empty string for a tenant, so
-/// that a statement that runs without its context shows. PostgreSQL has no COPY FROM into a table under row-level security.
+/// that a statement that runs without its context shows. `forge` changes the tenant of the session on the proxied side,
+/// as code of the database can under a plain context: the next transaction has to have its own. PostgreSQL has no COPY FROM into a table under row-level security.
 pub(super) const TABLES: &str = "
 DROP TABLE IF EXISTS orders, lines, typed;
 CREATE OR REPLACE FUNCTION tenant() RETURNS text STABLE LANGUAGE sql AS $$ SELECT
@@ -32,14 +33,20 @@ CREATE OR REPLACE PROCEDURE commits() LANGUAGE plpgsql AS $$ BEGIN
 CREATE OR REPLACE PROCEDURE rolls_back() LANGUAGE plpgsql AS $$ BEGIN
     DELETE FROM orders; ROLLBACK;
     DELETE FROM orders WHERE id = 1; END $$;
+CREATE OR REPLACE FUNCTION forge() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+    IF current_database() = 'app' AND current_user = 'app' THEN
+        PERFORM set_config('app.tenant_id', 'forged', false);
+    END IF;
+    RETURN 1; END $$;
 ALTER TABLE orders OWNER TO app_owner;
 ALTER TABLE lines OWNER TO app_owner;
 ALTER TABLE typed OWNER TO app_owner;
 GRANT USAGE ON SCHEMA other TO app;
 GRANT SELECT ON other.typed TO app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON orders, lines, typed TO app;";
-/// Under a seal the tenant is the one of the register.
+/// Under a seal the tenant is the one of the register, and the setting means nothing.
 pub(super) const SEALED: &str = "
+CREATE OR REPLACE FUNCTION forge() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$;
 CREATE OR REPLACE FUNCTION tenant() RETURNS text STABLE LANGUAGE plpgsql AS $$ BEGIN
     RETURN CASE current_user WHEN 'app' THEN pgtenant.current_tenant() ELSE current_setting('fuzz.tenant', true) END; END $$;";
 /// The rows that each sequence begins with.

@@ -118,7 +118,8 @@ impl Server {
         };
         let sender = record.sent.get(&sent).or_else(|| record.sent.get(record.sent.keys().find(part_of)?));
         let Some(sender) = sender else {
-            if is_begin_alone(&sent, record) {
+            let may_be_own = record.is_of_another_build && b"QPB".contains(&frame.tag);
+            if may_be_own || is_begin_alone(&sent, record) {
                 return None;
             }
             return Some("a frame that no client sent".to_owned());
