@@ -228,9 +228,16 @@ impl TenantChoice {
 
     /// The open transaction committed.
     pub(in crate::relay) fn commit(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            self.session = pending;
-            self.lent = None;
+        match self.pending.take() {
+            None => {}
+            // The server is still that of the tenant it was lent to.
+            Some(pending) if self.lent.is_some() && pending.tenant() != self.session.tenant() => {
+                self.lent = Some((pending, Lender::Text));
+            }
+            Some(pending) => {
+                self.session = pending;
+                self.lent = None;
+            }
         }
     }
 
