@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::config::verifier_of;
-use crate::directory::{Canary, Directory, Grant, Pinning, PoolMode, User};
+use crate::directory::{Canary, ChoiceSpan, Directory, Grant, Pinning, PoolMode, User};
 use crate::names::{TenantId, UserName};
 use crate::net::stream::Stream;
 use crate::observability::metrics::{canary_down, canary_tripped, canary_up};
@@ -71,6 +71,7 @@ impl Probes {
                 tenant_comment: false,
                 grant: Grant::Tenant(tenant.clone()),
                 allow: Vec::new(),
+                choice: ChoiceSpan::default(),
                 pool_mode: PoolMode::default(),
                 pinning: Pinning::default(),
             };

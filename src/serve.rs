@@ -361,7 +361,7 @@ async fn welcome(
     let limits = admission.acting.limits();
     let user = identity.user();
     let comments = user.tenant_comment && user.grant.is_gateway();
-    let policy = Policy { pool_mode: user.pool_mode, pinning: user.pinning, comments };
+    let policy = Policy { pool_mode: user.pool_mode, pinning: user.pinning, comments, choice: user.choice };
     tracing::debug!(user = %identity.user().name, "login accepted");
     Ok(Admitted {
         user: identity.user().name.clone(),

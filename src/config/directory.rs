@@ -12,6 +12,7 @@ use super::problem::{InvalidValue, refuse, suggest};
 use super::value;
 use super::verifier::{PlainPasswords, verifier};
 use crate::auth::settings::TokenSettings;
+use crate::directory::ChoiceSpan;
 use crate::guard;
 use crate::names::{TenantId, UpstreamName, UserName};
 use crate::net::settings::ListenSettings;
@@ -269,6 +270,7 @@ pub(super) fn user(section: &Section<'_>, grants: &Grants<'_>) -> Option<User> {
     if tenant_comment && !section.has("tenants") {
         section.report("tenant_comment", refuse("is for users with tenants", "leave the line out"));
     }
+    let choice = choice(section, pool_mode);
     let Proofs { verifier, certificate, token } = proofs?;
     Some(User {
         name: name?,
@@ -278,9 +280,26 @@ pub(super) fn user(section: &Section<'_>, grants: &Grants<'_>) -> Option<User> {
         grant: grant?,
         allow,
         tenant_comment,
+        choice,
         pool_mode,
         pinning,
     })
+}
+
+/// For how long the user's choices of a tenant hold.
+fn choice(section: &Section<'_>, pool_mode: PoolMode) -> ChoiceSpan {
+    let words = [("session", Some(ChoiceSpan::Session)), ("transaction", Some(ChoiceSpan::Transaction))];
+    let choice = section.choice("choice", &words).unwrap_or_default();
+    if section.has("choice") && !section.has("tenants") {
+        section.report("choice", refuse("is for users with tenants", "leave the line out"));
+    } else if choice == ChoiceSpan::Transaction && pool_mode == PoolMode::Session {
+        let hint = "leave one of the two out: a session's server is one tenant's";
+        section.report(
+            "choice",
+            refuse("= \"transaction\" and pool_mode = \"session\" exclude each other", hint),
+        );
+    }
+    choice
 }
 
 /// What a user has to prove; at least one thing.

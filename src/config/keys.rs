@@ -233,6 +233,7 @@ pub(super) static USER: Keys = Keys {
         live("maintenance"),
         live("operator"),
         live("tenant_comment"),
+        live("choice"),
         live("allow"),
         live("pool_mode"),
         live("pinning"),

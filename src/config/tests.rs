@@ -323,6 +323,7 @@ fn words_of_tenancy() {
         ("tenancy", "application_name", &["'{tenant}'", "'{application_name}'"], &["'x'", "''"]),
         ("user", "pool_mode", &["'session'", "'transaction'"], &["'statement'"]),
         ("user", "tenant_comment", &["false"], &["true", "'yes'"]),
+        ("user", "choice", &[], &["'session'", "'transaction'", "'x'"]),
         ("user", "pinning", &["'allow'", "'refuse'"], &["'x'"]),
         ("tenancy", "allow_unsafe", &["true", "false"], &["'yes'"]),
         ("tenancy", "doctor_interval", &["'0s'", "'1day'"], &["'2days'"]),

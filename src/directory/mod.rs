@@ -207,10 +207,22 @@ pub struct User {
     pub allow: Vec<&'static str>,
     /// Whether its statements may name their tenant in a comment.
     pub tenant_comment: bool,
+    /// For how long its choices of a tenant hold.
+    pub choice: ChoiceSpan,
     /// How long it keeps a server.
     pub pool_mode: PoolMode,
     /// What becomes of statements that would pin it to a server.
     pub pinning: Pinning,
+}
+
+/// `user.choice`: for how long the tenant that a gateway user chooses holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ChoiceSpan {
+    /// As PostgreSQL keeps the setting: `SET` for the session, `SET LOCAL` for the transaction.
+    #[default]
+    Session,
+    /// For one transaction, whatever the form.
+    Transaction,
 }
 
 /// `user.certificate`: a name that the client's certificate must hold.

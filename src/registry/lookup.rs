@@ -13,7 +13,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::{Fault, told};
 use crate::config::{Config, stored_verifier};
 use crate::control;
-use crate::directory::{AuthQuery, Grant, Pinning, PoolMode, User};
+use crate::directory::{AuthQuery, ChoiceSpan, Grant, Pinning, PoolMode, User};
 use crate::names::{TenantId, UserName};
 use crate::serve::{Finder, Found};
 use crate::upstream::settings::UpstreamSettings;
@@ -187,6 +187,7 @@ fn bound(name: UserName, verifier: crate::directory::Verifier, tenant: TenantId)
         grant: Grant::Tenant(tenant),
         allow: Vec::new(),
         tenant_comment: false,
+        choice: ChoiceSpan::default(),
         pool_mode: PoolMode::default(),
         pinning: Pinning::default(),
     }

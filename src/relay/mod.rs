@@ -170,7 +170,7 @@ impl Conversation {
             relay,
             rules,
             metrics: Arc::clone(&acting.metrics),
-            choice: TenantChoice::new(chooser, acting),
+            choice: TenantChoice::new(chooser, acting, policy.choice),
             session: SessionState::new(policy),
             client,
             startup: parameters,

@@ -1,6 +1,7 @@
 //! Users: how they prove themselves, and the one grant of each.
 
 use super::*;
+use crate::directory::ChoiceSpan;
 
 #[test]
 fn only_gateway_users_name_a_tenant_in_comments() {
@@ -8,6 +9,27 @@ fn only_gateway_users_name_a_tenant_in_comments() {
         "{UPSTREAM}[[user]]\nname = 'ann'\npassword = '{VERIFIER}'\ntenants = ['*']\ntenant_comment = true\n"
     );
     assert!(read(&text).unwrap().directory.users["ann"].tenant_comment);
+}
+
+#[test]
+fn only_gateway_users_say_for_how_long_a_choice_holds() {
+    let user = |lines: &str| {
+        let text = format!(
+            "{UPSTREAM}[[tenant]]\nid = 'acme'\n[[user]]\nname = 'ann'\npassword = '{VERIFIER}'\n{lines}\n"
+        );
+        read(&text).map(|config| config.directory.users["ann"].choice)
+    };
+    assert_eq!(user("tenants = ['*']").unwrap(), ChoiceSpan::Session);
+    assert_eq!(user("tenants = ['*']\nchoice = 'session'").unwrap(), ChoiceSpan::Session);
+    assert_eq!(user("tenants = ['*']\nchoice = 'transaction'").unwrap(), ChoiceSpan::Transaction);
+    for refused in [
+        "tenants = ['*']\nchoice = 'statement'",
+        "tenants = ['*']\nchoice = 'transaction'\npool_mode = 'session'",
+        "tenant = 'acme'\nchoice = 'session'",
+        "operator = true\nchoice = 'transaction'",
+    ] {
+        assert!(user(refused).is_err(), "{refused}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use crate::clients::PinnedSeat;
-use crate::directory::{Pinning, PoolMode};
+use crate::directory::{ChoiceSpan, Pinning, PoolMode};
 use crate::fault::{Report, sqlstate};
 use crate::guard::footprint::{Footprint, Name, State, States, Verb};
 use crate::relay::Conversation;
@@ -36,6 +36,8 @@ pub struct Policy {
     pub comments: bool,
     /// What becomes of statements that would pin it.
     pub pinning: Pinning,
+    /// For how long its choices of a tenant hold.
+    pub choice: ChoiceSpan,
 }
 
 /// Why a client keeps its server.
@@ -263,7 +265,9 @@ impl Conversation {
             return Ok(());
         }
         let statement = excerpt(text);
-        if self.session.pin.is_none() && self.session.policy.pinning == Pinning::Refuse {
+        let is_refused =
+            self.session.policy.pinning == Pinning::Refuse || self.choice.ends_with_transaction();
+        if self.session.pin.is_none() && is_refused {
             let labels: Vec<&str> = states.iter().map(State::label).collect();
             return Err(Report::new(
                 sqlstate::FEATURE_NOT_SUPPORTED,

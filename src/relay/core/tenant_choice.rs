@@ -8,13 +8,16 @@
 //!   ROLLBACK, an error     now = none, pending = none
 //! ```
 //!
+//! With `user.choice = "transaction"` a choice holds for one transaction, whatever its form. Made outside a block, in a
+//! transaction that did nothing else, it is lent to the transaction behind its own.
+//!
 //! A rollback to a savepoint would undo a choice made behind it, so a tenant is chosen before the first savepoint.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::clients::{TenantSeat, TenantStatus, Turn};
-use crate::directory::Limits;
+use crate::directory::{ChoiceSpan, Limits};
 use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::tenantless::is_tenantless;
 use crate::names::TenantId;
@@ -26,9 +29,6 @@ use crate::relay::core::wish::Wish;
 use crate::sql::{Count, StatementKind, Survey};
 use crate::upstream::{Access, ServerSide, Share, Span};
 use crate::wire::backend::Status;
-
-/// The longest text that is looked at as a choice between transactions: a setting's name and a tenant's.
-const MAX_CHOICE_BYTES: usize = 512;
 
 /// For whom a client acts, with all that follows from it.
 #[derive(Debug)]
@@ -76,13 +76,35 @@ pub(in crate::relay) struct TenantChoice {
     login: Arc<Acting>,
     /// For the session.
     session: Arc<Acting>,
-    /// The session's own, while a comment has it act for another in the transaction that begins.
-    lent: Option<Arc<Acting>>,
+    /// The session's own, while it acts for another in the transaction that begins.
+    lent: Option<(Arc<Acting>, Lender)>,
     /// For the open transaction, which is one of that tenant's.
     now: Option<(Arc<Acting>, Option<Turn>)>,
     /// For the session, if the open transaction commits.
     pending: Option<Arc<Acting>>,
+    /// For the transaction behind the open one.
+    next: Option<(Arc<Acting>, Chosen)>,
+    /// For how long a choice holds.
+    lasts: ChoiceSpan,
     savepoint: Savepoint,
+}
+
+/// What had a session act for another tenant in one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lender {
+    /// A text or a comment in it, for the transaction that it begins or waits for.
+    Text,
+    /// A choice of its own, for the transaction behind it.
+    Choice,
+}
+
+/// When the tenant of the next transaction was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    /// By the statement that is about to run.
+    Now,
+    /// Before it.
+    Before,
 }
 
 /// Whether the open transaction may have a savepoint.
@@ -95,9 +117,28 @@ enum Savepoint {
 // === impl TenantChoice ===
 
 impl TenantChoice {
-    pub(in crate::relay) fn new(chooser: Option<Arc<dyn Chooser>>, login: Arc<Acting>) -> Self {
+    pub(in crate::relay) fn new(
+        chooser: Option<Arc<dyn Chooser>>,
+        login: Arc<Acting>,
+        lasts: ChoiceSpan,
+    ) -> Self {
         let session = Arc::clone(&login);
-        Self { chooser, login, session, lent: None, now: None, pending: None, savepoint: Savepoint::None }
+        Self {
+            chooser,
+            login,
+            session,
+            lent: None,
+            now: None,
+            pending: None,
+            next: None,
+            lasts,
+            savepoint: Savepoint::None,
+        }
+    }
+
+    /// Whether the tenant of the open transaction is not the session's, and no choice makes it so.
+    pub(in crate::relay) fn ends_with_transaction(&self) -> bool {
+        self.lasts == ChoiceSpan::Transaction && (self.is_made() || self.is_lent())
     }
 
     /// Whether the open transaction runs for another tenant than the session.
@@ -112,7 +153,7 @@ impl TenantChoice {
 
     /// Whether the client acts for another tenant than its session's, for this transaction alone.
     fn is_lent(&self) -> bool {
-        self.lent.as_ref().is_some_and(|own| own.tenant() != self.session.tenant())
+        self.lent.as_ref().is_some_and(|(own, _)| own.tenant() != self.session.tenant())
     }
 
     fn is_undecided(&self) -> bool {
@@ -120,21 +161,30 @@ impl TenantChoice {
             && self.chooser.as_ref().is_some_and(|chooser| chooser.requires_tenant())
     }
 
-    /// For the next transaction, and no longer.
+    /// For the transaction that a text begins, and no longer.
     pub(in crate::relay) fn lend(&mut self, acting: Arc<Acting>) {
-        let own = std::mem::replace(&mut self.session, acting);
-        self.lent.get_or_insert(own);
+        self.lend_by(Lender::Text, acting);
+    }
+
+    fn lend_by(&mut self, lender: Lender, acting: Arc<Acting>) {
+        let before = std::mem::replace(&mut self.session, acting);
+        let own = self.lent.take().map_or(before, |(own, _)| own);
+        self.lent = Some((own, lender));
     }
 
     /// For the session, between transactions.
     pub(in crate::relay) fn choose_for_session(&mut self, acting: Arc<Acting>) {
-        self.lent = None;
-        self.session = acting;
+        self.take_back();
+        match self.lasts {
+            ChoiceSpan::Session => self.session = acting,
+            ChoiceSpan::Transaction if acting.tenant() == self.session.tenant() => {}
+            ChoiceSpan::Transaction => self.lend_by(Lender::Choice, acting),
+        }
     }
 
     /// In a block that no server has, so that its server is taken for this tenant.
     pub(in crate::relay) fn choose_for_waiting(&mut self, acting: Arc<Acting>, span: Span) {
-        if span == Span::Session {
+        if span == Span::Session && self.lasts == ChoiceSpan::Session {
             self.pending = Some(Arc::clone(&acting));
         }
         self.lend(acting);
@@ -142,27 +192,59 @@ impl TenantChoice {
 
     /// For the session too, if the transaction commits.
     pub(in crate::relay) fn keep_for_session(&mut self, acting: Arc<Acting>) {
-        self.pending = Some(acting);
+        match self.lasts {
+            ChoiceSpan::Session => self.pending = Some(acting),
+            ChoiceSpan::Transaction => {}
+        }
+    }
+
+    /// For the transaction behind this one, which is the choice's own; nothing else may run in it.
+    pub(in crate::relay) fn keep_for_next(&mut self, acting: &Arc<Acting>) {
+        if self.lasts == ChoiceSpan::Transaction {
+            self.next = Some((Arc::clone(acting), Chosen::Now));
+        }
+    }
+
+    /// A segment prepares statements, and runs none: the transaction that was chosen for is still to come.
+    pub(in crate::relay) fn prepare(&mut self) {
+        if self.lasts == ChoiceSpan::Transaction && matches!(self.lent, Some((_, Lender::Choice))) {
+            self.next = Some((Arc::clone(&self.session), Chosen::Before));
+        }
+    }
+
+    /// What a comment lent is taken back before the next statement; what a choice lent holds for it.
+    pub(in crate::relay) fn take_back_comment(&mut self) {
+        if matches!(self.lent, Some((_, Lender::Text))) {
+            self.take_back();
+        }
     }
 
     /// The transaction that a comment chose for is over, or did not begin.
     pub(in crate::relay) fn take_back(&mut self) {
-        if let Some(own) = self.lent.take() {
+        if let Some((own, _)) = self.lent.take() {
             self.session = own;
         }
     }
 
     /// The open transaction committed.
     pub(in crate::relay) fn commit(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            self.session = pending;
-            self.lent = None;
+        match self.pending.take() {
+            None => {}
+            // The server is still that of the tenant it was lent to.
+            Some(pending) if self.lent.is_some() && pending.tenant() != self.session.tenant() => {
+                self.lent = Some((pending, Lender::Text));
+            }
+            Some(pending) => {
+                self.session = pending;
+                self.lent = None;
+            }
         }
     }
 
     /// A statement of the open transaction failed, or it was rolled back.
     pub(in crate::relay) fn roll_back(&mut self) {
         self.pending = None;
+        self.next = None;
     }
 
     /// The server is lost, and the transaction with it.
@@ -178,6 +260,9 @@ impl TenantChoice {
         self.take_back();
         self.now = None;
         self.savepoint = Savepoint::None;
+        if let Some((acting, _)) = self.next.take() {
+            self.choose_for_session(acting);
+        }
     }
 
     /// A transaction of a tenant that another's has become; a paused one is not waited for in the middle of it.
@@ -204,6 +289,8 @@ impl TenantChoice {
 
     /// As at login.
     pub(in crate::relay) fn forget(&mut self) {
+        self.lent = None;
+        self.next = None;
         self.session = Arc::clone(&self.login);
     }
 
@@ -249,7 +336,7 @@ impl Conversation {
 
     /// The transaction is over. Whether it ran for another tenant than its session.
     pub fn end_transaction(&mut self) -> bool {
-        let changed = self.choice.is_made() || self.choice.lent.is_some();
+        let changed = self.choice.is_made() || self.choice.lent.is_some() || self.choice.next.is_some();
         self.choice.end();
         if changed {
             self.metrics = Arc::clone(&self.choice.session.metrics);
@@ -301,6 +388,10 @@ impl Conversation {
 
     /// Notes what makes a later choice in this transaction impossible to follow.
     pub(in crate::relay) fn note_for_choice(&mut self, survey: Survey) {
+        self.choice.next = match self.choice.next.take() {
+            Some((acting, Chosen::Now)) => Some((acting, Chosen::Before)),
+            Some((_, Chosen::Before)) | None => None,
+        };
         if survey.first == StatementKind::Savepoint || !matches!(survey.statements, Count::One | Count::None)
         {
             self.choice.savepoint = Savepoint::Maybe;
@@ -314,6 +405,7 @@ impl Conversation {
     pub(in crate::relay) fn choose(
         &mut self,
         wish: &Wish,
+        (text, survey): (&[u8], Survey),
         server: &mut dyn ServerSide,
     ) -> Result<(), Report> {
         if self.status == Status::Failed {
@@ -325,7 +417,7 @@ impl Conversation {
             self.move_to(&acting, wish.span, server)?;
         }
         if wish.span == Span::Session {
-            self.choice.pending = Some(acting);
+            self.keep(acting, (text, survey));
         }
         Ok(())
     }
@@ -364,20 +456,6 @@ fn reads(survey: Survey) -> bool {
     let is_control =
         survey.first.ends_transaction() || matches!(survey.first, StatementKind::Set | StatementKind::Begin);
     !(is_alone && is_control)
-}
-
-/// Whether a text may choose a tenant: it begins as SET and RESET do, or calls `set_config`. With a comment in front of
-/// SET it is carried out on a server.
-pub(in crate::relay) fn may_choose(text: &[u8]) -> bool {
-    let begins =
-        |text: &[u8], word: &[u8]| text.get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word));
-    let text = text.trim_ascii_start();
-    let calls = || {
-        memchr::memchr_iter(b'_', text)
-            .filter_map(|at| text.get(at.checked_sub(3)?..))
-            .any(|rest| begins(rest, b"set_config"))
-    };
-    text.len() <= MAX_CHOICE_BYTES && (begins(text, b"set") || begins(text, b"reset") || calls())
 }
 
 /// What a client without a tenant is told.

@@ -5,28 +5,52 @@ use std::sync::Arc;
 
 use crate::fault::{Report, sqlstate};
 use crate::guard::change::{Target, TenantChange};
+use crate::guard::tenantless::is_tenantless;
 use crate::relay::Conversation;
 use crate::relay::core::block::Block;
 use crate::relay::core::statements::Reading;
-use crate::relay::core::tenant_choice::too_late;
+use crate::relay::core::tenant_choice::{Acting, too_late};
 use crate::relay::core::wish::Wish;
 use crate::sql::{Count, Survey};
 use crate::upstream::Span;
+use crate::wire::backend::Status;
 use crate::wire::{frame, frontend};
+
+/// The longest text that is looked at as a choice between transactions: a setting's name and a tenant's.
+const MAX_CHOICE_BYTES: usize = 512;
 
 impl Conversation {
     /// A text that chooses a tenant beside other statements runs as it stands, for that tenant: the transaction must be
     /// that tenant's already.
-    pub(in crate::relay) fn stays_with(&mut self, wish: &Wish) -> Result<(), Report> {
+    pub(in crate::relay) fn stays_with(&mut self, wish: &Wish, said: (&[u8], Survey)) -> Result<(), Report> {
         let acting = self.find(wish.tenant.as_deref())?;
         if acting.tenant() != self.choice.acting().tenant() {
             return Err(too_late("statements of another tenant may have run")
                 .hint("Choose the tenant first in its transaction, or in a message of its own."));
         }
         if wish.span == Span::Session {
-            self.choice.keep_for_session(acting);
+            self.keep(acting, said);
         }
         Ok(())
+    }
+
+    /// A text that chooses for longer than its transaction is about to run. Outside a block, and if the text does nothing
+    /// else, a choice that holds for one transaction holds for the next one.
+    pub(in crate::relay) fn keep(&mut self, acting: Arc<Acting>, (text, survey): (&[u8], Survey)) {
+        let before = self.course_here();
+        let behind = before.through(survey.course);
+        let stays_outside = !before.is_in_block() && !behind.is_in_block() && !behind.may_have_committed();
+        if stays_outside && is_tenantless(text) {
+            self.choice.keep_for_next(&acting);
+        }
+        self.choice.keep_for_session(acting);
+    }
+
+    /// A segment prepares statements, and runs none: the transaction that was chosen for is still to come.
+    pub(super) fn keep_while_preparing(&mut self) {
+        if self.told() == Status::Idle {
+            self.choice.prepare();
+        }
     }
 
     /// Whether a text that holds these changes of tenant may be prepared. What its parameters choose is seen when they
@@ -84,4 +108,18 @@ impl Conversation {
         memchr::memmem::find(text, self.rules.tenant_setting().as_bytes())?;
         self.read(text).ok().filter(|reading| reading.choices.is_some())
     }
+}
+
+/// Whether a text may choose a tenant: it begins as SET and RESET do, or calls `set_config`. With a comment in front of
+/// SET it is carried out on a server.
+pub(super) fn may_choose(text: &[u8]) -> bool {
+    let begins =
+        |text: &[u8], word: &[u8]| text.get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word));
+    let text = text.trim_ascii_start();
+    let calls = || {
+        memchr::memchr_iter(b'_', text)
+            .filter_map(|at| text.get(at.checked_sub(3)?..))
+            .any(|rest| begins(rest, b"set_config"))
+    };
+    text.len() <= MAX_CHOICE_BYTES && (begins(text, b"set") || begins(text, b"reset") || calls())
 }

@@ -27,7 +27,7 @@ impl Conversation {
             return Ok(());
         }
         if !self.is_block_waiting() {
-            self.choice.take_back();
+            self.choice.take_back_comment();
         }
         self.metrics = Arc::clone(&self.choice.acting().metrics);
         let (tag, body) = (message.first(), frame::body(message));

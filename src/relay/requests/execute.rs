@@ -128,7 +128,7 @@ impl Conversation {
             note_temporary(footprint, server);
         }
         if let Some(wish) = wish {
-            self.choose(wish, server)?;
+            self.choose(wish, (&statement.text, statement.survey()), server)?;
         }
         let discards_sequences = statement.survey().first == StatementKind::Discard
             && statement.resets.iter().any(|reset| reset.what == Reset::Sequences);

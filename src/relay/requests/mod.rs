@@ -179,6 +179,7 @@ impl Conversation {
         let whole = input.bytes().get(..header.total).ok_or(MALFORMED)?;
         if self.segment == Segment::Between && begin::prepares_only(input.bytes()) {
             self.block.prepare();
+            self.keep_while_preparing();
         }
         let read = self.read_long(whole, &client.long);
         let taken = match read {

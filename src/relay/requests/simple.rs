@@ -52,7 +52,7 @@ impl Conversation {
             return Ok(Taken::Yes);
         }
         if let Some(wish) = choices.map(|choices| Wish::of_all(&choices, None)).transpose()? {
-            self.stays_with(&wish)?;
+            self.stays_with(&wish, (text, survey))?;
         }
         self.follow_comment(text, server)?;
         if let Some(report) = self.lack_of_tenant(text, survey) {
@@ -280,7 +280,7 @@ impl Conversation {
                 .hint("Send Sync in front of it."));
         }
         self.begin(server);
-        self.choose(&wish, server)?;
+        self.choose(&wish, (text, survey), server)?;
         self.note_effects(survey, server);
         self.close_by_query(server);
         let out = server.parts().1;
