@@ -110,8 +110,15 @@ pub(super) fn forged(writer: &mut Writer<'_>) -> Vec<Event> {
             0 => vec![query("SELECT forge()")],
             _ => vec![parse("", "SELECT forge()"), bind("", ""), execute("", 0), Message::Sync],
         });
-        messages.extend(match writer.random.random_range(0..4) {
+        messages.extend(match writer.random.random_range(0..5) {
             0 => vec![query(writer.read())],
+            // It has to be the first of its transaction.
+            4 => vec![
+                parse("", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"),
+                bind("", ""),
+                execute("", 0),
+                Message::Sync,
+            ],
             1 => vec![query(writer.write())],
             2 => vec![query(format!("{}; {}", writer.read(), writer.write()))],
             _ => vec![parse("", writer.write()), bind("", ""), execute("", 0), Message::Sync],
