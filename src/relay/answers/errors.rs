@@ -26,13 +26,17 @@ impl Conversation {
         self.note_error(sqlstate, server);
         match self.replies.front() {
             None => Err(RelayFault::Doubt("an error that nothing caused")),
-            // Its ReadyForQuery follows, and then the entry fails.
-            Some(Reply::OwnQuery | Reply::Reset(_)) => {
+            Some(Reply::OwnQuery) => {
                 tracing::warn!(sqlstate, message = field(b'M'), "a server could not be reset");
                 server.state().stamp = None;
                 Ok(Disposition::Swallow)
             }
-            Some(Reply::Own(_) | Reply::OwnClose | Reply::OpenBlock(Status::Idle | Status::Transaction)) => {
+            Some(
+                Reply::Reset(_)
+                | Reply::Own(_)
+                | Reply::OwnClose
+                | Reply::OpenBlock(Status::Idle | Status::Transaction),
+            ) => {
                 server.state().stamp = None;
                 Err(RelayFault::Context(format!("{sqlstate}: {}", field(b'M'))))
             }

@@ -220,8 +220,6 @@ impl Conversation {
         let status = backend::ready_for_query(body).ok_or(RelayFault::Doubt("a malformed ReadyForQuery"))?;
         match self.replies.pop() {
             Some(Reply::OwnQuery) if status == Status::Idle => Ok(Disposition::Swallow),
-            // Behind an error in it, the entry fails.
-            Some(Reply::Reset(_)) if status == Status::Failed => Ok(Disposition::Swallow),
             Some(Reply::Reset(expected)) if status == Status::Transaction => match expected {
                 Expect::Nothing => Ok(Disposition::Swallow),
                 Expect::Nonce(_) => Err(RelayFault::Shifted),

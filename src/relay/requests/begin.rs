@@ -151,11 +151,12 @@ impl Conversation {
             return None;
         }
         let reported = |name: &str| state.parameters.get(name).map(String::as_str);
-        // What decides how a text is taken apart: its encoding, and what a backslash means in a string.
+        // What decides how a text is taken apart, and how an error in it is told: the encoding, and what a backslash
+        // means in a string.
         let is_read_alike = reported("standard_conforming_strings") == Some("on")
             && !text.contains(&b'\\')
-            && (text.is_ascii()
-                || (encoding.is_some() && reported("client_encoding") == encoding.as_deref()));
+            && encoding.is_some()
+            && reported("client_encoding") == encoding.as_deref();
         if !is_read_alike {
             return None;
         }

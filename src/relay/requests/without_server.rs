@@ -264,8 +264,15 @@ impl Conversation {
             return (declared == 0).then(|| Known::Prepared(Vec::new(), None));
         }
         let change = self.has_chooser().then(|| self.read(parse.text).ok()?.change).flatten()?;
+        // A cast, or two uses of a parameter, may give it another type, or an error.
+        let (target, scope) = (change.target.parameter(), change.scope.parameter());
+        let has_cast =
+            parse.text.contains(&b':') || parse.text.to_ascii_lowercase().windows(4).any(|at| at == b"cast");
+        if has_cast || (target.is_some() && target == scope) {
+            return None;
+        }
         let mut types = vec![0; usize::from(change.parameters())];
-        for (number, own) in [(change.target.parameter(), TEXT), (change.scope.parameter(), BOOL)] {
+        for (number, own) in [(target, TEXT), (scope, BOOL)] {
             if let Some(place) = number.and_then(|number| types.get_mut(usize::from(number).checked_sub(1)?))
             {
                 *place = own;

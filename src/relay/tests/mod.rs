@@ -186,7 +186,11 @@ impl Talk {
             parameters: SessionParameters::new(
                 startup.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
             ),
-            greeting: Arc::new([("TimeZone".to_owned(), "UTC".to_owned())].into()),
+            greeting: Arc::new(
+                [("TimeZone", "UTC"), ("client_encoding", "UTF8")]
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .into(),
+            ),
         };
         let relay = Relay {
             verdicts: Verdicts::new(1 << 16),
@@ -198,7 +202,9 @@ impl Talk {
             switches: ContextSwitches::default(),
         };
         let mut state = ServerState::new(BackendIdentity::for_tests(), crate::upstream::Sender::for_tests());
-        state.parameters.insert("standard_conforming_strings".to_owned(), "on".to_owned());
+        for (name, value) in [("standard_conforming_strings", "on"), ("client_encoding", "UTF8")] {
+            state.parameters.insert(name.to_owned(), value.to_owned());
+        }
         let server = FakeServer { state, output: WriteBuffer::default(), context, max_prepared: 3 };
         Self {
             conversation: Conversation::new(Arc::new(relay), beginning),

@@ -138,7 +138,7 @@ fn a_block_whose_server_is_lost_before_it_ran_may_be_opened_on_another() {
     talk.script(&[
         ("~ Q BEGIN", "C BEGIN | Z T"),
         ("~ Q SELECT 1", "hand-over | Q BEGIN;SELECT 1"),
-        ("< E 25001 | Z E | 1 | 2 | E 28000", "server lost: context 28000: text"),
+        ("< reset | 1 | 2 | E 28000", "server lost: context 28000: text"),
     ]);
     assert!(talk.conversation.has_run_nothing());
     talk.conversation.abandon();
@@ -167,7 +167,14 @@ fn what_chooses_or_begins_is_prepared_without_a_server() {
     ]);
     assert_eq!(talk.conversation.session_acting().tenant().map(TenantId::as_str), Some("b"));
     // A name that is taken, another statement and a bound user's set_config are for a server.
-    for frames in ["P b COMMIT | S", "P x SELECT 1 | S", "P b BEGIN | D S other | S", "D S b | S"] {
+    for frames in [
+        "P t SELECT set_config('app.tenant_id',$1::varchar,true) | D S t | S",
+        "P t SELECT set_config('app.tenant_id',$1,$1) | D S t | S",
+        "P b COMMIT | S",
+        "P x SELECT 1 | S",
+        "P b BEGIN | D S other | S",
+        "D S b | S",
+    ] {
         let got = talk.without_server(frames);
         assert!(talk.conversation.is_running(), "{frames}: {got}");
         talk.conversation.abandon();
