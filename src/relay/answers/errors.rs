@@ -41,14 +41,7 @@ impl Conversation {
                 Err(RelayFault::Context(format!("{sqlstate}: {}", field(b'M'))))
             }
             Some(Reply::OpenBlock(Status::Failed)) => Ok(Disposition::Swallow),
-            Some(Reply::Begin) => {
-                client.input.forget();
-                self.metrics.error(sqlstate);
-                self.block.fail();
-                self.status = Status::Idle;
-                self.fail(server);
-                Ok(Disposition::Forward)
-            }
+            Some(Reply::Begin) => Ok(self.begin_error(sqlstate, client, server)),
             Some(reply) if self.reports_foreign_message(sqlstate, client) => {
                 match reply {
                     Reply::Query(_) => self.end_query(),
@@ -88,6 +81,21 @@ impl Conversation {
                 Ok(Disposition::Forward)
             }
         }
+    }
+
+    /// The client's BEGIN failed, in front of its first message.
+    fn begin_error(
+        &mut self,
+        sqlstate: &str,
+        client: &mut ClientSide<'_>,
+        server: &mut dyn ServerSide,
+    ) -> Disposition {
+        client.input.forget();
+        self.metrics.error(sqlstate);
+        self.block.fail();
+        self.status = Status::Idle;
+        self.fail(server);
+        Disposition::Forward
     }
 
     /// An error in the statements of a hand-over in front of a text. In front of the first of them, where PostgreSQL reads
