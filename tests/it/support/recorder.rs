@@ -30,13 +30,21 @@ pub(crate) struct Recorder {
 struct Record {
     /// Whether connections that are opened from now on are checked.
     armed: bool,
-    /// Whether the proxy is another build, whose own texts are not known: a text that no client sent is taken for one.
-    is_of_another_build: bool,
+    own_texts: OwnTexts,
     /// What each client has sent since the beginning of the sequence, and whether servers may receive it.
     sent: HashMap<Vec<u8>, Sender>,
     violations: Vec<String>,
     trace: VecDeque<String>,
     connections: usize,
+}
+
+/// Whether the texts that the proxy makes are known.
+#[derive(Default, PartialEq, Eq)]
+enum OwnTexts {
+    #[default]
+    Known,
+    /// It is another build: a text that no client sent is taken for its own.
+    Unknown,
 }
 
 /// Who sent a frame.
@@ -53,8 +61,9 @@ impl Recorder {
     pub(crate) async fn start(server_port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let is_of_another_build = std::env::var_os("PGTENANT_WIRE_FUZZ_ANOTHER_BUILD").is_some();
-        let record = Arc::new(Mutex::new(Record { is_of_another_build, ..Record::default() }));
+        let is_another_build = std::env::var_os("PGTENANT_WIRE_FUZZ_ANOTHER_BUILD").is_some();
+        let own_texts = if is_another_build { OwnTexts::Unknown } else { OwnTexts::Known };
+        let record = Arc::new(Mutex::new(Record { own_texts, ..Record::default() }));
         let shared = Arc::clone(&record);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {

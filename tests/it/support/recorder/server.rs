@@ -1,6 +1,6 @@
 //! What one server received and answered: whose its frames are, and where one client's end and another's begin.
 
-use super::Record;
+use super::{OwnTexts, Record};
 use crate::support::link::Frame;
 
 /// How a reset begins.
@@ -118,7 +118,7 @@ impl Server {
         };
         let sender = record.sent.get(&sent).or_else(|| record.sent.get(record.sent.keys().find(part_of)?));
         let Some(sender) = sender else {
-            let may_be_own = record.is_of_another_build && b"QPB".contains(&frame.tag);
+            let may_be_own = record.own_texts == OwnTexts::Unknown && b"QPB".contains(&frame.tag);
             if may_be_own || is_begin_alone(&sent, record) {
                 return None;
             }
