@@ -31,12 +31,11 @@ impl Conversation {
                 server.state().stamp = None;
                 Ok(Disposition::Swallow)
             }
-            Some(
-                Reply::Reset(_)
-                | Reply::Own(_)
-                | Reply::OwnClose
-                | Reply::OpenBlock(Status::Idle | Status::Transaction),
-            ) => {
+            Some(Reply::Reset(_)) => {
+                server.state().stamp = None;
+                Err(not_reset(sqlstate, field(b'M')))
+            }
+            Some(Reply::Own(_) | Reply::OwnClose | Reply::OpenBlock(Status::Idle | Status::Transaction)) => {
                 server.state().stamp = None;
                 Err(RelayFault::Context(format!("{sqlstate}: {}", field(b'M'))))
             }
@@ -115,7 +114,7 @@ impl Conversation {
         state.wear = Wear::Dirty;
         let is_of_text =
             at == 0 && ["0A", "22", "42", "53", "54"].iter().any(|class| sqlstate.starts_with(class));
-        if is_of_text { Ok(()) } else { Err(RelayFault::Context(format!("{sqlstate}: {message}"))) }
+        if is_of_text { Ok(()) } else { Err(not_reset(sqlstate, message)) }
     }
 
     fn query_error(&mut self, (sqlstate, body): (&str, &[u8]), client: &mut ClientSide<'_>) -> Disposition {
@@ -213,6 +212,12 @@ impl Conversation {
             self.segment = Segment::Skipping(Skip::ServerError);
         }
     }
+}
+
+/// A reset failed: nothing of the client has run, and the server is closed.
+fn not_reset(sqlstate: &str, message: &str) -> RelayFault {
+    tracing::warn!(sqlstate, message, "a server could not be reset");
+    RelayFault::Context(format!("{sqlstate}: {message}"))
 }
 
 /// The server ends the session with this error.
