@@ -26,16 +26,16 @@ impl Conversation {
         self.note_error(sqlstate, server);
         match self.replies.front() {
             None => Err(RelayFault::Doubt("an error that nothing caused")),
-            Some(Reply::OwnQuery) => {
-                tracing::warn!(sqlstate, message = field(b'M'), "a server could not be reset");
-                server.state().stamp = None;
-                Ok(Disposition::Swallow)
-            }
             Some(Reply::Reset(_)) => {
                 server.state().stamp = None;
                 Err(not_reset(sqlstate, field(b'M')))
             }
-            Some(Reply::Own(_) | Reply::OwnClose | Reply::OpenBlock(Status::Idle | Status::Transaction)) => {
+            Some(
+                Reply::Own(_)
+                | Reply::OwnQuery
+                | Reply::OwnClose
+                | Reply::OpenBlock(Status::Idle | Status::Transaction),
+            ) => {
                 server.state().stamp = None;
                 Err(RelayFault::Context(format!("{sqlstate}: {}", field(b'M'))))
             }
