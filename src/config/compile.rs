@@ -84,7 +84,7 @@ fn listen(section: &Section<'_>) -> ListenSettings {
         clients: clients(section),
         databases: databases(section),
         workers: match section.count("workers", 0, 0..=MAX_WORKERS) {
-            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             workers => workers,
         },
         max_clients: section.count("max_clients", 10_000, 1..=MAX_CLIENTS),
