@@ -318,7 +318,7 @@ async fn serve_refuses_what_does_not_isolate_unless_it_is_told_otherwise() {
 }
 
 #[tokio::test]
-async fn policies_of_an_older_form_are_told_at_each_start_and_do_not_stop_it_yet() {
+async fn policies_of_an_older_form_are_told_and_do_not_stop_a_start_yet() {
     let cluster = sound_cluster().await;
     cluster
         .execute(

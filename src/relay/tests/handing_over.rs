@@ -218,7 +218,7 @@ fn a_hand_over_in_front_of_a_text_is_hidden_up_to_its_end() {
 }
 
 #[test]
-fn a_text_that_postgresql_cannot_read_leaves_the_hand_over_in_front_undone() {
+fn a_text_that_cannot_be_read_leaves_the_hand_over_in_front_undone() {
     let mut talk = Talk::new(Mode::Plain);
     talk.client("Q SELECT 1 1");
     let prefix = talk.server.output_log().len() - "SELECT 1 1".len() - 6;

@@ -9,7 +9,7 @@
 //!   … the client's messages …      skipped by the server if the entry failed
 //! ```
 //!
-//! Where the tenant's first message is a Query, a plain hand-over stands in front of its text, up to COMMIT: what fails
+//! Where the tenant's first message is a Query that reads, a plain hand-over stands in front of its text, up to COMMIT: what fails
 //! there ends the text, so that nothing has to be asked in between.
 //!
 //! Until the next hand-over a sealed context needs nothing in front of a transaction: a register inside PostgreSQL,

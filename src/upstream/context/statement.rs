@@ -70,7 +70,7 @@ fn set_config(name: &str, value: &str, span: Span) -> String {
     format!("pg_catalog.set_config('{name}',{},{})", value_expression(value), span == Span::Transaction)
 }
 
-/// OwnText of the proxy for one Query.
+/// The statements of a Query of the proxy's own.
 #[derive(Debug, Default)]
 pub(crate) struct OwnText {
     /// The text, without a semicolon at its end.
