@@ -33,7 +33,7 @@ use crate::observability::metrics::{ContextSwitches, Exporter, TenantLabels, dir
 use crate::registry::{Lookup, Registry, Snapshot};
 use crate::relay::Relay;
 use crate::serve::logins::Logins;
-use crate::serve::{Finder, Live, OPERATOR_SEATS, Shared, TURNED_AWAY, connection, drain};
+use crate::serve::{self, Finder, Live, OPERATOR_SEATS, Shared, TURNED_AWAY, drain};
 use crate::session::Bounds;
 use crate::startup::Negotiator;
 use crate::upstream::{Contexts, Upstreams};
@@ -228,9 +228,7 @@ impl App {
         tracing::info!(%address, metrics = self.config.metrics.address, version = env!("CARGO_PKG_VERSION"), "ready");
         loop {
             tokio::select! {
-                stream = listener.accept() => {
-                    tokio::spawn(connection(Arc::clone(&self.shared), stream));
-                }
+                stream = listener.accept() => serve::accept(&self.shared, stream),
                 wanted = signals.next() => match wanted {
                     Wanted::Reload => drop(self.reload()),
                     Wanted::End => break,

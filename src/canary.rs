@@ -159,7 +159,7 @@ impl Login {
     /// A connection like any other, but for the socket, which has both ends in this process.
     async fn log_in(&self, shared: &Arc<Shared>) -> Result<Client, Doubt> {
         let (ours, theirs) = UnixStream::pair().map_err(|error| Doubt::Blind(error.to_string()))?;
-        tokio::spawn(serve::connection(Arc::clone(shared), Stream::Unix(theirs)));
+        serve::accept(shared, Stream::Unix(theirs));
         // Any that the proxy has.
         let database = shared.upstreams.first().and_then(|upstream| shared.upstreams.database_of(upstream));
         let mut login = tokio_postgres::Config::new();

@@ -38,7 +38,7 @@ use crate::startup::{Claim, Opening, StartupFault, StartupParameters};
 use crate::tenant::{Standing, resolve};
 use crate::upstream::{Greeting, SessionParameters, Share};
 use crate::wire::encode::{self, Severity};
-use logins::{Crowded, LoginSlot};
+use logins::{Crowded, Eviction, LoginSlot};
 pub use shared::{Finder, Found, Live, OperatorSession, Operators, Shared};
 
 /// The database that is the console.
@@ -76,13 +76,23 @@ enum Rejected {
     Told(Box<Channel>, Report),
 }
 
-/// Serves one connection.
-pub async fn connection(shared: Arc<Shared>, stream: Stream) {
+/// Serves one connection in a task of its own. It has its place among those who log in at once, so that connections are as
+/// old as the order in which they were accepted says, whichever worker runs their tasks.
+pub fn accept(shared: &Arc<Shared>, stream: Stream) {
     let address = stream.peer().map(|address| address.ip());
-    let (slot, eviction) = match shared.logins.enter(address, Instant::now()) {
-        Ok(entered) => entered,
-        Err(Crowded) => return turn_away(&shared, stream).await,
-    };
+    let shared = Arc::clone(shared);
+    match shared.logins.enter(address, Instant::now()) {
+        Ok((slot, eviction)) => {
+            tokio::spawn(connection(shared, stream, slot, eviction));
+        }
+        Err(Crowded) => {
+            tokio::spawn(async move { turn_away(&shared, stream).await });
+        }
+    }
+}
+
+async fn connection(shared: Arc<Shared>, stream: Stream, slot: LoginSlot, eviction: Eviction) {
+    let address = stream.peer().map(|address| address.ip());
     let admitted = tokio::select! {
         admitted = timeout(shared.login_timeout, log_in(&shared, stream, slot)) => admitted,
         () = eviction.happens() => {

@@ -34,6 +34,7 @@ async fn silent_connections_give_way_to_those_who_log_in() {
         let mut links = silent(&proxy, 4).await;
         // Half-way connections are no better.
         links[0].startup(&[("user", "acme_app"), ("database", "app")]).await;
+        assert_eq!(links[0].frame("the request for the password").await.tag, b'R', "{setting}");
         let login = || async { proxy.login("acme_app", &[]).await.ok() };
         let mut first = eventually("a login", login).await;
         assert_eq!(first.query("SELECT 1").await.value(), "1", "{setting}");
