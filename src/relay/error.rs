@@ -28,9 +28,12 @@ pub enum RelayFault {
     /// The server ended the session while the client was idle in its transaction, and said why.
     #[error("the server ends an idle transaction: {}", .0.message)]
     Farewell(Box<Report>),
-    /// The server said that it ends this session.
+    /// The server said that it ends this session: whatever it had run before that, it has answered.
     #[error("the server ends the session: {0}")]
     Ended(String),
+    /// The connection to the server ended without a word.
+    #[error("the connection to the server was lost: {0}")]
+    Closed(String),
 }
 
 impl Fault for RelayFault {
@@ -38,9 +41,12 @@ impl Fault for RelayFault {
         match self {
             Self::Protocol(_) => Kind::Client,
             Self::TooLarge { .. } => Kind::Limit,
-            Self::Doubt(_) | Self::Shifted | Self::Context(_) | Self::Farewell(_) | Self::Ended(_) => {
-                Kind::Upstream
-            }
+            Self::Doubt(_)
+            | Self::Shifted
+            | Self::Context(_)
+            | Self::Farewell(_)
+            | Self::Ended(_)
+            | Self::Closed(_) => Kind::Upstream,
         }
     }
 
@@ -49,7 +55,7 @@ impl Fault for RelayFault {
             Self::Protocol(what) => Report::new(sqlstate::PROTOCOL_VIOLATION, *what),
             Self::TooLarge { .. } => Report::new(sqlstate::PROGRAM_LIMIT, self.to_string())
                 .hint("Raise listen.max_message_bytes, or use COPY, which has no such limit."),
-            Self::Doubt(_) | Self::Shifted | Self::Ended(_) => {
+            Self::Doubt(_) | Self::Shifted | Self::Ended(_) | Self::Closed(_) => {
                 Report::new(sqlstate::CONNECTION_FAILURE, "the connection to the upstream server was lost")
                     .hint(
                         "Nothing is known about the outcome of the running statement; the next one can work.",

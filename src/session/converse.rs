@@ -168,13 +168,11 @@ impl Session {
             if !self.client.output.is_full() {
                 match channel.input.poll_fill(&mut channel.stream, cx, wanted) {
                     Poll::Ready(Ok(0)) => {
-                        return Poll::Ready(Event::ServerFault(RelayFault::Ended(
-                            "connection closed".to_owned(),
-                        )));
+                        return Poll::Ready(Event::ServerFault(RelayFault::Closed("end of file".to_owned())));
                     }
                     Poll::Ready(Ok(_)) => moved = true,
                     Poll::Ready(Err(error)) => {
-                        return Poll::Ready(Event::ServerFault(RelayFault::Ended(error.to_string())));
+                        return Poll::Ready(Event::ServerFault(RelayFault::Closed(error.to_string())));
                     }
                     Poll::Pending => {}
                 }
@@ -307,17 +305,18 @@ impl Session {
 
     /// Sends a segment again on another server, if nothing of it can have run and the client has seen nothing.
     async fn replay(&mut self, fault: &RelayFault, server: &mut TenantServer) -> bool {
-        let certain = match fault {
-            RelayFault::Context(_) => true,
-            // The server said goodbye before it answered anything: for example an idle one that was ended.
-            RelayFault::Ended(reason) => reason.starts_with("57P0"),
+        let is_certain = match fault {
+            // The server said why it ends the session before it answered anything of the client: an operator ends it, or
+            // a time limit that was left on it is over.
+            RelayFault::Context(_) | RelayFault::Ended(_) => true,
             RelayFault::Protocol(_)
+            | RelayFault::Closed(_)
             | RelayFault::TooLarge { .. }
             | RelayFault::Doubt(_)
             | RelayFault::Farewell(_)
             | RelayFault::Shifted => false,
         };
-        if !certain || !self.conversation.has_run_nothing() || !self.client.input.is_marked() {
+        if !is_certain || !self.conversation.has_run_nothing() || !self.client.input.is_marked() {
             return false;
         }
         tracing::info!(%fault, "the server is replaced before the client's statement has run");
@@ -396,7 +395,8 @@ impl Session {
             | RelayFault::TooLarge { .. }
             | RelayFault::Doubt(_)
             | RelayFault::Farewell(_)
-            | RelayFault::Ended(_) => {}
+            | RelayFault::Ended(_)
+            | RelayFault::Closed(_) => {}
         }
     }
 
@@ -416,7 +416,8 @@ impl Session {
             | RelayFault::Doubt(_)
             | RelayFault::Shifted
             | RelayFault::Farewell(_)
-            | RelayFault::Ended(_) => self.unanswered(fault.report()),
+            | RelayFault::Ended(_)
+            | RelayFault::Closed(_) => self.unanswered(fault.report()),
         }
     }
 

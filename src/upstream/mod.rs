@@ -21,7 +21,7 @@ use crate::names::{TenantId, UpstreamName};
 use crate::secret::Secret;
 use budget::ConnectionBudget;
 pub use context::application::APPLICATION_NAME;
-pub use context::{Context, Contexts, Expect, HandOver, Nonce, SessionParameters, Span};
+pub use context::{Context, Contexts, Expect, HandOver, Nonce, ServerSession, SessionParameters, Span};
 use dashmap::DashMap;
 pub use deadline::Deadline;
 pub use error::{ConnectError, UpstreamFault};
@@ -33,7 +33,8 @@ pub(crate) use pool::login::Connector;
 #[cfg(any(test, fuzzing))]
 pub(crate) use pool::senders::Sender;
 pub use pool::server::{
-    BackendIdentity, ClientKey, Deallocated, Server, ServerState, StatementId, Temporary, Wear, prepared_name,
+    BackendIdentity, ClientKey, ContextState, Deallocated, Server, ServerState, StatementId, Temporary, Wear,
+    prepared_name,
 };
 use pool::{Asker, Lease, Pool};
 pub use question::{Answer, Question};

@@ -84,7 +84,8 @@ impl TenantServer {
         let state = &mut self.lease.server().state;
         state.stamp = None;
         let nonce = Nonce::new();
-        let reset = context::statement::reset(&nonce, parameters, None, state).commit();
+        let answered = context::statement::Answered::InReset(&nonce);
+        let reset = context::statement::reset(answered, parameters, None, state).statements.commit();
         let (outcome, status) = self.run_to_ready(reset.sql.as_bytes()).await?;
         if status != backend::Status::Idle {
             // It failed in its transaction.

@@ -123,3 +123,37 @@ async fn a_choice_of_a_transaction_waits_while_its_statement_is_prepared() {
         assert_eq!(link.query("CREATE TEMP TABLE t (a int)").await, "E(0A000) Z(I)");
     }
 }
+
+#[tokio::test]
+async fn a_choice_that_is_prepared_or_bound_and_not_run_chooses_nothing() {
+    let two = "SELECT set_config('app.tenant_id', 'acme', false), set_config('app.user_id', '7', false)";
+    for (_cluster, proxy) in both(|_| {}).await {
+        let mut link = proxy.link("any").await;
+        for (name, bytes) in [
+            (
+                "prepared",
+                [message::parse("", two), message::describe_statement(""), message::sync()].concat(),
+            ),
+            ("bound", [message::parse("", two), message::bind("", "", &[]), message::sync()].concat()),
+        ] {
+            assert!(link.ask(bytes).await.code().is_none(), "{name}");
+            assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"), "{name}");
+        }
+        assert!(link.extended(two, &[]).await.code().is_none());
+        assert_eq!(link.query(WHO).await.value(), "acme");
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_returns_to_the_login_gives_its_server_back() {
+    for (_cluster, proxy) in both(|config| config.one_server()).await {
+        let mut link = proxy.link("any").await;
+        for text in ["BEGIN", "SET app.tenant_id = 'acme'", "SELECT 1", "RESET ALL", "COMMIT"] {
+            assert!(link.query(text).await.code().is_none(), "{text}");
+        }
+        assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"));
+        // The only server is free for another tenant, and is that tenant's.
+        assert_eq!(proxy.link("globex_app").await.query(WHO).await.value(), "globex");
+        assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"));
+    }
+}

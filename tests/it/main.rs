@@ -27,6 +27,7 @@ mod guard;
 mod guard_fuzz;
 mod identity;
 mod isolation;
+mod keeping;
 mod moving;
 mod operations;
 mod placement;

@@ -13,7 +13,7 @@ use crate::relay::core::replies::{Reply, Shown, Then};
 use crate::relay::core::segment::{AwaitedReply, Outcome, Progress, Segment};
 use crate::relay::requests::ClientSide;
 use crate::relay::{Conversation, RelayFault};
-use crate::upstream::{Expect, ServerSide};
+use crate::upstream::{ContextState, Expect, ServerSide};
 use crate::wire::backend::{self, Status};
 use crate::wire::encode;
 use crate::wire::frame;
@@ -201,7 +201,8 @@ impl Conversation {
     fn notice(&self, body: &[u8], client: &mut ClientSide<'_>) -> Disposition {
         match self.replies.front() {
             Some(reply) if reply.is_own() => Disposition::Swallow,
-            Some(Reply::Query(text)) if text.is_hidden() => Disposition::Swallow,
+            // In front of the first statement PostgreSQL reads the whole text; what it says of that is about the client's.
+            Some(Reply::Query(text)) if text.is_hidden() && text.at > 0 => Disposition::Swallow,
             Some(Reply::Query(text)) if !text.inserted.is_empty() => {
                 client.input.forget();
                 encode::with_position(client.output.space(), b'N', body, |sent| text.position(sent));
@@ -266,8 +267,10 @@ impl Conversation {
                 self.session.roll_back();
             }
             self.session.end();
-            if std::mem::take(&mut self.loses_context) {
-                server.state().stamp = None;
+            if std::mem::take(&mut self.loses_context)
+                && let Some(stamp) = &mut server.state().stamp
+            {
+                stamp.context = ContextState::Lost;
             }
         }
     }

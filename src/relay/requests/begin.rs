@@ -7,7 +7,7 @@ use crate::relay::core::replies::{Reply, TextHandOver};
 use crate::relay::core::segment::{AwaitedReply, Executed, Progress, Segment, Unnamed};
 use crate::relay::requests::{REFUSED, Taken};
 use crate::sql::{Course, StatementKind};
-use crate::upstream::{Context, Expect, ServerSide};
+use crate::upstream::{Context, Expect, ServerSession, ServerSide};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame};
 
@@ -119,16 +119,21 @@ impl Conversation {
         if self.status != Status::Idle || !server.context().enters() {
             return ContextEntered::Nothing;
         }
-        let client = self.client;
+        let (client, keeps_server) = (self.client, self.keeps_server());
         let (state, out, context) = server.parts();
         if context.is_in_force(state, client, &self.parameters) {
             context.take_over(state, client, &self.parameters);
             return ContextEntered::Before;
         }
-        let written = context.write_hand_over(state, out, (client, &self.parameters));
+        let session = if keeps_server && context.is_of(state, client) {
+            ServerSession::Kept
+        } else {
+            ServerSession::Reset
+        };
+        let written = context.write_hand_over((state, out), (client, &self.parameters), session);
         self.relay.switches.increment();
         self.progress = Progress::Entering;
-        self.replies.push(Reply::Reset(Expect::Nonce(written.reset)));
+        self.replies.push(Reply::Reset(written.reset));
         self.replies.push(Reply::Own(written.entry));
         self.replies.push(Reply::Own(Expect::Nothing));
         ContextEntered::Now
@@ -141,11 +146,12 @@ impl Conversation {
         text: &[u8],
         server: &mut dyn ServerSide,
     ) -> Option<(String, TextHandOver)> {
-        let client = self.client;
+        let (client, keeps_server) = (self.client, self.keeps_server());
         let encoding = self.encoding().map(ToOwned::to_owned);
         let (state, _, context) = server.parts();
         if self.status != Status::Idle
             || !context.enters()
+            || (keeps_server && context.is_of(state, client))
             || context.is_in_force(state, client, &self.parameters)
         {
             return None;

@@ -75,13 +75,17 @@ impl Conversation {
             return Ok(());
         }
         let (tag, body) = (message.first(), frame::body(message));
-        let bound =
-            || frontend::bind(behind.first().filter(|tag| **tag == b'B').map(|_| frame::body(behind))?);
+        if !is_run(tag, behind) {
+            return Ok(());
+        }
         let (reading, values) = match tag {
             Some(b'Q') => (frontend::query(body).and_then(|text| self.choices_in(text)), None),
             Some(b'P') => {
                 let parse = frontend::parse(body).filter(|parse| parse.name.is_empty());
-                (parse.and_then(|parse| self.choices_in(parse.text)), bound().map(|bind| bind.rest))
+                (
+                    parse.and_then(|parse| self.choices_in(parse.text)),
+                    bind_behind(behind).map(|bind| bind.rest),
+                )
             }
             Some(b'B') => {
                 let bind = frontend::bind(body);
@@ -108,6 +112,39 @@ impl Conversation {
         memchr::memmem::find(text, self.rules.tenant_setting().as_bytes())?;
         self.read(text).ok().filter(|reading| reading.choices.is_some())
     }
+}
+
+/// Whether the statement of a Query, Parse or Bind runs, as far as the messages behind it are there: one that is prepared or
+/// bound for later does not.
+fn is_run(tag: Option<&u8>, behind: &[u8]) -> bool {
+    let mut is_bound = tag != Some(&b'P');
+    if tag == Some(&b'Q') {
+        return true;
+    }
+    for (tag, _) in whole_frames(behind) {
+        match tag {
+            b'D' => {}
+            b'B' if !is_bound => is_bound = true,
+            tag => return tag == b'E' && is_bound,
+        }
+    }
+    true
+}
+
+/// The Bind behind the Parse of the unnamed statement, if it is there already.
+fn bind_behind(behind: &[u8]) -> Option<frontend::Bind<'_>> {
+    let (_, body) = whole_frames(behind).find(|(tag, _)| *tag != b'D').filter(|(tag, _)| *tag == b'B')?;
+    frontend::bind(body).filter(|bind| bind.statement.is_empty())
+}
+
+/// Tag and body of the messages that are there as a whole.
+fn whole_frames(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let header = frame::header(bytes).ok().flatten()?;
+        let (whole, rest) = bytes.split_at_checked(header.total)?;
+        bytes = rest;
+        Some((header.tag, frame::body(whole)))
+    })
 }
 
 /// Whether a text may choose a tenant: it begins as SET and RESET do, or calls `set_config`. With a comment in front of

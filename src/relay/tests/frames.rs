@@ -50,7 +50,13 @@ fn answers_to_the_proxy(name: &str, nonce: &str) -> Option<String> {
     let commit = if name == "front-but-commit" { "" } else { " | C COMMIT" };
     Some(match name {
         "reset" => format!("C BEGIN | N 01000 | C RESET | T a:25 | D {nonce} | C SELECT 1 | C SET | Z T"),
-        "hand-over" => format!("reset | 1 | 2 | D {nonce} | C SELECT 1 | 1 | 2 | C COMMIT"),
+        // Its row is that of the entry.
+        "sealed-reset" => "C BEGIN | N 01000 | C RESET | C SET | Z T".to_owned(),
+        "hand-over" => format!("sealed-reset | 1 | 2 | D {nonce} | C SELECT 1 | 1 | 2 | C COMMIT"),
+        "entry" => format!("C BEGIN | C SET | Z T | 1 | 2 | D {nonce} | C SELECT 1 | 1 | 2 | C COMMIT"),
+        "plain-entry" => {
+            "C BEGIN | C SET | C SAVEPOINT | Z T | 1 | 2 | C RELEASE | 1 | 2 | C COMMIT".to_owned()
+        }
         "plain-hand-over" => "reset | 1 | 2 | C RELEASE | 1 | 2 | C COMMIT".to_owned(),
         "front" | "front-but-commit" | "front-without-row" => format!(
             "C BEGIN | C SET | C RESET | C CLOSE | C DEALLOCATE | C UNLISTEN | T a:25{row} | C SELECT 1 | C SET \
@@ -142,6 +148,8 @@ pub(super) fn print_all(bytes: &[u8], direction: Direction) -> String {
     let commit = "P - COMMIT | B - - | E -";
     for (long, short) in [
         (format!("Q reset | P - enter | B - - … | E - | {commit}"), "hand-over"),
+        (format!("Q set-again | P - enter | B - - … | E - | {commit}"), "entry"),
+        (format!("Q set-again | P - RELEASE \"pgtenant\" | B - - | E - | {commit}"), "plain-entry"),
         (format!("Q reset | P - RELEASE \"pgtenant\" | B - - | E - | {commit}"), "plain-hand-over"),
         (
             "C S pgtenant_tenant | P pgtenant_tenant assertion | B - pgtenant_tenant … | E -".to_owned(),
@@ -172,9 +180,8 @@ fn print_client(tag: u8, body: &[u8]) -> String {
             text.strip_prefix("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE;")
         {
             // One that stands in front of a client's text ends in it.
-            reset
-                .split_once(";COMMIT;")
-                .map_or_else(|| "reset".to_owned(), |(_, text)| format!("front;{text}"))
+            let short = if reset.contains("RESET ALL") { "reset" } else { "set-again" };
+            reset.split_once(";COMMIT;").map_or_else(|| short.to_owned(), |(_, text)| format!("front;{text}"))
         } else if text.contains("pgtenant.hand_over") {
             "enter".to_owned()
         } else if text.contains("decode($1,'hex')") {

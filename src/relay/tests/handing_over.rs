@@ -1,7 +1,8 @@
 //! The proxy's own part in front of a transaction: a hand-over or an assertion that fails at any of its answers never
 //! lets the client's part be taken for answered, and nothing of it reaches the client.
 
-use super::{Mode, Talk, in_force};
+use super::{Mode, Talk, enter, in_force};
+use crate::upstream::Wear;
 
 /// A text with which a hand-over cannot share its Query.
 const APART: &str = "SELECT 1; SELECT 2";
@@ -12,8 +13,9 @@ fn an_error_at_any_answer_of_the_entry_ends_the_server() {
         for mode in [Mode::Plain, Mode::Sealed] {
             let mut talk = Talk::new(mode);
             talk.client(&format!("Q {APART}"));
+            let reset = if mode == Mode::Sealed { "sealed-reset" } else { "reset" };
             assert_eq!(
-                talk.server(&format!("reset | {before}E 42501")),
+                talk.server(&format!("{reset} | {before}E 42501")),
                 "server lost: context 42501: text",
                 "behind {before}"
             );
@@ -67,8 +69,10 @@ fn an_answer_to_nothing_that_was_asked_ends_a_server_in_the_reset() {
 
 #[test]
 fn nothing_of_a_hand_over_reaches_the_client() {
-    Talk::new(Mode::Sealed)
-        .script(&[("> Q SELECT 1", "hand-over | Q SELECT 1"), ("< N 00000 | reset | S TimeZone=UTC", "")]);
+    Talk::new(Mode::Sealed).script(&[
+        ("> Q SELECT 1", "hand-over | Q SELECT 1"),
+        ("< N 00000 | sealed-reset | S TimeZone=UTC", ""),
+    ]);
 }
 
 #[test]
@@ -167,6 +171,79 @@ fn another_clients_use_of_a_server_costs_a_hand_over() {
 }
 
 #[test]
+fn a_client_that_keeps_its_server_is_never_reset() {
+    let lost = "E 55000 | Z I";
+    for (mode, entry) in [(Mode::Sealed, "entry | "), (Mode::Plain, "")] {
+        let mut talk = Talk::keeping_its_server(mode);
+        enter(&mut talk);
+        talk.client("Q SELECT lastval()");
+        talk.server(if mode == Mode::Plain { "C SET | E 55000 | Z I" } else { lost });
+        assert_eq!(talk.client(&format!("Q {APART}")), format!("{entry}{}Q {APART}", apart(mode)));
+    }
+    for (mode, entry) in [(Mode::Sealed, "entry"), (Mode::Plain, "plain-entry")] {
+        let mut talk = Talk::keeping_its_server(mode);
+        enter(&mut talk);
+        // As if a setting had another value than the client believes.
+        talk.server.state.stamp.as_mut().unwrap().parameters += 1;
+        assert_eq!(talk.client("Q SELECT 1"), format!("{entry} | Q SELECT 1"));
+        assert_eq!(talk.server(&format!("{entry} | C SELECT 1 | Z I")), "C SELECT 1 | Z I (I)");
+        talk.client("Q SELECT 1");
+        talk.server(if mode == Mode::Plain { "C SET | C SELECT 1 | Z I" } else { "C SELECT 1 | Z I" });
+        // To servers it is another client from here on, and its temporary tables go.
+        talk.server.state.wear = Wear::Dirty;
+        talk.client("Q DISCARD ALL");
+        talk.server(if mode == Mode::Plain { "apart | C DISCARD TEMP | Z I" } else { "C SELECT 1 | Z I" });
+        let whole = if mode == Mode::Plain { "plain-hand-over" } else { "hand-over" };
+        assert_eq!(talk.client(&format!("Q {APART}")), format!("{whole} | Q {APART}"));
+    }
+    let mut talk = in_force(Mode::Sealed);
+    talk.client("Q SELECT lastval()");
+    talk.server(lost);
+    assert_eq!(talk.client("Q SELECT 1"), "hand-over | Q SELECT 1", "another may have had the server");
+}
+
+/// What stands in front of a text of several statements where the context is in force.
+fn apart(mode: Mode) -> &'static str {
+    if mode == Mode::Plain { "apart | " } else { "" }
+}
+
+#[test]
+fn discard_sequences_empties_the_register_and_nothing_else() {
+    let mut talk = Talk::keeping_its_server(Mode::Sealed);
+    enter(&mut talk);
+    talk.script(&[
+        ("> Q DISCARD SEQUENCES", "Q DISCARD SEQUENCES"),
+        ("< C DISCARD SEQUENCES | Z I", "C DISCARD SEQUENCES | Z I (I)"),
+        ("> Q SELECT 1", "entry | Q SELECT 1"),
+        ("< entry | C SELECT 1 | Z I", "C SELECT 1 | Z I (I)"),
+        ("> P - DISCARD SEQUENCES | B - - | E - | S", "P - DISCARD SEQUENCES | B - - | E - | S"),
+        ("< 1 | 2 | C DISCARD SEQUENCES | Z I", "1 | 2 | C DISCARD SEQUENCES | Z I (I)"),
+        ("> Q SELECT 1", "entry | Q SELECT 1"),
+    ]);
+    // A plain context has no register.
+    in_force(Mode::Plain).script(&[
+        ("> Q DISCARD SEQUENCES", "Q DISCARD SEQUENCES"),
+        ("< C DISCARD SEQUENCES | Z I", "C DISCARD SEQUENCES | Z I (I)"),
+        ("> Q SELECT 1", "Q SET \"app\".\"tenant_id\" TO 'a';SELECT 1"),
+    ]);
+}
+
+#[test]
+fn an_entry_into_a_kept_session_that_fails_ends_the_server() {
+    for answers in
+        ["E 42501", "C BEGIN | C SET | Z T | 1 | 2 | E 28000", "C BEGIN | C SET | Z T | 1 | 2 | D forged"]
+    {
+        let mut talk = Talk::keeping_its_server(Mode::Sealed);
+        enter(&mut talk);
+        talk.client("Q DISCARD SEQUENCES");
+        talk.server("C DISCARD SEQUENCES | Z I");
+        talk.client("Q SELECT 1");
+        assert!(talk.server(answers).starts_with("server lost: "), "{answers}");
+        assert!(talk.conversation.has_run_nothing(), "{answers}");
+    }
+}
+
+#[test]
 fn a_refusal_between_transactions_hands_nothing_over() {
     let mut talk = Talk::new(Mode::Sealed);
     talk.script(&[("> Q SET ROLE x", "E 42501 | Z I (I)"), ("> Q SELECT 1", "hand-over | Q SELECT 1")]);
@@ -199,7 +276,11 @@ fn a_hand_over_in_front_of_a_text_is_hidden_up_to_its_end() {
     let mut talk = Talk::new(Mode::Plain);
     talk.script(&[
         ("> Q SELECT 1", "Q front;SELECT 1"),
-        ("< N 01000 | front | T a:23 | D 1 | N 01000 | C SELECT 1", "T | D 1 | N 01000 | C SELECT 1"),
+        // What PostgreSQL says when it reads the text is about the client's.
+        (
+            "< N 22P06 | front | T a:23 | D 1 | N 01000 | C SELECT 1",
+            "N 22P06 | T | D 1 | N 01000 | C SELECT 1",
+        ),
         // What it has put back the client knows; what the statement changed is news.
         ("< S TimeZone=UTC | Z I", "Z I (I)"),
         ("> Q SELECT 2", "Q SET \"app\".\"tenant_id\" TO 'a';SELECT 2"),

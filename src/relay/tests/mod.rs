@@ -41,7 +41,7 @@ mod waiting;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::directory::{ContextMode, GuardLevel, Limits, SealKey, Tenancy};
+use crate::directory::{ContextMode, GuardLevel, Limits, PoolMode, SealKey, Tenancy};
 use crate::fault::{Report, sqlstate};
 use crate::guard::{Rules, Verdicts};
 use crate::names::{TenantId, UpstreamName};
@@ -165,7 +165,17 @@ impl Talk {
         Self::with(mode, &[], Kind::Gateway)
     }
 
+    /// A client of the session mode, which keeps its server between transactions.
+    fn keeping_its_server(mode: Mode) -> Self {
+        let policy = Policy { pool_mode: PoolMode::Session, ..Policy::default() };
+        Self::with_policy(mode, &[], Kind::Bound, policy)
+    }
+
     fn with(mode: Mode, startup: &[(&str, &str)], kind: Kind) -> Self {
+        Self::with_policy(mode, startup, kind, Policy::default())
+    }
+
+    fn with_policy(mode: Mode, startup: &[(&str, &str)], kind: Kind, policy: Policy) -> Self {
         let is_gateway = kind == Kind::Gateway;
         let contexts = Contexts::new(&tenancy(mode));
         let upstreams = Upstreams::new([upstream()], 10);
@@ -179,7 +189,7 @@ impl Talk {
         let acting = chooser.acting(context.clone());
         let beginning = Beginning {
             rules: Arc::new(Rules::new("app.tenant_id", level, &[])),
-            policy: Policy::default(),
+            policy,
             acting,
             chooser: (mode != Mode::Bare).then(|| Arc::new(chooser) as Arc<dyn Chooser>),
             client: 7,
@@ -353,7 +363,7 @@ fn name(fault: &RelayFault) -> String {
         RelayFault::Shifted => "shifted".to_owned(),
         RelayFault::Context(why) => format!("context {why}"),
         RelayFault::Farewell(report) => format!("farewell {}: {}", report.sqlstate.0, report.message),
-        RelayFault::Ended(why) => format!("ended {why}"),
+        RelayFault::Ended(why) | RelayFault::Closed(why) => format!("ended {why}"),
     }
 }
 

@@ -91,16 +91,18 @@ fn an_entry_that_fails_skips_the_clients_query() {
 #[test]
 fn a_row_without_the_nonce_is_the_answer_to_something_else() {
     for answers in ["C BEGIN | D forged", "C BEGIN | C SELECT 0 | Z T"] {
-        for (mode, text) in [(Mode::Plain, "SELECT 1; SELECT 2"), (Mode::Sealed, "SELECT 1")] {
-            let mut talk = Talk::new(mode);
-            talk.client(&format!("Q {text}"));
-            assert_eq!(talk.server(answers), "server lost: shifted", "{answers}");
-        }
+        let mut talk = Talk::new(Mode::Plain);
+        talk.client("Q SELECT 1; SELECT 2");
+        assert_eq!(talk.server(answers), "server lost: shifted", "{answers}");
     }
     for answers in ["D forged | C SELECT 1", "C SELECT 0"] {
         let mut talk = Talk::new(Mode::Sealed);
         talk.client("Q SELECT 1");
-        assert_eq!(talk.server(&format!("reset | 1 | 2 | {answers}")), "server lost: shifted", "{answers}");
+        assert_eq!(
+            talk.server(&format!("sealed-reset | 1 | 2 | {answers}")),
+            "server lost: shifted",
+            "{answers}"
+        );
     }
 }
 

@@ -138,7 +138,7 @@ fn a_block_whose_server_is_lost_before_it_ran_may_be_opened_on_another() {
     talk.script(&[
         ("~ Q BEGIN", "C BEGIN | Z T"),
         ("~ Q SELECT 1", "hand-over | Q BEGIN;SELECT 1"),
-        ("< reset | 1 | 2 | E 28000", "server lost: context 28000: text"),
+        ("< sealed-reset | 1 | 2 | E 28000", "server lost: context 28000: text"),
     ]);
     assert!(talk.conversation.has_run_nothing());
     talk.conversation.abandon();

@@ -2,7 +2,7 @@
 //! of the tenant's first message, in the same write.
 //!
 //! ```text
-//!   Query: BEGIN, reset            takes away what the last tenant left, returns the nonce; plain: sets the tenant
+//!   Query: BEGIN, reset            takes away what the last tenant left; plain: sets the tenant, returns the nonce
 //!   Parse Bind Execute: enter      sealed: verifies the proof, sets the tenant for the session, returns the nonce;
 //!                                  plain: fails unless the reset has come to its end
 //!   Parse Bind Execute: COMMIT     the entry lasts, whatever becomes of the client's statement
@@ -25,11 +25,12 @@ use std::sync::Arc;
 
 use crate::directory::{ContextMode, Tenancy};
 use crate::names::TenantId;
-use crate::upstream::pool::server::{ClientKey, ServerState, Stamp, Wear};
+use crate::upstream::pool::server::{ClientKey, ContextState, ServerState, Stamp, Wear};
 use crate::wire::encode;
 use application::NameForm;
 pub use parameters::SessionParameters;
 use seal::Seal;
+use statement::{Answered, ResetText};
 pub use statement::{Nonce, Span};
 
 /// What a client's transactions run under.
@@ -140,43 +141,64 @@ impl Context {
         parameters: &SessionParameters,
     ) -> bool {
         state.stamp.as_ref().is_some_and(|stamp| {
-            stamp.tenant == self.tenant
+            stamp.context == ContextState::InForce
+                && stamp.tenant == self.tenant
                 && stamp.parameters == parameters.fingerprint()
                 && (stamp.client == client || state.wear != Wear::Dirty)
         })
     }
 
+    /// Whether the server is this client's still, in this context or after it was lost.
+    pub(crate) fn is_of(&self, state: &ServerState, client: ClientKey) -> bool {
+        state.stamp.as_ref().is_some_and(|stamp| stamp.tenant == self.tenant && stamp.client == client)
+    }
+
     /// Writes a hand-over: the reset, and the entry into this context. From its first byte on, the server belongs to
-    /// this tenant or to nobody.
+    /// this tenant or to nobody. A client that keeps its server keeps what its session has there, too.
     pub(crate) fn write_hand_over(
         &self,
-        state: &mut ServerState,
-        out: &mut Vec<u8>,
+        (state, out): (&mut ServerState, &mut Vec<u8>),
         (client, parameters): (ClientKey, &SessionParameters),
+        session: ServerSession,
     ) -> HandOver {
         let nonce = Nonce::new();
-        let mut reset = self.reset(state, &nonce, parameters);
         let sealed = match &self.entry {
             Some(Entry { mode: EntryMode::Sealed(seal), .. }) => self.tenant.as_ref().map(|id| (seal, id)),
             Some(Entry { mode: EntryMode::Plain(_), .. }) | None => None,
         };
+        let (answered, expected) = match (sealed, session) {
+            (None, ServerSession::Reset) => (Answered::InReset(&nonce), Expect::Nonce(nonce.clone())),
+            (Some(_), _) | (None, ServerSession::Kept) => (Answered::AtEntry, Expect::Nothing),
+        };
+        let ResetText { statements: mut text, at_entry } = match session {
+            ServerSession::Reset => self.reset(state, answered, parameters),
+            ServerSession::Kept => {
+                statement::begin_again(parameters, self.name(parameters).as_deref(), state)
+            }
+        };
         let entry = if let Some((seal, tenant)) = sealed {
-            reset.push(&statement::set_nonce(&nonce));
-            encode::query(out, reset.sql.as_bytes());
-            seal.write_entry(state, out, tenant, &nonce);
-            Expect::Nonce(nonce.clone())
+            text.push(&statement::set_nonce(&nonce));
+            encode::query(out, text.sql.as_bytes());
+            seal.write_entry((state, out), tenant, &nonce, &at_entry);
+            Expect::Nonce(nonce)
         } else {
             if let Some(set) = self.set_again() {
-                reset.push(&set);
+                text.push(&set);
             }
-            reset.push(statement::SAVE_RESET);
-            encode::query(out, reset.sql.as_bytes());
+            text.push(statement::SAVE_RESET);
+            encode::query(out, text.sql.as_bytes());
             statement::release_reset(out);
             Expect::Nothing
         };
         statement::commit(out);
-        self.has_handed_over(state, (client, parameters));
-        HandOver { reset: nonce, entry }
+        match session {
+            ServerSession::Reset => self.has_handed_over(state, (client, parameters)),
+            ServerSession::Kept => {
+                state.unnamed = None;
+                self.stamp(state, client, parameters);
+            }
+        }
+        HandOver { reset: expected, entry }
     }
 
     /// A hand-over into a plain context as statements that stand in front of a text, in one Query; none for a sealed one,
@@ -188,19 +210,19 @@ impl Context {
     ) -> Option<(statement::OwnText, Nonce)> {
         let Some(Entry { mode: EntryMode::Plain(_), .. }) = &self.entry else { return None };
         let nonce = Nonce::new();
-        let mut reset = self.reset(state, &nonce, parameters);
-        reset.push(&self.set_again()?);
+        let mut text = self.reset(state, Answered::InReset(&nonce), parameters).statements;
+        text.push(&self.set_again()?);
         self.has_handed_over(state, (client, parameters));
-        Some((reset.commit(), nonce))
+        Some((text.commit(), nonce))
     }
 
     fn reset(
         &self,
         state: &ServerState,
-        nonce: &Nonce,
+        answered: Answered<'_>,
         parameters: &SessionParameters,
-    ) -> statement::OwnText {
-        statement::reset(nonce, parameters, self.name(parameters).as_deref(), state)
+    ) -> ResetText {
+        statement::reset(answered, parameters, self.name(parameters).as_deref(), state)
     }
 
     fn has_handed_over(
@@ -215,8 +237,12 @@ impl Context {
 
     /// The server is in this context from here on.
     fn stamp(&self, state: &mut ServerState, client: ClientKey, parameters: &SessionParameters) {
-        state.stamp =
-            Some(Stamp { tenant: self.tenant.clone(), client, parameters: parameters.fingerprint() });
+        state.stamp = Some(Stamp {
+            tenant: self.tenant.clone(),
+            client,
+            parameters: parameters.fingerprint(),
+            context: ContextState::InForce,
+        });
     }
 
     /// Takes over a server that is in force for another client of the tenant.
@@ -312,11 +338,20 @@ impl Context {
     }
 }
 
+/// What a hand-over does with the session on the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerSession {
+    /// It was another client's, or may have been: it is reset.
+    Reset,
+    /// It is the client's own, which keeps its server: only the context is entered again.
+    Kept,
+}
+
 /// What was written of a hand-over.
 #[derive(Debug)]
 pub struct HandOver {
-    /// A row of its reset holds this.
-    pub reset: Nonce,
+    /// What its reset answers.
+    pub reset: Expect,
     /// What its entry answers.
     pub entry: Expect,
 }

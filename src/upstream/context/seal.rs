@@ -33,15 +33,15 @@ impl Seal {
         }
     }
 
-    /// Writes the entry of a hand-over.
+    /// Writes the entry of a hand-over, with what its reset leaves to it.
     pub(super) fn write_entry(
         &self,
-        state: &ServerState,
-        out: &mut Vec<u8>,
+        (state, out): (&ServerState, &mut Vec<u8>),
         tenant: &TenantId,
         nonce: &Nonce,
+        calls: &[String],
     ) {
-        statement::enter_sealed(out, tenant.as_str(), &self.proof(state, tenant, nonce));
+        statement::enter_sealed(out, (tenant.as_str(), &self.proof(state, tenant, nonce)), calls);
     }
 
     /// Writes an entry inside a client's transaction.

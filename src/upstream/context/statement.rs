@@ -98,48 +98,65 @@ impl OwnText {
     }
 }
 
-/// The number of the statement in a reset that returns the nonce, from zero.
-pub(crate) const NONCE_STATEMENT: usize = 6;
+/// Which statement of a hand-over releases the advisory locks that were left, and returns the nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answered<'n> {
+    /// One of the reset.
+    InReset(&'n Nonce),
+    /// The entry of a sealed context, which is a SELECT in any case. A SELECT costs PostgreSQL as much as ten of the other
+    /// statements.
+    AtEntry,
+}
 
-/// The reset: it takes away what the last user left, and applies this client's parameters. It is a transaction of its
-/// own, which begins with characteristics under which nothing that was left behind (serializable, read only, deferrable
-/// defaults) makes it wait or fail, and which its user ends. A row of it holds the nonce.
-/// `DISCARD ALL` would also throw plans away and cannot stand in one Query with others. `DISCARD SEQUENCES` empties the
-/// register of a sealed context. A SELECT costs PostgreSQL as much as ten of the other statements, so there is one.
-pub(crate) fn reset(
-    nonce: &Nonce,
-    parameters: &SessionParameters,
-    name: Option<&str>,
-    state: &ServerState,
-) -> OwnText {
-    let seed: f64 = rand::rng().random_range(-1.0..1.0);
+/// The beginning of a transaction of the proxy's own, with characteristics under which nothing that was left behind
+/// (serializable, read only, deferrable defaults) makes it wait or fail.
+fn begin_reset(state: &ServerState) -> OwnText {
     // A standby refuses READ WRITE, and every transaction there is read only.
     let access = if state.is_standby() { "READ ONLY" } else { "READ WRITE" };
     let mut all = OwnText::default();
     all.push(&format!("BEGIN ISOLATION LEVEL READ COMMITTED, {access}, NOT DEFERRABLE"));
+    all
+}
+
+/// A reset.
+#[derive(Debug)]
+pub(crate) struct ResetText {
+    /// Its statements, without the end of its transaction.
+    pub(crate) statements: OwnText,
+    /// What is left to be called by the entry of a sealed context.
+    pub(crate) at_entry: Vec<String>,
+}
+
+/// The reset: it takes away what the last user left, and applies this client's parameters. It is a transaction of its
+/// own, which its user ends.
+///
+/// `DISCARD ALL` would also throw plans away and cannot stand in one Query with others. `DISCARD SEQUENCES` empties the
+/// register of a sealed context.
+pub(crate) fn reset(
+    answered: Answered<'_>,
+    parameters: &SessionParameters,
+    name: Option<&str>,
+    state: &ServerState,
+) -> ResetText {
+    let seed: f64 = rand::rng().random_range(-1.0..1.0);
+    let Settings { sets, mut calls } = settings(parameters, name, Span::Session);
+    calls.insert(0, "pg_catalog.pg_advisory_unlock_all()".to_owned());
+    let mut all = begin_reset(state);
     for one in ["SET SESSION AUTHORIZATION DEFAULT", "RESET ALL", "CLOSE ALL", "DEALLOCATE ALL", "UNLISTEN *"]
     {
         all.push(one);
     }
-    debug_assert_eq!(all.count, NONCE_STATEMENT);
-    let mut select = format!("SELECT '{}',pg_catalog.pg_advisory_unlock_all()", nonce.0);
-    let mut sets = Vec::new();
-    for (name, value) in applied(parameters, name) {
-        if is_settable(name, value) {
-            sets.push(format!("SET {name} TO '{value}'"));
-        } else {
-            select.push(',');
-            select.push_str(&set_config(name, value, Span::Session));
-        }
+    if let Answered::InReset(nonce) = answered {
+        all.push(&format!("SELECT '{}',{}", nonce.0, calls.join(",")));
+        calls.clear();
     }
-    all.push(&select);
     all.push(&format!("SET seed TO {seed:.17}"));
     for set in &sets {
         all.push(set);
     }
     all.push("DISCARD TEMP");
     all.push("DISCARD SEQUENCES");
-    all
+    ResetText { statements: all, at_entry: calls }
 }
 
 /// Whether SET reads this value of the parameter as `set_config` does: for lists of names it does not.
@@ -180,22 +197,48 @@ fn applied<'p>(
     own.chain(name.map(|name| (APPLICATION_NAME, name)))
 }
 
+/// What stands in the place of a reset where the session on the server is the client's and stays: its parameters are set
+/// again, whatever they are.
+pub(super) fn begin_again(
+    parameters: &SessionParameters,
+    name: Option<&str>,
+    state: &ServerState,
+) -> ResetText {
+    let mut statements = begin_reset(state);
+    for one in apply(parameters, name, Span::Session) {
+        statements.push(&one);
+    }
+    ResetText { statements, at_entry: Vec::new() }
+}
+
+/// What sets a client's parameters: by SET, which takes no snapshot, where it reads the value as `set_config` does.
+struct Settings {
+    sets: Vec<String>,
+    /// Calls of `set_config`.
+    calls: Vec<String>,
+}
+
+fn settings(parameters: &SessionParameters, name: Option<&str>, span: Span) -> Settings {
+    let local = if span == Span::Transaction { "LOCAL " } else { "" };
+    let (mut sets, mut calls) = (Vec::new(), Vec::new());
+    for (name, value) in applied(parameters, name) {
+        if is_settable(name, value) {
+            sets.push(format!("SET {local}{name} TO '{value}'"));
+        } else {
+            calls.push(set_config(name, value, span));
+        }
+    }
+    Settings { sets, calls }
+}
+
 /// The statements that set parameters for the session or the transaction, and the application's name, if that is another on
-/// servers: by SET, which takes no snapshot, where it reads the value as `set_config` does.
+/// servers.
 pub(in crate::upstream) fn apply(
     parameters: &SessionParameters,
     name: Option<&str>,
     span: Span,
 ) -> Vec<String> {
-    let local = if span == Span::Transaction { "LOCAL " } else { "" };
-    let (mut all, mut calls) = (Vec::new(), Vec::new());
-    for (name, value) in applied(parameters, name) {
-        if is_settable(name, value) {
-            all.push(format!("SET {local}{name} TO '{value}'"));
-        } else {
-            calls.push(set_config(name, value, span));
-        }
-    }
+    let Settings { sets: mut all, calls } = settings(parameters, name, span);
     if !calls.is_empty() {
         all.push(format!("SELECT {}", calls.join(",")));
     }
@@ -231,8 +274,13 @@ pub(crate) fn commit(out: &mut Vec<u8>) {
 
 /// Enters a sealed context for the session. The function checks proof and nonce, and returns the nonce. The proof is
 /// only ever sent as a parameter, because texts can be read by others who log in as the same role.
-pub(crate) fn enter_sealed(out: &mut Vec<u8>, tenant: &str, proof: &str) {
-    let (sql, parameter) = sealed_entry(tenant);
+/// These calls of the reset follow in its target list, which PostgreSQL evaluates from left to right.
+pub(crate) fn enter_sealed(out: &mut Vec<u8>, (tenant, proof): (&str, &str), calls: &[String]) {
+    let (mut sql, parameter) = sealed_entry(tenant);
+    for call in calls {
+        sql.push(',');
+        sql.push_str(call);
+    }
     run(out, &sql, &[parameter.as_bytes(), proof.as_bytes()]);
 }
 

@@ -30,6 +30,17 @@ pub struct Stamp {
     pub client: ClientKey,
     /// Fingerprint of the session parameters that were applied.
     pub parameters: u64,
+    /// Whether the context that was entered still stands.
+    pub context: ContextState,
+}
+
+/// What became of a context behind its entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContextState {
+    /// It stands.
+    InForce,
+    /// It may be gone: a statement emptied the register, or was refused by it. The session is still its client's.
+    Lost,
 }
 
 /// What use has left on a server.
