@@ -284,6 +284,8 @@ impl App {
             let setting = self.config.directory.tenancy.setting.clone();
             tasks.push(tokio::spawn(async move { probes.walk(&shared, &setting).await }));
         }
+        let shared = Arc::clone(&self.shared);
+        tasks.push(tokio::spawn(async move { shared.upstreams.reset_idle_servers().await }));
         if let Some(tokens) = self.tokens.clone() {
             tasks.push(tokio::spawn(async move { tokens.keep_keys().await }));
         }

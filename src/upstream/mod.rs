@@ -7,6 +7,7 @@ mod deadline;
 mod error;
 mod gate;
 mod greetings;
+mod idle_reset;
 mod own;
 mod pool;
 mod question;
@@ -60,6 +61,8 @@ struct Shared {
     pool: Arc<Pool>,
     gate: Arc<Gate>,
     greetings: Greetings,
+    /// Held by the task that resets its idle servers.
+    resetting: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Which pool: the upstream, and what of it is not the upstream's own.
@@ -219,7 +222,12 @@ impl Upstreams {
             connector = connector.with_schema(&schema);
         }
         let pool = Pool::new(connector, size, budget);
-        Ok(Shared { pool, gate: Arc::clone(&self.gate), greetings: Greetings::default() })
+        Ok(Shared {
+            pool,
+            gate: Arc::clone(&self.gate),
+            greetings: Greetings::default(),
+            resetting: Arc::default(),
+        })
     }
 
     /// Closes connections of pools other than the upstream's own that nobody has needed for a while, and forgets pools

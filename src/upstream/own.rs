@@ -70,12 +70,16 @@ impl TenantServer {
         parameters: &SessionParameters,
     ) -> Result<(), UpstreamFault> {
         let server = self.lease.server();
-        let is_unused = server.state.wear == Wear::Unused && parameters.is_empty();
+        let is_unused = matches!(server.state.wear, Wear::Unused | Wear::Reset) && parameters.is_empty();
         if !is_unused && !self.context.is_in_force(&server.state, client, parameters) {
             self.reset_for(parameters).await?;
         }
         let context = self.context.clone();
-        context.take_over(&mut self.lease.server().state, client, parameters);
+        let state = &mut self.lease.server().state;
+        if state.wear == Wear::Reset {
+            state.wear = Wear::Clean;
+        }
+        context.take_over(state, client, parameters);
         Ok(())
     }
 
@@ -97,7 +101,7 @@ impl TenantServer {
         }
         let state = &mut self.lease.server().state;
         state.clear_prepared();
-        state.wear = Wear::Clean;
+        state.wear = if parameters.is_empty() { Wear::Reset } else { Wear::Clean };
         Ok(())
     }
 

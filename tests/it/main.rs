@@ -26,6 +26,7 @@ mod doctor;
 mod guard;
 mod guard_fuzz;
 mod identity;
+mod idle_servers;
 mod isolation;
 mod keeping;
 mod moving;

@@ -7,7 +7,7 @@ use crate::relay::core::replies::{Reply, TextHandOver};
 use crate::relay::core::segment::{AwaitedReply, Executed, Progress, Segment, Unnamed};
 use crate::relay::requests::{REFUSED, Taken};
 use crate::sql::{Course, StatementKind};
-use crate::upstream::{Context, Expect, ServerSession, ServerSide};
+use crate::upstream::{Context, Expect, ServerSide};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame};
 
@@ -119,17 +119,13 @@ impl Conversation {
         if self.status != Status::Idle || !server.context().enters() {
             return ContextEntered::Nothing;
         }
-        let (client, keeps_server) = (self.client, self.keeps_server());
+        let (client, keeper) = (self.client, self.keeps_server().then_some(self.client));
         let (state, out, context) = server.parts();
         if context.is_in_force(state, client, &self.parameters) {
             context.take_over(state, client, &self.parameters);
             return ContextEntered::Before;
         }
-        let session = if keeps_server && context.is_of(state, client) {
-            ServerSession::Kept
-        } else {
-            ServerSession::Reset
-        };
+        let session = context.session_on(state, keeper);
         let written = context.write_hand_over((state, out), (client, &self.parameters), session);
         self.relay.switches.increment();
         self.progress = Progress::Entering;
@@ -146,12 +142,11 @@ impl Conversation {
         text: &[u8],
         server: &mut dyn ServerSide,
     ) -> Option<(String, TextHandOver)> {
-        let (client, keeps_server) = (self.client, self.keeps_server());
+        let (client, keeper) = (self.client, self.keeps_server().then_some(self.client));
         let encoding = self.encoding().map(ToOwned::to_owned);
         let (state, _, context) = server.parts();
         if self.status != Status::Idle
             || !context.enters()
-            || (keeps_server && context.is_of(state, client))
             || context.is_in_force(state, client, &self.parameters)
         {
             return None;
@@ -166,10 +161,11 @@ impl Conversation {
         if !is_read_alike {
             return None;
         }
-        let (statements, nonce) = context.hand_over_in_text(state, (client, &self.parameters))?;
+        let session = context.session_on(state, keeper);
+        let (statements, expects) = context.hand_over_in_text(state, (client, &self.parameters), session)?;
         self.relay.switches.increment();
         self.progress = Progress::Entering;
-        Some((statements.sql, TextHandOver { statements: statements.count, expects: Expect::Nonce(nonce) }))
+        Some((statements.sql, TextHandOver { statements: statements.count, expects }))
     }
 
     /// Asserts a plain context. If that fails, the server skips what follows.

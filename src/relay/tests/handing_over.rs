@@ -202,6 +202,32 @@ fn a_client_that_keeps_its_server_is_never_reset() {
     assert_eq!(talk.client("Q SELECT 1"), "hand-over | Q SELECT 1", "another may have had the server");
 }
 
+#[test]
+fn a_server_that_was_reset_while_it_was_idle_is_only_entered() {
+    let mut talk = Talk::new(Mode::Sealed);
+    talk.server.state.wear = Wear::Reset;
+    talk.script(&[
+        ("> Q SELECT 1", "entry | Q SELECT 1"),
+        ("< entry | C SELECT 1 | Z I", "C SELECT 1 | Z I (I)"),
+        ("> Q SELECT 1", "Q SELECT 1"),
+    ]);
+    assert_eq!(talk.server.state.wear, Wear::Clean, "it is used from here on");
+    let mut talk = Talk::new(Mode::Plain);
+    talk.server.state.wear = Wear::Reset;
+    talk.script(&[
+        ("> Q SELECT 1", "Q front;SELECT 1"),
+        ("< C BEGIN | C SET | C COMMIT | C SELECT 1 | Z I", "C SELECT 1 | Z I (I)"),
+    ]);
+    let mut talk = Talk::new(Mode::Plain);
+    talk.server.state.wear = Wear::Reset;
+    assert_eq!(talk.client(&format!("Q {APART}")), format!("plain-entry | Q {APART}"));
+    // Whoever has had it since may have left something.
+    let mut talk = in_force(Mode::Sealed);
+    talk.server.state.wear = Wear::Reset;
+    talk.server.state.stamp.as_mut().unwrap().tenant = None;
+    assert_eq!(talk.client("Q SELECT 1"), "hand-over | Q SELECT 1");
+}
+
 /// What stands in front of a text of several statements where the context is in force.
 fn apart(mode: Mode) -> &'static str {
     if mode == Mode::Plain { "apart | " } else { "" }

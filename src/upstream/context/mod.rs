@@ -148,9 +148,14 @@ impl Context {
         })
     }
 
-    /// Whether the server is this client's still, in this context or after it was lost.
-    pub(crate) fn is_of(&self, state: &ServerState, client: ClientKey) -> bool {
-        state.stamp.as_ref().is_some_and(|stamp| stamp.tenant == self.tenant && stamp.client == client)
+    /// What a hand-over finds on the server. A client that keeps its servers (`keeper`) has its session there, even if the
+    /// context was lost.
+    pub(crate) fn session_on(&self, state: &ServerState, keeper: Option<ClientKey>) -> ServerSession {
+        match &state.stamp {
+            Some(stamp) if stamp.tenant == self.tenant && Some(stamp.client) == keeper => ServerSession::Kept,
+            None if state.wear == Wear::Reset => ServerSession::IsReset,
+            Some(_) | None => ServerSession::Reset,
+        }
     }
 
     /// Writes a hand-over: the reset, and the entry into this context. From its first byte on, the server belongs to
@@ -168,12 +173,14 @@ impl Context {
         };
         let (answered, expected) = match (sealed, session) {
             (None, ServerSession::Reset) => (Answered::InReset(&nonce), Expect::Nonce(nonce.clone())),
-            (Some(_), _) | (None, ServerSession::Kept) => (Answered::AtEntry, Expect::Nothing),
+            (Some(_), _) | (None, ServerSession::IsReset | ServerSession::Kept) => {
+                (Answered::AtEntry, Expect::Nothing)
+            }
         };
         let ResetText { statements: mut text, at_entry } = match session {
             ServerSession::Reset => self.reset(state, answered, parameters),
-            ServerSession::Kept => {
-                statement::begin_again(parameters, self.name(parameters).as_deref(), state)
+            ServerSession::IsReset | ServerSession::Kept => {
+                ResetText { statements: self.begin_again(state, parameters), at_entry: Vec::new() }
             }
         };
         let entry = if let Some((seal, tenant)) = sealed {
@@ -192,7 +199,9 @@ impl Context {
         };
         statement::commit(out);
         match session {
-            ServerSession::Reset => self.has_handed_over(state, (client, parameters)),
+            ServerSession::Reset | ServerSession::IsReset => {
+                self.has_handed_over(state, (client, parameters));
+            }
             ServerSession::Kept => {
                 state.unnamed = None;
                 self.stamp(state, client, parameters);
@@ -207,13 +216,26 @@ impl Context {
         &self,
         state: &mut ServerState,
         (client, parameters): (ClientKey, &SessionParameters),
-    ) -> Option<(statement::OwnText, Nonce)> {
+        session: ServerSession,
+    ) -> Option<(statement::OwnText, Expect)> {
         let Some(Entry { mode: EntryMode::Plain(_), .. }) = &self.entry else { return None };
         let nonce = Nonce::new();
-        let mut text = self.reset(state, Answered::InReset(&nonce), parameters).statements;
+        let (mut text, expected) = match session {
+            ServerSession::Kept => return None,
+            ServerSession::IsReset => (self.begin_again(state, parameters), Expect::Nothing),
+            ServerSession::Reset => {
+                let reset = self.reset(state, Answered::InReset(&nonce), parameters);
+                (reset.statements, Expect::Nonce(nonce))
+            }
+        };
         text.push(&self.set_again()?);
         self.has_handed_over(state, (client, parameters));
-        Some((text.commit(), nonce))
+        Some((text.commit(), expected))
+    }
+
+    /// What stands in the place of a reset.
+    fn begin_again(&self, state: &ServerState, parameters: &SessionParameters) -> statement::OwnText {
+        statement::begin_again(parameters, self.name(parameters).as_deref(), state)
     }
 
     fn reset(
@@ -343,6 +365,8 @@ impl Context {
 pub enum ServerSession {
     /// It was another client's, or may have been: it is reset.
     Reset,
+    /// It was reset while the server was idle: only the context is entered.
+    IsReset,
     /// It is the client's own, which keeps its server: only the context is entered again.
     Kept,
 }

@@ -197,18 +197,18 @@ fn applied<'p>(
     own.chain(name.map(|name| (APPLICATION_NAME, name)))
 }
 
-/// What stands in the place of a reset where the session on the server is the client's and stays: its parameters are set
-/// again, whatever they are.
+/// What stands in the place of a reset where the session on the server is the client's and stays, or was reset before: the
+/// client's parameters are set, whatever they are.
 pub(super) fn begin_again(
     parameters: &SessionParameters,
     name: Option<&str>,
     state: &ServerState,
-) -> ResetText {
+) -> OwnText {
     let mut statements = begin_reset(state);
     for one in apply(parameters, name, Span::Session) {
         statements.push(&one);
     }
-    ResetText { statements, at_entry: Vec::new() }
+    statements
 }
 
 /// What sets a client's parameters: by SET, which takes no snapshot, where it reads the value as `set_config` does.

@@ -120,6 +120,21 @@ impl Pool {
         slots.idle() + slots.used() > 0
     }
 
+    /// Whether a server has been idle for so long and was not reset since.
+    pub(super) fn has_unreset(&self, idle_for: Duration) -> bool {
+        let slots = self.lock();
+        !slots.has_waiters() && slots.idle_ones().iter().any(|server| server.is_unreset(idle_for))
+    }
+
+    /// Takes such a server to reset it. It counts as one of nobody's meanwhile.
+    pub(super) fn take_unreset(self: &Arc<Self>, idle_for: Duration) -> Option<Lease> {
+        let mut slots = self.lock();
+        let (idle, used) = (slots.idle(), slots.used());
+        let server = slots.take_one(&None, |server| server.is_unreset(idle_for))?;
+        self.note(idle, used, &slots);
+        Some(Lease::new(self, None, Some(server)))
+    }
+
     fn close_idle(self: &Arc<Self>, mut unwanted: impl FnMut(&Server) -> bool) {
         let mut closed = Vec::new();
         self.settle(|slots| closed = slots.take_idle(|server| unwanted(server)));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -48,6 +49,8 @@ pub enum ContextState {
 pub enum Wear {
     /// Nobody used it since it was opened.
     Unused,
+    /// Nobody used it since its session was reset.
+    Reset,
     /// It was used, by statements that are known to leave nothing behind.
     Clean,
     /// Something ran that may have left session state behind.
@@ -203,6 +206,13 @@ impl Server {
     /// Whether this tenant had it last.
     pub(crate) fn was_of(&self, tenant: Option<&TenantId>) -> bool {
         self.state.stamp.as_ref().is_some_and(|stamp| stamp.tenant.as_ref() == tenant)
+    }
+
+    /// Whether it has been idle for so long, with what its last user left. One that may have had temporary objects is of no
+    /// use to another tenant.
+    pub(crate) fn is_unreset(&self, idle_for: Duration) -> bool {
+        let is_fresh = self.state.stamp.is_none() && matches!(self.state.wear, Wear::Unused | Wear::Reset);
+        !is_fresh && self.state.temporary == Temporary::Never && self.idle_since.elapsed() >= idle_for
     }
 
     /// How well it fits: this client's own, its tenant's, nobody's, a stranger's.

@@ -97,6 +97,13 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
         self.idle.extract_if(.., unwanted).collect()
     }
 
+    /// Takes the first idle server for this tenant, whatever its limit, of which the question is true.
+    pub(crate) fn take_one(&mut self, tenant: &T, is_wanted: impl Fn(&S) -> bool) -> Option<S> {
+        let at = self.idle.iter().position(is_wanted)?;
+        self.use_slot(tenant);
+        Some(self.idle.remove(at))
+    }
+
     /// Takes all idle servers out.
     pub(crate) fn drain_idle(&mut self) -> Vec<S> {
         std::mem::take(&mut self.idle)
@@ -108,13 +115,17 @@ impl<S, T: Clone + Eq + std::hash::Hash, W> Slots<S, T, W> {
     }
 
     /// Takes a server or a slot if that is possible now. The preferred idle server is the one that `rank`
-    /// puts highest; among equals the one used last, whose caches are warm.
+    /// puts highest; among equals the one used last, whose caches are warm, and of strangers' (zero) the one that has been
+    /// idle longest, whose tenant is the least likely to come back soon.
     pub(crate) fn take(&mut self, tenant: &T, limit: usize, rank: impl Fn(&S) -> u8) -> Taken<S> {
         if self.used_by(tenant) >= limit {
             return Taken::Wait;
         }
-        let best =
-            self.idle.iter().enumerate().max_by_key(|(at, server)| (rank(server), *at)).map(|(at, _)| at);
+        let preference = |(at, server): &(usize, &S)| match rank(server) {
+            0 => (0, usize::MAX - at),
+            rank => (rank, *at),
+        };
+        let best = self.idle.iter().enumerate().max_by_key(preference).map(|(at, _)| at);
         // A stranger's server is only taken over when no new one may be opened.
         if let Some(at) = best
             && (self.idle.get(at).is_some_and(|server| rank(server) > 0) || self.open() >= self.size)

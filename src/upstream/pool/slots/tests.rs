@@ -36,6 +36,36 @@ fn a_tenant_keeps_its_server_under_load_until_anothers_patience_ends() {
 }
 
 #[test]
+fn of_strangers_servers_the_one_idle_longest_is_taken_over() {
+    let mut slots: Pool = Slots::new(3);
+    for tenant in 1..=3 {
+        assert_eq!(slots.take(&tenant, 9, |_| 0), Taken::Open);
+    }
+    for (tenant, server) in [(1, 10), (2, 20), (3, 30)] {
+        slots.give_back(&tenant, server);
+    }
+    assert_eq!(slots.take(&4, 9, |_| 0), Taken::Server(10));
+    // One that was reset is better, and of two such the one used last.
+    assert_eq!(slots.take(&4, 9, |_| 1), Taken::Server(30));
+}
+
+#[test]
+fn an_idle_server_is_taken_whatever_its_tenants_limit_and_keeps_its_place_in_the_pool() {
+    let mut slots: Pool = Slots::new(2);
+    assert_eq!(slots.take(&1, 9, |_| 0), Taken::Open);
+    assert_eq!(slots.take(&1, 9, |_| 0), Taken::Open);
+    slots.give_back(&1, 10);
+    slots.give_back(&1, 11);
+    assert_eq!(slots.take_one(&0, |server| *server == 12), None);
+    assert_eq!(slots.take_one(&0, |server| *server == 11), Some(11));
+    assert_eq!((slots.idle(), slots.used()), (1, 1));
+    assert_eq!(slots.take(&2, 9, |_| 1), Taken::Server(10));
+    assert_eq!(slots.take(&2, 9, |_| 1), Taken::Wait, "no third is opened meanwhile");
+    slots.give_back(&0, 11);
+    assert_eq!((slots.idle(), slots.used()), (1, 1));
+}
+
+#[test]
 fn an_idle_server_of_the_own_tenant_is_preferred() {
     let mut slots: Pool = Slots::new(2);
     assert_eq!(slots.take(&1, 9, |_| 0), Taken::Open);
