@@ -139,3 +139,32 @@ async fn an_idle_connection_of_another_pool_is_closed_for_a_waiting_client() {
     assert_eq!(within("its connection", other.answer()).await.value(), "1");
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
 }
+
+#[tokio::test]
+async fn a_message_begun_behind_an_answered_one_keeps_no_server() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, Config::one_server).await;
+    for (user, next) in [("acme_app", "globex_app"), ("migrate", "migrate")] {
+        let (mut one, mut other) = (proxy.link(user).await, proxy.link(next).await);
+        for begun in [
+            message::query("SELECT 2"),
+            [message::unnamed("SELECT 2", &[]), message::sync()].concat(),
+            message::copy_data("late"),
+            message::sync(),
+        ] {
+            // In front of the end of the first message, which begins a segment.
+            for length in [1, 4, 5, 6, 9].into_iter().filter(|length| *length < begun.len()) {
+                one.send([message::query("SELECT 1"), begun[..length].to_vec()].concat()).await;
+                assert_eq!(one.answer().await.value(), "1");
+                let answer = within("the other client's answer", other.query("SELECT 3")).await;
+                assert_eq!(answer.value(), "3", "{user}, {length} of {begun:?}");
+                one.send(&begun[length..]).await;
+                match begun[0] {
+                    b'Q' | b'P' => assert_eq!(one.answer().await.value(), "2"),
+                    b'S' => assert_eq!(one.answer().await, "Z(I)"),
+                    _ => assert_eq!(one.query("SELECT 4").await.value(), "4"),
+                }
+            }
+        }
+    }
+}

@@ -15,6 +15,7 @@ mod compare;
 mod copying;
 mod families;
 mod generator;
+mod handing_over;
 mod pair;
 mod sessions;
 mod shrink;

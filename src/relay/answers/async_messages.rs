@@ -111,11 +111,39 @@ impl Conversation {
     fn is_put_back(&self, name: &str, value: &str) -> bool {
         let is_behind_front =
             matches!(self.replies.front(), Some(Reply::Query(text)) if text.front.is_some());
-        let known = || {
-            let own = self.parameters.get(&name.to_ascii_lowercase());
-            own.or_else(|| self.greeting.get(name).map(String::as_str))
-        };
-        is_behind_front && known() == Some(value)
+        is_behind_front && self.known(name) == Some(value)
+    }
+
+    /// What the client knows of a parameter.
+    fn known(&self, name: &str) -> Option<&str> {
+        let own = self.parameters.get(&name.to_ascii_lowercase());
+        own.or_else(|| self.greeting.get(name).map(String::as_str))
+    }
+
+    /// A text behind a hand-over may have set what the server's last user had set: PostgreSQL compares with what it
+    /// reported last, at the end of a Query, and reports nothing. The client is told, and the value is carried.
+    pub(super) fn tell_unreported(
+        &mut self,
+        client: &mut ClientSide<'_>,
+        server: &mut dyn ServerSide,
+    ) -> Result<(), RelayFault> {
+        let Some(Reply::Query(text)) = self.replies.front() else { return Ok(()) };
+        if text.front.is_none() || text.is_handing_over() {
+            return Ok(());
+        }
+        for name in REPORTED {
+            let named = server.context().name(&self.parameters).filter(|_| *name == APPLICATION_NAME);
+            let expected = named.as_deref().or_else(|| self.known(name));
+            let value = server.state().parameters.get(*name);
+            let Some(value) = value.filter(|value| expected.is_some_and(|known| known != *value)) else {
+                continue;
+            };
+            let report = [name.as_bytes(), value.as_bytes(), b""].join(&0);
+            if self.parameter(&report, client, server)? == Disposition::Forward {
+                encode::frame(client.output.space(), b'S', |out| out.extend_from_slice(&report));
+            }
+        }
+        Ok(())
     }
 
     /// The server has these parameters, as it said itself.

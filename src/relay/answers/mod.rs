@@ -219,6 +219,7 @@ impl Conversation {
         server: &mut dyn ServerSide,
     ) -> Result<Disposition, RelayFault> {
         let status = backend::ready_for_query(body).ok_or(RelayFault::Doubt("a malformed ReadyForQuery"))?;
+        self.tell_unreported(client, server)?;
         match self.replies.pop() {
             Some(Reply::OwnQuery) if status == Status::Idle => Ok(Disposition::Swallow),
             Some(Reply::Reset(expected)) if status == Status::Transaction => match expected {

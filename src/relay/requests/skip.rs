@@ -99,9 +99,14 @@ impl Conversation {
         self.untold.owed.take().map(|report| *report)
     }
 
-    /// Whether the frame in front is one for a server, and not one that is answered without.
+    /// Whether the frame in front is one for a server, and not one that is answered without. One that is not whole yet is
+    /// waited for without a server.
     pub fn wants_server(&self, client: &Channel) -> bool {
         let bytes = client.input.bytes();
+        let is_whole = matches!(frame::header(bytes), Ok(Some(header)) if bytes.len() >= header.total);
+        if !is_whole {
+            return false;
+        }
         let may_discard =
             bytes.get(frame::HEADER_BYTES).is_none_or(|first| matches!(first, b'd' | b'D' | b'/' | b'-'));
         match bytes.first() {

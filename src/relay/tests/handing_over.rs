@@ -367,3 +367,42 @@ fn a_hand_over_in_front_of_a_text_that_fails_ends_the_server() {
         "the hand-over lasts"
     );
 }
+
+#[test]
+fn a_value_of_the_last_user_is_told_though_it_is_not_reported() {
+    // Set back by the hand-over and set again by the text: PostgreSQL compares with what it reported last.
+    let was = |talk: &mut Talk, name: &str, value: &str| {
+        talk.server.state.parameters.insert(name.to_owned(), value.to_owned());
+    };
+    let mut talk = Talk::new(Mode::Plain);
+    was(&mut talk, "TimeZone", "Asia/Tokyo");
+    let set = "SELECT set_config('timezone', 'Asia/Tokyo', false)";
+    talk.script(&[
+        (&format!("> Q {set}"), &format!("Q front;{set}")),
+        ("< front | C SELECT 1 | Z I", "C SELECT 1 | S TimeZone=Asia/Tokyo | Z I (I)"),
+        ("> Q SELECT 1", "Q SET \"app\".\"tenant_id\" TO 'a';SELECT 1"),
+        ("< C SET | C SELECT 1 | Z I", "C SELECT 1 | Z I (I)"),
+    ]);
+    assert_eq!(talk.conversation.parameters.get("timezone"), Some("Asia/Tokyo"), "it is carried");
+    // In a block, which is rolled back.
+    let mut talk = Talk::new(Mode::Plain);
+    was(&mut talk, "TimeZone", "Asia/Tokyo");
+    talk.script(&[
+        ("~ Q BEGIN", "C BEGIN | Z T"),
+        ("~ Q SET TimeZone = 'Asia/Tokyo'", "Q front;BEGIN;SET TimeZone = 'Asia/Tokyo'"),
+        ("< front | C BEGIN | C SET | Z T", "C SET | S TimeZone=Asia/Tokyo | Z T (T)"),
+        ("> Q ROLLBACK", "Q ROLLBACK"),
+        ("< C ROLLBACK | S TimeZone=UTC | Z I", "C ROLLBACK | S TimeZone=UTC | Z I (I)"),
+    ]);
+    assert_ne!(talk.conversation.parameters.get("timezone"), Some("Asia/Tokyo"));
+    // A text that fails as a whole has changed nothing, nor has the hand-over.
+    let mut talk = Talk::new(Mode::Plain);
+    was(&mut talk, "TimeZone", "Asia/Tokyo");
+    talk.client("Q SELECT 1 1");
+    assert_eq!(talk.server("E 42601 | Z I"), "E 42601 | Z I (I)");
+    // What the hand-over alone has changed the client knows.
+    let mut talk = Talk::new(Mode::Plain);
+    was(&mut talk, "TimeZone", "Asia/Tokyo");
+    talk.client("Q SELECT 1");
+    assert_eq!(talk.server("front | C SELECT 1 | S TimeZone=UTC | Z I"), "C SELECT 1 | Z I (I)");
+}

@@ -1,9 +1,10 @@
 //! A relay between the proxy and PostgreSQL that decodes what the servers receive. It reports a frame that no client
 //! sent and that the proxy does not make, a frame of one client before the last frame of another was answered, and
 //! a text that must not reach a server. A frame that is torn, or has bytes of another in it, is a frame that nobody
-//! sent.
+//! sent. It can play a server in doubt, too ([`Tampering`]).
 
 mod server;
+mod tampering;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,9 +16,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::link::Frame;
 use server::{Server, key};
+pub(crate) use tampering::Tampering;
+use tampering::{Plan, encode};
 
 /// Frames remembered for a report.
 const REMEMBERED: usize = 200;
+/// Rows of fewer bytes may be those of another message.
+const MIN_LATE_BYTES: usize = 12;
 
 /// The relay; its tasks end with the test.
 pub(crate) struct Recorder {
@@ -33,6 +38,9 @@ struct Record {
     own_texts: OwnTexts,
     /// What each client has sent since the beginning of the sequence, and whether servers may receive it.
     sent: HashMap<Vec<u8>, Sender>,
+    /// Rows that no server may receive.
+    late: Vec<Vec<u8>>,
+    plan: Plan,
     violations: Vec<String>,
     trace: VecDeque<String>,
     connections: usize,
@@ -88,6 +96,8 @@ impl Recorder {
     pub(crate) fn begin(&self) {
         let mut record = lock(&self.record);
         record.sent.clear();
+        record.late.clear();
+        (record.plan.next, record.plan.done) = (None, 0);
         record.violations.clear();
         record.trace.clear();
     }
@@ -109,6 +119,31 @@ impl Recorder {
         if let Some(key) = body.get(4..).and_then(|body| key(*tag, body)) {
             change(lock(&self.record).sent.entry(key).or_default());
         }
+    }
+
+    /// A client is about to send these rows; it was told that their COPY has ended.
+    pub(crate) fn sends_late(&self, rows: &[u8]) {
+        lock(&self.record).late.push(rows.to_vec());
+    }
+
+    /// Does something to the next hand-over; none: to no more of them.
+    pub(crate) fn tampers(&self, tampering: Option<Tampering>) {
+        lock(&self.record).plan.next = tampering;
+    }
+
+    /// Whether it has done something since the beginning of the sequence.
+    pub(crate) fn has_tampered(&self) -> bool {
+        lock(&self.record).plan.done > 0
+    }
+
+    /// Whether no answer may be repeated to this proxy any more.
+    pub(crate) fn has_repeated_enough(&self) -> bool {
+        lock(&self.record).plan.has_repeated_enough()
+    }
+
+    /// Another proxy has taken the place of the one before.
+    pub(crate) fn serves_another_proxy(&self) {
+        lock(&self.record).plan.repeats = 0;
     }
 
     /// What was wrong since the beginning of the sequence.
@@ -145,24 +180,68 @@ fn relay(client: TcpStream, server: TcpStream, record: &Arc<Mutex<Record>>) {
 }
 
 trait Observer: Send + 'static {
-    fn sees(&mut self, bytes: &[u8]);
+    /// Looks at bytes; what goes on in their place.
+    fn passes(&mut self, bytes: &[u8]) -> BytesMut;
 }
 
 /// Looks at nothing.
 struct Unseen;
 
 impl Observer for Unseen {
-    fn sees(&mut self, _: &[u8]) {}
+    fn passes(&mut self, bytes: &[u8]) -> BytesMut {
+        bytes.into()
+    }
 }
 
 async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut observer: impl Observer) {
     let mut buffer = BytesMut::with_capacity(16 * 1024);
     while matches!(from.read_buf(&mut buffer).await, Ok(1..)) {
-        observer.sees(&buffer);
-        if to.write_all(&buffer).await.is_err() {
+        let passed = observer.passes(&buffer);
+        if to.write_all(&passed).await.is_err() {
             return;
         }
         buffer.clear();
+    }
+}
+
+/// Whether something else goes on in a frame's place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Kept,
+    Taken,
+}
+
+/// Bytes of one direction, taken apart into frames. A part of a frame goes on at once.
+#[derive(Default)]
+struct Frames {
+    buffer: BytesMut,
+    /// Bytes of the first frame that have gone on.
+    passed: usize,
+}
+
+impl Frames {
+    /// The next whole frame. It goes on, unless `look` has put something in its place; of one that has gone on in part, the
+    /// rest does, and it is looked at only.
+    fn next(
+        &mut self,
+        out: &mut BytesMut,
+        look: impl FnOnce(&Frame, Option<&mut BytesMut>) -> Place,
+    ) -> bool {
+        let Some(frame) = next_frame(&mut self.buffer) else { return false };
+        let passed = std::mem::take(&mut self.passed);
+        let place = look(&frame, Some(&mut *out).filter(|_| passed == 0));
+        if place == Place::Kept || passed > 0 {
+            let mut bytes = BytesMut::new();
+            encode(&frame, &mut bytes);
+            out.extend_from_slice(&bytes[passed..]);
+        }
+        true
+    }
+
+    /// Lets the part of a frame go on that is there.
+    fn pass_rest(&mut self, out: &mut BytesMut) {
+        out.extend_from_slice(&self.buffer[self.passed..]);
+        self.passed = self.buffer.len();
     }
 }
 
@@ -181,7 +260,7 @@ fn next_frame(buffer: &mut BytesMut) -> Option<Frame> {
 struct Sent {
     record: Arc<Mutex<Record>>,
     server: Arc<Mutex<Server>>,
-    buffer: BytesMut,
+    frames: Frames,
     is_started: bool,
 }
 
@@ -190,36 +269,48 @@ impl Sent {
         Self {
             record: Arc::clone(record),
             server: Arc::clone(server),
-            buffer: BytesMut::new(),
+            frames: Frames::default(),
             is_started: false,
         }
     }
 
     /// Takes the packet that begins a session; false if more has to come.
-    fn start(&mut self) -> bool {
-        let Some(header) = self.buffer.get(..4) else { return false };
+    fn start(&mut self, out: &mut BytesMut) -> bool {
+        let Some(header) = self.frames.buffer.get(..4) else { return false };
         let mut header = header;
         let total = usize::try_from(header.get_u32()).unwrap();
-        if self.buffer.len() < total {
+        if self.frames.buffer.len() < total {
             return false;
         }
-        self.buffer.advance(total);
+        out.extend_from_slice(&self.frames.buffer.split_to(total));
         self.is_started = true;
         true
     }
 }
 
 impl Observer for Sent {
-    fn sees(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
-        if !self.is_started && !self.start() {
-            return;
+    fn passes(&mut self, bytes: &[u8]) -> BytesMut {
+        let mut out = BytesMut::new();
+        self.frames.buffer.extend_from_slice(bytes);
+        if !self.is_started && !self.start(&mut out) {
+            return out;
         }
         let mut record = lock(&self.record);
         let mut server = self.server.lock().unwrap();
-        while let Some(frame) = next_frame(&mut self.buffer) {
-            server.receives(&frame, &mut record);
-        }
+        let mut look = |frame: &Frame, out: Option<&mut BytesMut>| {
+            server.receives(frame, &mut record);
+            let replaced = out.and_then(|out| Some((server.kept.asked(frame, &mut record.plan)?, out)));
+            match replaced {
+                Some((frame, out)) => {
+                    encode(&frame, out);
+                    Place::Taken
+                }
+                None => Place::Kept,
+            }
+        };
+        while self.frames.next(&mut out, &mut look) {}
+        self.frames.pass_rest(&mut out);
+        out
     }
 }
 
@@ -227,27 +318,44 @@ impl Observer for Sent {
 struct Answered {
     record: Arc<Mutex<Record>>,
     server: Arc<Mutex<Server>>,
-    buffer: BytesMut,
+    frames: Frames,
 }
 
 impl Answered {
     fn new(record: &Arc<Mutex<Record>>, server: &Arc<Mutex<Server>>) -> Self {
-        Self { record: Arc::clone(record), server: Arc::clone(server), buffer: BytesMut::new() }
+        Self { record: Arc::clone(record), server: Arc::clone(server), frames: Frames::default() }
     }
 }
 
 impl Observer for Answered {
-    fn sees(&mut self, bytes: &[u8]) {
+    fn passes(&mut self, bytes: &[u8]) -> BytesMut {
+        let mut out = BytesMut::new();
         let mut record = lock(&self.record);
         let mut server = self.server.lock().unwrap();
-        self.buffer.extend_from_slice(bytes);
-        while let Some(frame) = next_frame(&mut self.buffer) {
-            server.answers(&frame, &mut record);
-        }
+        self.frames.buffer.extend_from_slice(bytes);
+        let mut look = |frame: &Frame, out: Option<&mut BytesMut>| {
+            server.answers(frame, &mut record);
+            if let Some(out) = out {
+                for repeated in server.kept.answered(frame) {
+                    record.remember(format!("repeated -> {repeated}"));
+                    encode(&repeated, out);
+                }
+            }
+            Place::Kept
+        };
+        while self.frames.next(&mut out, &mut look) {}
+        self.frames.pass_rest(&mut out);
+        out
     }
 }
 
 impl Record {
+    /// Whether rows are such that no server may receive them.
+    fn is_late(&self, rows: &[u8]) -> bool {
+        rows.len() >= MIN_LATE_BYTES
+            && self.late.iter().any(|late| memchr::memmem::find(late, rows).is_some())
+    }
+
     fn remember(&mut self, line: String) {
         if self.trace.len() >= REMEMBERED {
             self.trace.pop_front();

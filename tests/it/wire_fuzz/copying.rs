@@ -3,7 +3,7 @@
 use rand::Rng as _;
 
 use super::generator::Writer;
-use super::step::{End, Event, Message, Then, bind, execute, parse, query};
+use super::step::{End, Event, Message, Step, Then, bind, execute, parse, query};
 
 /// COPY as a simple query or by the extended protocol.
 pub(super) fn copy(writer: &mut Writer<'_>) -> Vec<Message> {
@@ -66,6 +66,39 @@ pub(super) fn held(writer: &mut Writer<'_>) -> Vec<Event> {
     let mut turn = writer.turn("held", steps);
     turn.end = End::Hold(writer.random.random_range(1..1000));
     vec![Event::Turn(turn)]
+}
+
+/// A COPY fails while its client has sent a part of the next message of rows; the rest comes when the other client has had the
+/// server.
+pub(super) fn unfinished(writer: &mut Writer<'_>) -> Vec<Event> {
+    let mut messages = copy(writer);
+    let rows = match writer.random.random_range(0..4) {
+        // PostgreSQL looks at keys once it has so many rows.
+        0 => writer.rows(1100, Some(0)).concat(),
+        _ => [writer.rows(1, Some(0)).concat(), writer.rows(2, None).concat()].concat(),
+    };
+    messages.push(Message::CopyData(rows));
+    let mut steps: Vec<Step> = messages.into_iter().map(Step::from).collect();
+    for step in &mut steps {
+        step.then = Then::Answer;
+    }
+    if let Some(failing) = steps.last_mut() {
+        // In the same write the part is on its way when the COPY fails.
+        failing.then = writer.one(&[Then::More, Then::More, Then::Answer]);
+    }
+    let (tenant, number) = (writer.tenant(), writer.fresh());
+    let words = writer.one(&[10, 100, 1000, 5000]);
+    let body: String = (0..words).map(|word| format!(" {number}.{word}")).collect();
+    steps.push(Message::CopyData(format!("{}\t{tenant}:{body}\n", 100 + number)).into());
+    let mut turn = writer.turn("unfinished", steps);
+    turn.end = End::Hold(writer.random.random_range(1..1000));
+    let mut events = vec![Event::Turn(turn)];
+    for _ in 0..writer.random.random_range(1..3) {
+        events.extend(writer.other_client("unfinished"));
+    }
+    let messages = vec![query(writer.read())];
+    events.extend(writer.orderly_events("unfinished", messages));
+    events
 }
 
 pub(super) fn rows(writer: &mut Writer<'_>) -> Vec<Event> {

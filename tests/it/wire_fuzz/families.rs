@@ -6,8 +6,9 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
 use super::batches::{close, consequential, deallocate, portals, suspended, unnamed};
-use super::copying::{held, rows, tunnel};
+use super::copying::{held, rows, tunnel, unfinished};
 use super::generator::Writer;
+use super::handing_over::{tampered, turns};
 use super::sessions::{departures, encodings, forged, malformed, pins, procedures, residue, startup, types};
 use super::step::{Event, Message, bind, execute, parse, query};
 
@@ -34,6 +35,8 @@ pub(super) const FAMILIES: &[Family] = &[
     family("tunnel", 6, tunnel),
     // W2: a message is unfinished when the server becomes idle.
     Family { is_disturbed: false, ..family("held", 4, held) },
+    // W2, the same with the other client waiting for the server.
+    Family { is_disturbed: false, ..family("unfinished", 5, unfinished) },
     // W3: rows of a failing COPY in many messages.
     family("rows", 6, rows),
     // W4: portals executed in another order than they were bound.
@@ -62,6 +65,10 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { is_disturbed: false, ..family("forged", 4, forged) },
     // Clients with different encodings.
     Family { startup: encoding, is_disturbed: false, ..family("encodings", 3, encodings) },
+    // Clients with different settings take turns.
+    Family { startup: parameters, is_disturbed: false, ..family("turns", 5, turns) },
+    // A server answers a hand-over with something else, or fails it.
+    Family { is_disturbed: false, ..family("tampered", 5, tampered) },
     // Clients that leave in the middle of something.
     Family { is_disturbed: false, ..family("departures", 5, departures) },
     // What is no message.

@@ -17,8 +17,6 @@ const HANG: Duration = Duration::from_secs(3);
 /// Silence of the direct side after which nothing more is expected for now. Taken for silence too early, an answer is
 /// compared later.
 const SILENCE: Duration = Duration::from_millis(4);
-/// How long a client that holds an unfinished message back may delay the other.
-const PATIENCE: Duration = Duration::from_millis(80);
 /// The short silence of a client.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -79,6 +77,16 @@ pub(super) struct Pair {
     markers: usize,
     /// Longest time in which the proxied side has to give what the direct side gave.
     pub(super) patience: Duration,
+    /// Whether the proxy may lose its server.
+    pub(super) servers: Servers,
+}
+
+/// Whether the proxy may lose its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Servers {
+    Last,
+    /// Something was done to one.
+    MayBeLost,
 }
 
 // === impl Pair: sending and reading ===
@@ -97,6 +105,7 @@ impl Pair {
             is_segment_open: false,
             markers: 0,
             patience,
+            servers: Servers::Last,
         }
     }
 
@@ -111,6 +120,13 @@ impl Pair {
     /// Whether the client is between two transactions but for the message that it holds back.
     pub(super) fn is_idle(&self) -> bool {
         !self.is_segment_open && self.direct.status() == Some(b'I')
+    }
+
+    /// What is held back of a message of rows, if the client was told that their COPY has ended.
+    pub(super) fn late_rows(&self) -> Option<&[u8]> {
+        let held = self.held.as_ref().filter(|held| matches!(held.message, Message::CopyData(_)))?;
+        let has_begun = self.proxied.frames.iter().any(|frame| frame.tag == b'G');
+        (has_begun && !self.proxied.awaits_rows()).then_some(&held.proxied)
     }
 
     /// Sends steps as they say. With `hold`, the last message up to that place only.
@@ -234,35 +250,32 @@ impl Pair {
         self.follow(other, |side| side.progress() >= wanted).await
     }
 
-    /// Reads from the proxied side until it is far enough. A message that the other client holds back is finished if
-    /// it stands in the way.
+    /// Reads from the proxied side until it is far enough. The other client is between two transactions, also if it has
+    /// begun a message: nothing may wait for the rest of that.
     async fn follow(
         &mut self,
-        mut other: Option<&mut Self>,
+        other: Option<&mut Self>,
         is_enough: impl Fn(&Side) -> bool,
     ) -> Result<(), Stop> {
         let since = Instant::now();
         while !is_enough(&self.proxied) && !self.proxied.is_closed() {
-            let blocked = other.as_ref().is_some_and(|other| other.holds_back());
-            let patience = if blocked { PATIENCE } else { self.patience.saturating_sub(since.elapsed()) };
+            let patience = self.patience.saturating_sub(since.elapsed());
             if self.proxied.read(patience).await {
                 let last = self.proxied.frames.last();
-                let Some(found) = last.and_then(|frame| objection(self.client, frame)) else { continue };
+                let found = last.and_then(|frame| objection(self.client, frame, self.servers));
+                let Some(found) = found else { continue };
                 while self.direct.read(SILENCE * 5).await {}
                 return Err(excuse(&self.direct.frames).map_or(found, Stop::Inconclusive));
             }
             if self.proxied.is_closed() {
                 return Ok(());
             }
-            match &mut other {
-                Some(other) if blocked => other.release().await,
-                _ => {
-                    // The other client may hold the server where PostgreSQL has ended its connection.
-                    let theirs = other.as_ref().and_then(|other| excuse(&other.direct.frames));
-                    let hangs = Stop::found("hangs", format!("{} hangs", TENANTS[self.client]));
-                    return Err(excuse(&self.direct.frames).or(theirs).map_or(hangs, Stop::Inconclusive));
-                }
-            }
+            // The other client may hold the server where PostgreSQL has ended its connection.
+            let theirs = other.as_ref().and_then(|other| excuse(&other.direct.frames));
+            let begun = other.is_some_and(|other| other.holds_back());
+            let kind = if begun { "waits for the rest of the other client's message" } else { "hangs" };
+            let hangs = Stop::found(kind, format!("{} {kind}", TENANTS[self.client]));
+            return Err(excuse(&self.direct.frames).or(theirs).map_or(hangs, Stop::Inconclusive));
         }
         Ok(())
     }

@@ -88,7 +88,7 @@ fn candidate(sequence: &Sequence, mut number: usize) -> Option<Sequence> {
         .iter_mut()
         .filter_map(|event| match event {
             Event::Turn(turn) => Some(turn),
-            Event::Definition(_) => None,
+            Event::Definition(_) | Event::Tampering(_) => None,
         })
         .collect();
     for turn in &mut turns {

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::support::message;
+use crate::support::recorder::Tampering;
 
 /// A text that every PostgreSQL answers with a syntax error. The direct side is sent it in the place of a statement
 /// that the proxy has to refuse, so that both sides fail at the same point.
@@ -108,6 +109,8 @@ pub(super) enum Event {
     Turn(Turn),
     /// The owner of the tables changes a definition.
     Definition(&'static str),
+    /// Something is done to the next hand-over, or to no more of them.
+    Tampering(Option<Tampering>),
 }
 
 /// Who the two clients are.
@@ -287,6 +290,7 @@ impl fmt::Display for Sequence {
             match event {
                 Event::Turn(turn) => write!(f, "{turn}")?,
                 Event::Definition(sql) => writeln!(f, "owner: {sql}")?,
+                Event::Tampering(tampering) => writeln!(f, "server: {tampering:?}")?,
             }
         }
         Ok(())

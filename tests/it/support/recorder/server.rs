@@ -1,10 +1,11 @@
 //! What one server received and answered: whose its frames are, and where one client's end and another's begin.
 
+use super::tampering::Answers;
 use super::{OwnTexts, Record};
 use crate::support::link::Frame;
 
 /// How a reset begins.
-const RESET: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE;SET SESSION AUTHORIZATION DEFAULT;RESET ALL;";
+pub(super) const RESET: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE;SET SESSION AUTHORIZATION DEFAULT;RESET ALL;";
 /// Where a hand-over ends that stands in front of a client's text.
 const END_OF_FRONT: &[u8] = b";COMMIT;";
 /// How texts of the proxy's own begin.
@@ -43,6 +44,8 @@ pub(super) struct Server {
     parsed: Origin,
     /// Whether it reads the rows of a COPY.
     copying: Copying,
+    /// What it has answered to hand-overs.
+    pub(super) kept: Answers,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -108,6 +111,9 @@ impl Server {
         if matches!(frame.tag, b'c' | b'f') {
             self.copying = Copying::No;
         }
+        if frame.tag == b'd' && record.is_late(&frame.body) {
+            return Some("rows that their client has sent behind the end of its COPY".to_owned());
+        }
         if self.is_own(frame) {
             return None;
         }
@@ -131,6 +137,8 @@ impl Server {
         let (Some(client), None) = (clients.next(), clients.next()) else { return None };
         let before = self.owner.replace(*client);
         let is_clear = match self.counts {
+            // Where a hand-over of another build begins is not known.
+            _ if record.own_texts == OwnTexts::Unknown => true,
             Counts::Exactly => self.owed == 0 || self.phase == Phase::Idle,
             Counts::Roughly => true,
         };
