@@ -391,7 +391,7 @@ fn truth(text: &[u8]) -> Option<bool> {
     }
 }
 
-fn parameter(token: &Token<'_>) -> Option<u16> {
+pub(super) fn parameter(token: &Token<'_>) -> Option<u16> {
     let number = token.bytes.get(1..).and_then(|digits| std::str::from_utf8(digits).ok())?.parse().ok()?;
     (number > 0).then_some(number)
 }

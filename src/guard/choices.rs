@@ -2,7 +2,7 @@
 //! `BEGIN; SET LOCAL …; SELECT …; COMMIT`, several settings in one SELECT. The text goes on as it stands, for the tenant
 //! that it chooses; so only forms whose meaning is in plain sight, in front of anything that could read a row.
 
-use super::change::{ChangeReader, Target, TenantChange};
+use super::change::{ChangeReader, Target, TenantChange, parameter};
 use super::inspection::inspect_but;
 use super::tenantless::is_tenantless;
 use super::{Rules, Verdict};
@@ -17,13 +17,25 @@ const MAX_CHANGES: usize = 16;
 /// The changes of tenant in a text, and its survey; none: there are none, or the text cannot be sent on as it stands.
 pub fn choices(text: &[u8], rules: &Rules) -> Option<(Survey, Vec<TenantChange>)> {
     let found = find(text, rules.tenant_setting())?;
-    if found.changes.is_empty() || !is_tenantless(text.get(..found.end)?) {
+    if found.changes.is_empty() || !has_own_parameters(text, &found.changes) {
+        return None;
+    }
+    if !is_tenantless(text.get(..found.end)?) {
         return None;
     }
     match inspect_but(text, rules, &found.places) {
         Verdict::Pass(survey) => Some((survey, found.changes)),
         Verdict::Tenant(..) | Verdict::Refuse(_) => None,
     }
+}
+
+/// Whether the parameters of the changes stand nowhere else in the text: in front of the change another use would give
+/// a parameter its type, and the value another meaning.
+fn has_own_parameters(text: &[u8], changes: &[TenantChange]) -> bool {
+    let own: Vec<u16> = changes.iter().filter_map(|change| change.target.parameter()).collect();
+    let uses = Lexer::new(text).filter(|token| token.kind == TokenKind::Parameter);
+    own.is_empty()
+        || uses.filter_map(|token| parameter(&token)).filter(|it| own.contains(it)).count() == own.len()
 }
 
 #[derive(Debug, Default)]
@@ -166,6 +178,8 @@ mod tests {
             "SELECT set_config('app.tenant_id', lower('A'), true), 1",
             "SELECT set_config('app.tenant_id', 'a', true), set_config('app.tenant_id', f(), true)",
             "SELECT set_config('app.tenant_id', NULL, true), 1",
+            "SELECT $1::\"char\", set_config('app.tenant_id', $1, true)",
+            "SELECT set_config('app.tenant_id', $1, true), $1::name",
             "SET app.tenant_id = 'a'; SET pgtenant.nonce = 'x'",
             "SET app.tenant_id = 'a'; SET ROLE other",
             "SET app.tenant_id = 'a'; DO $$ BEGIN PERFORM set_config('app.tenant_id', 'b', true); END $$",

@@ -157,3 +157,29 @@ async fn a_block_that_returns_to_the_login_gives_its_server_back() {
         assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"));
     }
 }
+
+#[tokio::test]
+async fn a_tenant_bound_to_a_parameter_of_a_shorter_type_is_not_another_tenant() {
+    for (cluster, proxy) in both(|config| {
+        config.one_server();
+        config.add_tenant("a");
+    })
+    .await
+    {
+        cluster.execute("INSERT INTO notes (tenant_id, body) VALUES ('a', 'of a')").await;
+        for user in ["api", "acme_app"] {
+            let mut link = proxy.link(user).await;
+            for text in [
+                "SELECT $1::\"char\", set_config('app.tenant_id', $1, true)",
+                "SELECT CAST($1 AS pg_catalog.\"char\"), set_config('app.tenant_id', $1, true)",
+                "SELECT set_config('app.tenant_id', $1, true) FROM (SELECT $1::\"char\") x",
+            ] {
+                link.query("BEGIN").await;
+                let set = link.extended(text, &["acme"]).await;
+                let seen = link.query(WHO).await;
+                assert!(set.code().is_some() || seen.value() == "acme", "{user}: {text}: {set}: {seen}");
+                link.query("ROLLBACK").await;
+            }
+        }
+    }
+}
