@@ -4,12 +4,13 @@
 # make suites the test suites of real drivers, direct and through
 # make fuzz-wire  the differential fuzzer of the wire: two hours; SECONDS=600 SEED=1 FAMILY=rows for less; CONTEXT=sealed
 # make fuzz-wire-versions  the same on PostgreSQL 14, 16, 17 and 18, plain and sealed; ten minutes each
+# make crowd  a million random transactions of 20 tenants over three servers; TRANSACTIONS=100000 SEED=1 for others
 # make mutations  drops the rules of the relay's core one by one and shows that each loss is noticed
 # make bench  the comparison with PostgreSQL directly and with PgBouncer
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench suites fuzz-wire fuzz-wire-versions mutations setup setup-test lint unit lexer drivers frameworks isolation runbook demo-once docs
+.PHONY: demo test bench suites fuzz-wire fuzz-wire-versions crowd mutations setup setup-test lint unit lexer drivers frameworks isolation runbook demo-once docs
 
 demo: setup
 	cargo build --release --locked
@@ -98,6 +99,11 @@ fuzz-wire-versions:
 		PGTENANT_WIRE_FUZZ_POSTGRES=$$(tests/scripts/fetch-postgres --bin $$version) PGTENANT_WIRE_FUZZ_CONTEXT=$$context \
 		PGTENANT_WIRE_FUZZ_SECONDS=$$(expr $(or $(SECONDS),600) / 2) cargo test --locked --test it wire_fuzz -- --nocapture; \
 	done; done
+
+crowd:
+	cargo build --release --locked
+	PGTENANT_BINARY=$(abspath $(TARGET)/release/pgtenant) PGTENANT_CROWD=$(or $(TRANSACTIONS),1000000) \
+		$(if $(SEED),PGTENANT_SEED=$(SEED)) cargo test --locked --test it crowd -- --nocapture
 
 mutations:
 	scripts/mutate-wire --seconds $(or $(SECONDS),300) $(if $(ONLY),--only $(ONLY))

@@ -18,6 +18,7 @@ mod chaos;
 mod choosing;
 mod console;
 mod copy;
+mod crowd;
 mod database_names;
 mod copy_frames;
 mod departures;
