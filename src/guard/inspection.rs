@@ -419,7 +419,7 @@ fn denied(token: &Token<'_>) -> Option<(&'static str, &'static str)> {
     }
 }
 
-fn own_objects() -> Refusal {
+pub(super) fn own_objects() -> Refusal {
     refusal(rule::OWN_OBJECTS, "the use of an object of the proxy's own")
 }
 
