@@ -276,7 +276,8 @@ impl<'a> ChangeReader<'a> {
         })
     }
 
-    fn reset(&mut self, setting: &str) -> Option<TenantChange> {
+    /// Behind RESET.
+    pub(super) fn reset(&mut self, setting: &str) -> Option<TenantChange> {
         let name = Setting::read_name(&mut self.0)?;
         name.is(setting).then_some(TenantChange {
             form: Form::Reset,

@@ -2,7 +2,8 @@
 
 use crate::protect::{KEY, install, sealed};
 use crate::support::config::Config;
-use crate::support::{Cluster, Link, Proxy, message};
+
+use crate::support::{Cluster, Fault, Link, Proxy, message};
 
 const WHO: &str = "SELECT string_agg(DISTINCT tenant_id, ',') FROM notes";
 
@@ -321,5 +322,113 @@ async fn a_tenant_bound_to_a_parameter_of_a_shorter_type_is_not_another_tenant()
                 link.query("ROLLBACK").await;
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_form_that_cannot_be_read_is_refused_with_the_forms_that_can() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    let forms = ["SET LOCAL setting = '…'", "set_config('setting', $1, true)", "set_config($1, $2, true)"];
+    let hint = |fault: &Fault| fault.hint.clone().unwrap_or_default();
+    for text in [
+        "SELECT set_config('app.' || 'tenant_id', 'acme', true)",
+        "SELECT set_config('app.tenant_id', lower('ACME'), true)",
+        "SELECT body FROM notes; SET app.tenant_id = 'acme'",
+        "SET app.tenant_id FROM CURRENT",
+    ] {
+        let mut gateway = proxy.link("any").await;
+        let fault = gateway.query(text).await.fault();
+        assert_eq!(fault.code, "42501", "{text}");
+        assert!(
+            fault.detail.as_ref().is_some_and(|detail| detail.ends_with("setting is app.tenant_id")),
+            "{fault:?}"
+        );
+        assert!(forms.iter().all(|form| hint(&fault).contains(form)), "{text}: {}", hint(&fault));
+        let mut bound = proxy.link("acme_app").await;
+        let fault = bound.query(text).await.fault();
+        assert!(forms.iter().all(|form| !hint(&fault).contains(form)), "{text}: {}", hint(&fault));
+    }
+    // What is no choice keeps the rule's own hint.
+    let mut gateway = proxy.link("any").await;
+    let fault = gateway.query("SET pgtenant.nonce = 'x'").await.fault();
+    assert!(!hint(&fault).contains("set_config"), "{}", hint(&fault));
+}
+
+/// What chooses, with its values, and what gives the tenant up.
+const PAIRS: [(&str, &[&str], &str); 9] = [
+    // Hibernate, Marten: at check-out and at release.
+    ("SET app.tenant_id TO 'acme'", &[], "RESET app.tenant_id"),
+    ("SET SESSION app.tenant_id = acme", &[], "SET app.tenant_id TO DEFAULT"),
+    // Nile: a tenant and a user, in one text or one statement.
+    ("SET app.tenant_id = 'acme'; SET app.user_id = '7'", &[], "RESET app.tenant_id; RESET app.user_id"),
+    ("SET app.user_id = '7'; SET app.tenant_id = 'acme';", &[], "RESET app.user_id; RESET app.tenant_id;"),
+    (
+        "SET app.tenant_id = 'acme'; SET app.user_id = '7'",
+        &[],
+        "SET app.tenant_id TO DEFAULT; SET app.user_id TO DEFAULT",
+    ),
+    (
+        "SET app.tenant_id = 'acme'; SET app.user_id = '7'",
+        &[],
+        "SET app.tenant_id = ''; SET app.user_id = ''",
+    ),
+    (
+        "SET app.tenant_id = 'acme'; SET app.user_id = '7'",
+        &[],
+        "SELECT set_config('app.tenant_id', '', false), set_config('app.user_id', '', false)",
+    ),
+    (
+        "SELECT set_config('app.tenant_id', $1, false), set_config('app.user_id', $2, false)",
+        &["acme", "7"],
+        "RESET ALL",
+    ),
+    (
+        "SELECT set_config('app.tenant_id', $1, false) AS t, set_config('app.user_id', $2, false) AS u",
+        &["acme", "7"],
+        "DISCARD ALL",
+    ),
+];
+
+#[tokio::test]
+async fn settings_that_go_with_the_tenant_are_set_and_reset_with_it() {
+    for (_cluster, proxy) in both(|config| config.one_server()).await {
+        let mut other = proxy.link("globex_app").await;
+        let mut link = proxy.link("any").await;
+        for (set, values, reset) in PAIRS {
+            let chosen =
+                if values.is_empty() { link.query(set).await } else { link.extended(set, values).await };
+            assert!(chosen.code().is_none(), "{set}: {chosen}");
+            other.query(WHO).await;
+            assert_eq!(link.query(WHO).await.value(), "acme", "{set}");
+            if set.contains("user_id") {
+                let user = link.query("SELECT current_setting('app.user_id')").await;
+                assert_eq!(user.value(), "7", "{set}");
+            }
+            let released = link.query(reset).await;
+            assert!(released.code().is_none(), "{reset}: {released}");
+            assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"), "{reset}");
+            other.query(WHO).await;
+            let user = link.query("SELECT current_setting('app.user_id', true)").await;
+            assert!(user.code().is_some() || user.value() != "7", "{reset}: {user}");
+        }
+        // In a block, and undone with it.
+        link.query("BEGIN").await;
+        assert_eq!(
+            link.query("SET LOCAL app.tenant_id = 'acme'; SET LOCAL app.user_id = '8'").await,
+            "C(SET) C(SET) Z(T)"
+        );
+        assert_eq!(link.query(WHO).await.value(), "acme");
+        link.query("ROLLBACK").await;
+        assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"));
+        // Who has a tenant by its login is not left without one.
+        for user in ["any.acme", "acme_app"] {
+            let mut own = proxy.link(user).await;
+            let reset = own.query("RESET app.tenant_id; RESET app.user_id").await;
+            assert!(reset.code().is_some(), "{user}: {reset}");
+            assert_eq!(own.query(WHO).await.value(), "acme");
+        }
+        let reads = link.query(&format!("RESET app.tenant_id; {WHO}")).await;
+        assert!(reads.code().is_some(), "{reads}");
     }
 }

@@ -27,7 +27,10 @@ impl Wish {
         for change in changes {
             let Some(wish) = change.wish(bound, rules)? else { continue };
             match &mut all {
-                _ if wish.tenant.is_none() => return Err(unreadable("it names no tenant")),
+                // The text runs as it stands; only SET and RESET without a tenant are read.
+                _ if wish.tenant.is_none() && change.form == Form::SetConfig => {
+                    return Err(unreadable("it names no tenant"));
+                }
                 None => all = Some(wish),
                 Some(one) if one.tenant != wish.tenant => {
                     return Err(unreadable("its statements name different tenants"));
@@ -154,7 +157,7 @@ fn unfit(change: &TenantChange, types: &[u8]) -> Option<Report> {
     (!texts || !scope).then(|| unreadable("its parameters are of other types than text and boolean"))
 }
 
-fn unreadable(why: &str) -> Report {
+pub(in crate::relay) fn unreadable(why: &str) -> Report {
     Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "this change of tenant cannot be carried out")
         .detail(format!("The proxy carries it out, and {why}."))
         .hint("Use SET, or set_config with a text.")

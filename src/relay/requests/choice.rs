@@ -10,7 +10,7 @@ use crate::relay::Conversation;
 use crate::relay::core::block::Block;
 use crate::relay::core::statements::Reading;
 use crate::relay::core::tenant_choice::{Acting, too_late};
-use crate::relay::core::wish::Wish;
+use crate::relay::core::wish::{Wish, unreadable};
 use crate::sql::{Count, Survey, contains};
 use crate::upstream::Span;
 use crate::wire::backend::Status;
@@ -23,7 +23,7 @@ impl Conversation {
     /// A text that chooses a tenant beside other statements runs as it stands, for that tenant: the transaction must be
     /// that tenant's already.
     pub(in crate::relay) fn stays_with(&mut self, wish: &Wish, said: (&[u8], Survey)) -> Result<(), Report> {
-        let acting = self.find(wish.tenant.as_deref())?;
+        let acting = self.find_for_text(wish)?;
         if acting.tenant() != self.choice.acting().tenant() {
             return Err(too_late("statements of another tenant may have run")
                 .hint("Choose the tenant first in its transaction, or in a message of its own."));
@@ -32,6 +32,15 @@ impl Conversation {
             self.keep(acting, said);
         }
         Ok(())
+    }
+
+    /// For whom the client acts that chooses by a text which runs as it stands.
+    fn find_for_text(&self, wish: &Wish) -> Result<Arc<Acting>, Report> {
+        let acting = self.find(wish.tenant.as_deref())?;
+        if wish.tenant.is_none() && acting.tenant().is_some() {
+            return Err(unreadable("it would leave the tenant of the login without its setting"));
+        }
+        Ok(acting)
     }
 
     /// A text that chooses for longer than its transaction is about to run. Outside a block, and if the text does nothing
@@ -108,7 +117,7 @@ impl Conversation {
             return Ok(());
         }
         let Some(wish) = Wish::of_all(&choices, values, &self.rules)? else { return Ok(()) };
-        let acting = self.find(wish.tenant.as_deref())?;
+        let acting = self.find_for_text(&wish)?;
         if acting.tenant() != self.choice.acting().tenant()
             && let Some(report) = self.pinned_elsewhere()
         {

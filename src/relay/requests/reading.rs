@@ -9,6 +9,12 @@ use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, refusal};
 use crate::sql::SessionEffect;
 
+/// What a client is told that may choose a tenant, and did so in a form that cannot be read exactly.
+const READABLE_FORMS: &str = "A choice of tenant is carried out where it can be read exactly: \
+    SET LOCAL setting = '…', SET setting = '…', SELECT set_config('setting', $1, true), \
+    SELECT set_config($1, $2, true), with literals or parameters, as a statement of its own or in front of all that \
+    could read a row.";
+
 impl Conversation {
     /// What the guard says; of a change of tenant, only where its user may choose.
     pub(super) fn inspect(&mut self, text: &[u8]) -> Result<Reading, Report> {
@@ -22,7 +28,13 @@ impl Conversation {
     /// The report of a refusal by the guard, which is counted.
     pub(super) fn refused(&self, refused: Refusal) -> Report {
         self.metrics.refusal(refused.rule);
-        refusal(refused)
+        let setting = self.rules.tenant_setting();
+        let is_about_tenant = refused.rule == OPAQUE_NAME || refused.detail.contains(setting);
+        if !is_about_tenant || !is_of_choices(&refused) || !self.choice.is_gateway() {
+            return refusal(refused);
+        }
+        let detail = format!("{}; the tenant setting is {setting}", refused.detail);
+        refusal(refused).detail(detail).hint(READABLE_FORMS)
     }
 
     pub(super) fn read(&self, text: &[u8]) -> Result<Reading, Refusal> {
@@ -54,7 +66,7 @@ impl Conversation {
     /// A text that was refused may hold changes of tenant beside other statements, or settings that are named when their
     /// values are bound.
     fn read_choices(&self, text: &[u8], refused: Refusal) -> Result<Reading, Refusal> {
-        if !self.has_chooser() || ![CONTEXT_CHANGE, OPAQUE_NAME].contains(&refused.rule) {
+        if !self.has_chooser() || !is_of_choices(&refused) {
             return Err(refused);
         }
         let footprint = Some(footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
@@ -67,4 +79,9 @@ impl Conversation {
         let choices = change.is_none().then(|| calls.changes.into());
         Ok(Reading { survey, change, choices, footprint })
     }
+}
+
+/// Whether a text that is refused so may hold a choice of a tenant.
+fn is_of_choices(refused: &Refusal) -> bool {
+    [CONTEXT_CHANGE, OPAQUE_NAME].contains(&refused.rule)
 }
