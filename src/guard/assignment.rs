@@ -55,8 +55,7 @@ impl Rules {
             return Err(refusal(rule::OPAQUE_NAME, "set_config with a name that is not a plain literal"));
         };
         let setting = Setting::named(&name);
-        self.check_name("set_config of", &setting)?;
-        self.check_group("set_config of", &setting)?;
+        self.check_called(&setting)?;
         if setting.is_read_by_guard() {
             let value = lexer.next().and_then(|token| plain_literal(&token));
             let ends = lexer.next().is_some_and(|token| token.kind == TokenKind::Comma);
@@ -64,6 +63,12 @@ impl Rules {
             check_value(&setting, &value)?;
         }
         Ok(watch(&setting))
+    }
+
+    /// The setting that a call of the function names.
+    pub(super) fn check_called(&self, setting: &Setting) -> Result<(), Refusal> {
+        self.check_name("set_config of", setting)?;
+        self.check_group("set_config of", setting)
     }
 
     fn check_name(&self, verb: &str, setting: &Setting) -> Result<(), Refusal> {
@@ -90,16 +95,11 @@ impl Rules {
     }
 }
 
-/// `SET SCHEMA` is another spelling of `SET search_path`.
 fn watch(setting: &Setting) -> RemainingValues {
-    if setting.is("search_path") || setting.is("schema") {
-        RemainingValues::Schemas
-    } else {
-        RemainingValues::Nothing
-    }
+    if setting.is_search_path() { RemainingValues::Schemas } else { RemainingValues::Nothing }
 }
 
-fn check_value(setting: &Setting, value: &AssignedValue) -> Result<(), Refusal> {
+pub(super) fn check_value(setting: &Setting, value: &AssignedValue) -> Result<(), Refusal> {
     if setting.is("standard_conforming_strings") {
         let refused = || refusal(rule::STRING_SYNTAX, "standard_conforming_strings other than on");
         return value.is_on().then_some(()).ok_or_else(refused);

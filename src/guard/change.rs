@@ -13,6 +13,8 @@ use crate::sql::words::{Words, folded};
 pub struct TenantChange {
     /// The command.
     pub form: Form,
+    /// Which setting.
+    pub name: ChangedName,
     /// For how long.
     pub scope: Scope,
     /// To what.
@@ -32,6 +34,15 @@ pub enum Form {
     Reset,
     /// `SELECT set_config(…)`
     SetConfig,
+}
+
+/// The setting that a change names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChangedName {
+    /// The tenant setting.
+    Tenant,
+    /// The setting that the parameter of this number names: a change of the tenant if that is the tenant setting.
+    Parameter(u16),
 }
 
 /// For how long a setting is set.
@@ -58,6 +69,13 @@ pub enum Target {
 
 /// PostgreSQL cuts identifiers, but not literals, after so many bytes.
 const MAX_IDENTIFIER_BYTES: usize = 63;
+
+impl ChangedName {
+    /// The parameter that says it.
+    pub const fn parameter(self) -> Option<u16> {
+        if let Self::Parameter(number) = self { Some(number) } else { None }
+    }
+}
 
 impl Scope {
     /// The parameter that says it.
@@ -171,9 +189,8 @@ impl TenantChange {
 
     /// How many parameters it has.
     pub fn parameters(&self) -> u16 {
-        let target = if let Target::Parameter(number) = self.target { number } else { 0 };
-        let scope = if let Scope::Parameter(number) = self.scope { number } else { 0 };
-        target.max(scope)
+        let all = [self.name.parameter(), self.target.parameter(), self.scope.parameter()];
+        all.into_iter().flatten().max().unwrap_or_default()
     }
 
     /// The text of a `set_config` with its last argument so that the change is for the transaction, whatever the
@@ -192,6 +209,32 @@ impl TenantChange {
     }
 }
 
+/// A call of `set_config` as it was read.
+pub(super) struct SettingCall {
+    /// Where the function's name begins.
+    pub(super) start: usize,
+    pub(super) name: CalledName,
+    target: Target,
+    scope: Scope,
+    local_argument: Range<usize>,
+    column: Box<[u8]>,
+}
+
+/// The setting that a call names.
+pub(super) enum CalledName {
+    Literal(Vec<u8>),
+    Parameter(u16),
+}
+
+// === impl SettingCall ===
+
+impl SettingCall {
+    pub(super) fn into_change(self, name: ChangedName) -> TenantChange {
+        let Self { target, scope, local_argument, column, .. } = self;
+        TenantChange { form: Form::SetConfig, name, scope, target, local_argument, column }
+    }
+}
+
 /// Takes what it expects, token by token; what it does not take stays.
 pub(super) struct ChangeReader<'a>(Lexer<'a>);
 
@@ -200,6 +243,11 @@ pub(super) struct ChangeReader<'a>(Lexer<'a>);
 impl<'a> ChangeReader<'a> {
     pub(super) const fn new(lexer: Lexer<'a>) -> Self {
         Self(lexer)
+    }
+
+    /// Whether nothing follows.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.0.clone().next().is_none()
     }
 
     /// Whether nothing of the statement follows.
@@ -220,6 +268,7 @@ impl<'a> ChangeReader<'a> {
         }
         Some(TenantChange {
             form: Form::Set,
+            name: ChangedName::Tenant,
             scope,
             target: self.assigned()?,
             local_argument: 0..0,
@@ -227,10 +276,12 @@ impl<'a> ChangeReader<'a> {
         })
     }
 
-    fn reset(&mut self, setting: &str) -> Option<TenantChange> {
+    /// Behind RESET.
+    pub(super) fn reset(&mut self, setting: &str) -> Option<TenantChange> {
         let name = Setting::read_name(&mut self.0)?;
         name.is(setting).then_some(TenantChange {
             form: Form::Reset,
+            name: ChangedName::Tenant,
             scope: Scope::Session,
             target: Target::Default,
             local_argument: 0..0,
@@ -274,14 +325,22 @@ impl<'a> ChangeReader<'a> {
 
     /// In front of the function's name.
     pub(super) fn set_config(&mut self, setting: &str) -> Option<TenantChange> {
-        let mut name = self.0.next()?;
-        if is_name(&name, b"pg_catalog") {
+        let call = self.call()?;
+        let CalledName::Literal(name) = &call.name else { return None };
+        Setting::named(name).is(setting).then(|| call.into_change(ChangedName::Tenant))
+    }
+
+    /// A call of `set_config` whose arguments are literals and parameters, in front of the function's name.
+    pub(super) fn call(&mut self) -> Option<SettingCall> {
+        let mut function = self.0.next()?;
+        if is_name(&function, b"pg_catalog") {
             self.takes(TokenKind::Dot).then_some(())?;
-            name = self.0.next()?;
+            function = self.0.next()?;
         }
-        (is_name(&name, b"set_config") && self.takes(TokenKind::Open)).then_some(())?;
-        let named = plain_literal(&self.0.next()?)?;
-        (Setting::named(&named).is(setting) && self.takes(TokenKind::Comma)).then_some(())?;
+        let start = function.start;
+        (is_name(&function, b"set_config") && self.takes(TokenKind::Open)).then_some(())?;
+        let name = self.argument(&["text", "varchar"], called_name)?.0;
+        self.takes(TokenKind::Comma).then_some(())?;
         let target = self.argument(&["text", "varchar"], value)?.0;
         self.takes(TokenKind::Comma).then_some(())?;
         let (scope, local_argument) = self.argument(&["bool", "boolean"], locality)?;
@@ -295,7 +354,7 @@ impl<'a> ChangeReader<'a> {
                 _ => return None,
             };
         }
-        Some(TenantChange { form: Form::SetConfig, scope, target, local_argument, column })
+        Some(SettingCall { start, name, target, scope, local_argument, column })
     }
 
     /// An argument with or without a cast to one of these types, and where it lies.
@@ -317,12 +376,12 @@ impl<'a> ChangeReader<'a> {
         Some((argument, range))
     }
 
-    fn keyword(&mut self) -> Option<Keyword> {
+    pub(super) fn keyword(&mut self) -> Option<Keyword> {
         let token = self.0.next()?;
         (token.kind == TokenKind::Word).then(|| Keyword::of(token.bytes))
     }
 
-    fn takes(&mut self, kind: TokenKind) -> bool {
+    pub(super) fn takes(&mut self, kind: TokenKind) -> bool {
         self.take_if(|token| token.kind == kind).is_some()
     }
 
@@ -360,6 +419,13 @@ fn literal(token: &Token<'_>) -> Option<Target> {
 fn number(token: &Token<'_>) -> Option<String> {
     let written = String::from_utf8(token.bytes.to_vec()).ok()?;
     Some(written.parse::<i32>().map_or(written, |number| number.to_string()))
+}
+
+fn called_name(token: &Token<'_>) -> Option<CalledName> {
+    match token.kind {
+        TokenKind::Parameter => parameter(token).map(CalledName::Parameter),
+        _ => plain_literal(token).map(CalledName::Literal),
+    }
 }
 
 fn value(token: &Token<'_>) -> Option<Target> {

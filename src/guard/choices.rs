@@ -2,7 +2,7 @@
 //! `BEGIN; SET LOCAL …; SELECT …; COMMIT`, several settings in one SELECT. The text goes on as it stands, for the tenant
 //! that it chooses; so only forms whose meaning is in plain sight, in front of anything that could read a row.
 
-use super::change::{ChangeReader, Target, TenantChange, parameter};
+use super::change::{ChangeReader, Form, Target, TenantChange, parameter};
 use super::inspection::inspect_but;
 use super::tenantless::is_tenantless;
 use super::{Rules, Verdict};
@@ -20,7 +20,15 @@ pub fn choices(text: &[u8], rules: &Rules) -> Option<(Survey, Vec<TenantChange>)
     if found.changes.is_empty() || !has_own_parameters(text, &found.changes) {
         return None;
     }
-    if !is_tenantless(text.get(..found.end)?) {
+    let is_reset = |change: &TenantChange| change.target == Target::Default;
+    // The default of the setting is nobody's tenant: nothing may be read there.
+    let resets = found.changes.iter().filter(|change| is_reset(change)).count();
+    let is_called = found.changes.iter().any(|change| is_reset(change) && change.form == Form::SetConfig);
+    if is_called || (resets > 0 && resets < found.changes.len()) {
+        return None;
+    }
+    let end = if resets > 0 { text.len() } else { found.end };
+    if !is_tenantless(text.get(..end)?) {
         return None;
     }
     match inspect_but(text, rules, &found.places) {
@@ -41,7 +49,7 @@ fn has_own_parameters(text: &[u8], changes: &[TenantChange]) -> bool {
 #[derive(Debug, Default)]
 struct Found {
     changes: Vec<TenantChange>,
-    /// Where the SET or `set_config` of each begins.
+    /// Where the SET, RESET or `set_config` of each begins.
     places: Vec<usize>,
     /// Where the last statement with one ends.
     end: usize,
@@ -91,18 +99,17 @@ fn change_at(
     setting: &str,
     place: TokenPosition,
 ) -> Option<TenantChange> {
-    let begins = place == TokenPosition::Start;
-    let change = if begins && token.kind == TokenKind::Word && Keyword::of(token.bytes) == Keyword::Set {
+    let begins = place == TokenPosition::Start && token.kind == TokenKind::Word;
+    let verb = if begins { Keyword::of(token.bytes) } else { Keyword::Other };
+    if matches!(verb, Keyword::Set | Keyword::Reset) {
         let mut reader = ChangeReader::new(behind.clone());
-        let change = reader.set(setting)?;
-        reader.ends_statement().then_some(change)
+        let change = if verb == Keyword::Set { reader.set(setting) } else { reader.reset(setting) };
+        change.filter(|_| reader.ends_statement())
     } else if Keyword::of_name(spelling(token)) == Keyword::SetConfig {
         ChangeReader::new(before.clone()).set_config(setting)
     } else {
         None
-    }?;
-    // The default of the setting is nobody's tenant.
-    (change.target != Target::Default).then_some(change)
+    }
 }
 
 fn spelling<'a>(token: &Token<'a>) -> &'a [u8] {
@@ -154,6 +161,11 @@ mod tests {
                 "select set_config('app.user_id', $2, true), pg_catalog.set_config('app.tenant_id', $1, true) as t",
                 vec![(Target::Parameter(1), Scope::Local)],
             ),
+            ("RESET app.tenant_id; RESET app.user_id; SELECT 1", vec![(Target::Default, Scope::Session)]),
+            (
+                "SET LOCAL app.tenant_id TO DEFAULT; SET LOCAL app.user_id TO DEFAULT",
+                vec![(Target::Default, Scope::Local)],
+            ),
             (
                 "SET app.tenant_id = 'a'; SET LOCAL app.tenant_id = 'b'; SELECT 1",
                 vec![(value("a"), Scope::Session), (value("b"), Scope::Local)],
@@ -169,7 +181,10 @@ mod tests {
             "SELECT 1",
             "SELECT * FROM orders; SET app.tenant_id = 'a'",
             "SET app.tenant_id = 'a', 'b'; SELECT 1",
-            "SET app.tenant_id TO DEFAULT; SELECT 1",
+            "SET app.tenant_id TO DEFAULT; SELECT note FROM orders",
+            "RESET app.tenant_id, x; RESET app.user_id",
+            "RESET app.tenant_id; SET app.tenant_id = 'a'",
+            "RESET app.tenant_id; SELECT f()",
             "SET app.tenant_id = 'a'; RESET app.tenant_id",
             "SELECT set_config('app.tenant_id', note, true) FROM orders",
             "SELECT set_config('app.tenant_id', 'a', true) FROM orders",

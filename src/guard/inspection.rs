@@ -41,7 +41,7 @@ pub fn inspect(text: &[u8], rules: &Rules) -> Verdict {
     Inspection::new(text, rules, &|| false).run().unwrap_or_else(stopped)
 }
 
-/// The same, but for the SETs and calls of `set_config` that begin at these places, which were read already.
+/// The same, but for the SETs, RESETs and calls of `set_config` that begin at these places, which were read already.
 pub(super) fn inspect_but(text: &[u8], rules: &Rules, places: &[usize]) -> Verdict {
     let stopped = |Stopped| Verdict::Refuse(refusal(rule::UNREADABLE, "a text that was not read to its end"));
     let mut inspection = Inspection::new(text, rules, &|| false);
@@ -208,7 +208,9 @@ impl<'a> Inspection<'a> {
         }
         match step.keyword {
             Keyword::Other => self.check_token(step, surveyor),
-            Keyword::Set | Keyword::SetConfig if self.places.contains(&step.token.start) => Ok(()),
+            Keyword::Set | Keyword::Reset | Keyword::SetConfig if self.places.contains(&step.token.start) => {
+                Ok(())
+            }
             Keyword::Set | Keyword::Reset
                 if step.place == TokenPosition::Start || surveyor.takes_set_clause() =>
             {
@@ -419,7 +421,7 @@ fn denied(token: &Token<'_>) -> Option<(&'static str, &'static str)> {
     }
 }
 
-fn own_objects() -> Refusal {
+pub(super) fn own_objects() -> Refusal {
     refusal(rule::OWN_OBJECTS, "the use of an object of the proxy's own")
 }
 

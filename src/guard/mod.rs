@@ -9,6 +9,7 @@
 //! that before it can be interrupted is refused (`weight`).
 
 mod assignment;
+mod bound;
 mod calls;
 mod inspection;
 mod names;
@@ -27,11 +28,12 @@ pub mod footprint;
 
 pub mod setting;
 
+pub use bound::{SettingCalls, setting_calls};
 pub use cache::Verdicts;
 pub use change::TenantChange;
 pub use choices::choices;
 pub use inspection::{Findings, LONG_TEXT_BYTES, Stopped, inspect, read_until};
-pub use rule::{CONTEXT_CHANGE, FIXED, GRANTABLE, Refusal};
+pub use rule::{CONTEXT_CHANGE, FIXED, GRANTABLE, OPAQUE_NAME, Refusal};
 
 use std::sync::Arc;
 

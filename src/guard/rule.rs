@@ -14,7 +14,8 @@ pub(super) const LARGE_OBJECT: &str = "large-object";
 pub(super) const LOCK_TABLE: &str = "lock-table";
 pub(super) const NOTIFY: &str = "notify";
 pub(super) const OPAQUE_CODE: &str = "opaque-code";
-pub(super) const OPAQUE_NAME: &str = "opaque-name";
+/// The rule against settings whose name cannot be read.
+pub const OPAQUE_NAME: &str = "opaque-name";
 pub(super) const OTHER_SESSION: &str = "other-session";
 pub(super) const OWN_OBJECTS: &str = "own-objects";
 pub(super) const PLANNER: &str = "planner";

@@ -203,6 +203,11 @@ impl Setting {
         })
     }
 
+    /// Whether its values are schemas; `SET SCHEMA` is another spelling.
+    pub(super) fn is_search_path(&self) -> bool {
+        self.is("search_path") || self.is("schema")
+    }
+
     /// Whether the guard's own reading of texts depends on it.
     pub(super) fn is_read_by_guard(&self) -> bool {
         self.is("client_encoding") || self.is("names") || self.is("standard_conforming_strings")

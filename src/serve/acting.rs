@@ -160,6 +160,10 @@ impl Chooser for Granted {
         }
     }
 
+    fn is_gateway(&self) -> bool {
+        self.shared.live.load().directory.users.get(&self.user).is_some_and(|user| user.grant.is_gateway())
+    }
+
     fn requires_tenant(&self) -> bool {
         self.shared.live.load().directory.tenancy.require_tenant
     }

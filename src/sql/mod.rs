@@ -36,5 +36,6 @@ pub use commenter::{Said, commented};
 pub use deallocate::deallocated;
 pub use kind::{SessionEffect, StatementKind};
 pub use resets::{Reset, ResetStatement, may_reset, resets};
+pub use scan::contains;
 pub use statement::{Count, Survey, survey};
 pub use transaction::Course;

@@ -29,6 +29,11 @@ pub(super) fn find(text: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
     found.map(|at| from.saturating_add(at))
 }
 
+/// Whether these bytes stand somewhere in a text.
+pub fn contains(text: &[u8], words: &[u8]) -> bool {
+    memmem::find(text, words).is_some()
+}
+
 const WORD: u8 = 1;
 const OPERATOR: u8 = 2;
 const SPACE: u8 = 4;

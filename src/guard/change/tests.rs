@@ -64,8 +64,14 @@ fn a_set_is_recognised_in_any_lawful_spelling() {
         ("SET LOCAL app.tenant_id = default", Scope::Local, Target::Default),
         ("SET app.tenant_id = \"default\"", Scope::Session, value("default")),
     ] {
-        let expected =
-            TenantChange { form: Form::Set, scope, target, local_argument: 0..0, column: Box::default() };
+        let expected = TenantChange {
+            form: Form::Set,
+            name: ChangedName::Tenant,
+            scope,
+            target,
+            local_argument: 0..0,
+            column: Box::default(),
+        };
         assert_eq!(change(text), Some(expected), "{text}");
     }
 }
@@ -75,6 +81,7 @@ fn a_reset_is_recognised() {
     for text in ["RESET app.tenant_id", "reset \"app\".Tenant_id;", "/* x */ RESET \"app.tenant_id\" -- y"] {
         let expected = TenantChange {
             form: Form::Reset,
+            name: ChangedName::Tenant,
             scope: Scope::Session,
             target: Target::Default,
             local_argument: 0..0,

@@ -204,7 +204,7 @@ impl Interner {
         (types, place): (&[u8], usize),
         reading: Reading,
     ) -> Arc<Statement> {
-        let stand_in = reading.change.as_ref().map(|change| change.stand_in(text));
+        let stand_in = reading.change.as_ref().and_then(|change| change.stand_in(text));
         let encoding = encoding.filter(|_| !text.is_ascii());
         self.make((text, encoding), (types, place), (reading, None, stand_in))
     }

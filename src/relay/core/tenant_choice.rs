@@ -65,6 +65,8 @@ pub trait Chooser: Debug + Send + Sync {
     fn again(&self, acting: &Acting) -> Result<Arc<Acting>, Report>;
     /// Whether statements of a client without a tenant are refused.
     fn requires_tenant(&self) -> bool;
+    /// Whether there is a tenant to choose: the user is not bound to one.
+    fn is_gateway(&self) -> bool;
 }
 
 /// What a client has chosen.
@@ -154,6 +156,11 @@ impl TenantChoice {
     /// Whether the client acts for another tenant than its session's, for this transaction alone.
     fn is_lent(&self) -> bool {
         self.lent.as_ref().is_some_and(|(own, _)| own.tenant() != self.session.tenant())
+    }
+
+    /// Whether the client may choose a tenant.
+    pub(in crate::relay) fn is_gateway(&self) -> bool {
+        self.chooser.as_ref().is_some_and(|chooser| chooser.is_gateway())
     }
 
     fn is_undecided(&self) -> bool {

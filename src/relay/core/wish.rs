@@ -1,7 +1,8 @@
 //! What a statement wishes: a tenant and for how long, read from its text and from what was bound.
 
 use crate::fault::{Report, sqlstate};
-use crate::guard::change::{Form, Scope, Target, TenantChange};
+use crate::guard::Rules;
+use crate::guard::change::{ChangedName, Form, Scope, Target, TenantChange};
 use crate::relay::core::statements::Reading;
 use crate::upstream::Span;
 use crate::wire::frontend;
@@ -16,12 +17,20 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// What several changes choose, which all have to name one tenant.
-    pub(in crate::relay) fn of_all(changes: &[TenantChange], bound: Option<&[u8]>) -> Result<Self, Report> {
+    /// What several changes choose, which all have to name one tenant; none: what they name is not the tenant setting.
+    pub(in crate::relay) fn of_all(
+        changes: &[TenantChange],
+        bound: Option<&[u8]>,
+        rules: &Rules,
+    ) -> Result<Option<Self>, Report> {
         let mut all: Option<Self> = None;
         for change in changes {
-            let wish = change.wish(bound)?;
+            let Some(wish) = change.wish(bound, rules)? else { continue };
             match &mut all {
+                // The text runs as it stands; only SET and RESET without a tenant are read.
+                _ if wish.tenant.is_none() && change.form == Form::SetConfig => {
+                    return Err(unreadable("it names no tenant"));
+                }
                 None => all = Some(wish),
                 Some(one) if one.tenant != wish.tenant => {
                     return Err(unreadable("its statements name different tenants"));
@@ -30,15 +39,41 @@ impl Wish {
                 Some(_) => {}
             }
         }
-        all.filter(|wish| wish.tenant.is_some()).ok_or_else(|| unreadable("it names no tenant"))
+        Ok(all)
     }
 }
 
 impl TenantChange {
-    /// What it chooses, from the text or from what was bound.
-    pub(in crate::relay) fn wish(&self, bound: Option<&[u8]>) -> Result<Wish, Report> {
+    /// What it chooses, from the text or from what was bound; none: what it names is not the tenant setting.
+    pub(in crate::relay) fn wish(&self, bound: Option<&[u8]>, rules: &Rules) -> Result<Option<Wish>, Report> {
+        if let ChangedName::Parameter(number) = self.name {
+            let name = bound.and_then(|rest| frontend::parameter(rest, number)).flatten();
+            if !name.is_some_and(|name| rules.is_tenant_setting(name)) {
+                return Ok(None);
+            }
+        }
         let span = if self.is_local(bound) { Span::Transaction } else { Span::Session };
-        Ok(Wish { tenant: self.value(bound)?, span })
+        let tenant = self.value(bound)?;
+        let is_named = tenant.as_ref().is_some_and(|tenant| !tenant.is_empty());
+        if !is_named && self.name != ChangedName::Tenant {
+            // It runs as it stands, and would set what is nobody's tenant.
+            return Err(unreadable("it names no tenant"));
+        }
+        Ok(Some(Wish { tenant, span }))
+    }
+
+    /// The setting that it names by a parameter, and the value; none: the name is NULL, or no parameter is bound.
+    pub(in crate::relay) fn bound_setting<'a>(
+        &'a self,
+        bound: &'a [u8],
+    ) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+        let name = frontend::parameter(bound, self.name.parameter()?).flatten()?;
+        let value = match &self.target {
+            Target::Default => None,
+            Target::Value(value) => Some(value.as_bytes()),
+            Target::Parameter(number) => frontend::parameter(bound, *number).flatten(),
+        };
+        Some((name, value))
     }
 
     /// The value; none is the default.
@@ -78,33 +113,36 @@ impl TenantChange {
     }
 
     /// What is sent in the client's place, which answers as the client's own statement would: the entry in front of it
-    /// has set the tenant.
-    pub(in crate::relay) fn stand_in(&self, text: &[u8]) -> Vec<u8> {
-        match self.form {
+    /// has set the tenant. None: it runs as it stands, because it may be about another setting.
+    pub(in crate::relay) fn stand_in(&self, text: &[u8]) -> Option<Vec<u8>> {
+        (self.name == ChangedName::Tenant).then(|| match self.form {
             Form::SetConfig => self.made_local(text).unwrap_or_default(),
             Form::Set if self.scope == Scope::Local => b"SET LOCAL \"pgtenant\".\"choice\" TO ''".to_vec(),
             Form::Set => b"SET \"pgtenant\".\"choice\" TO ''".to_vec(),
             Form::Reset => b"RESET \"pgtenant\".\"choice\"".to_vec(),
-        }
+        })
     }
 }
 
 impl Reading {
     /// The tenant that it chooses with these values bound; none: it chooses none.
-    pub(in crate::relay) fn wish(&self, bound: Option<&[u8]>) -> Result<Option<Wish>, Report> {
+    pub(in crate::relay) fn wish(&self, bound: Option<&[u8]>, rules: &Rules) -> Result<Option<Wish>, Report> {
         match (&self.change, &self.choices) {
-            (Some(change), _) => change.wish(bound).map(Some),
-            (None, Some(choices)) => Wish::of_all(choices, bound).map(Some),
+            (Some(change), _) => change.wish(bound, rules),
+            (None, Some(choices)) => Wish::of_all(choices, bound, rules),
             (None, None) => Ok(None),
         }
+    }
+
+    /// All changes of tenant in it.
+    pub(in crate::relay) fn changes(&self) -> impl Iterator<Item = &TenantChange> {
+        self.change.as_deref().into_iter().chain(self.choices.iter().flat_map(|all| all.iter()))
     }
 
     /// Why a change of tenant cannot be followed with parameters declared like this: one that is no text would be
     /// read as something else by PostgreSQL than by the proxy.
     pub(in crate::relay) fn unfit(&self, types: &[u8]) -> Option<Report> {
-        let mut changes =
-            self.change.as_deref().into_iter().chain(self.choices.iter().flat_map(|all| all.iter()));
-        changes.find_map(|change| unfit(change, types))
+        self.changes().find_map(|change| unfit(change, types))
     }
 }
 
@@ -113,18 +151,13 @@ fn unfit(change: &TenantChange, types: &[u8]) -> Option<Report> {
     const BOOL: u32 = 16;
     const TEXTS: [u32; 4] = [UNSPECIFIED, 25, 705, 1043];
     let declared = |number: u16| frontend::parameter_type(types, number).unwrap_or(UNSPECIFIED);
-    let value = match change.target {
-        Target::Parameter(number) => TEXTS.contains(&declared(number)),
-        Target::Value(_) | Target::Default => true,
-    };
-    let scope = match change.scope {
-        Scope::Parameter(number) => [UNSPECIFIED, BOOL].contains(&declared(number)),
-        Scope::Session | Scope::Local => true,
-    };
-    (!value || !scope).then(|| unreadable("its parameters are of other types than text and boolean"))
+    let is_text = |number: Option<u16>| number.is_none_or(|number| TEXTS.contains(&declared(number)));
+    let texts = is_text(change.name.parameter()) && is_text(change.target.parameter());
+    let scope = change.scope.parameter().is_none_or(|number| [UNSPECIFIED, BOOL].contains(&declared(number)));
+    (!texts || !scope).then(|| unreadable("its parameters are of other types than text and boolean"))
 }
 
-fn unreadable(why: &str) -> Report {
+pub(in crate::relay) fn unreadable(why: &str) -> Report {
     Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "this change of tenant cannot be carried out")
         .detail(format!("The proxy carries it out, and {why}."))
         .hint("Use SET, or set_config with a text.")

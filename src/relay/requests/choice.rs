@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use crate::fault::{Report, sqlstate};
-use crate::guard::change::{Target, TenantChange};
+use crate::guard::change::{ChangedName, Target, TenantChange};
 use crate::guard::tenantless::is_tenantless;
 use crate::relay::Conversation;
 use crate::relay::core::block::Block;
 use crate::relay::core::statements::Reading;
 use crate::relay::core::tenant_choice::{Acting, too_late};
-use crate::relay::core::wish::Wish;
-use crate::sql::{Count, Survey};
+use crate::relay::core::wish::{Wish, unreadable};
+use crate::sql::{Count, Survey, contains};
 use crate::upstream::Span;
 use crate::wire::backend::Status;
 use crate::wire::{frame, frontend};
@@ -23,7 +23,7 @@ impl Conversation {
     /// A text that chooses a tenant beside other statements runs as it stands, for that tenant: the transaction must be
     /// that tenant's already.
     pub(in crate::relay) fn stays_with(&mut self, wish: &Wish, said: (&[u8], Survey)) -> Result<(), Report> {
-        let acting = self.find(wish.tenant.as_deref())?;
+        let acting = self.find_for_text(wish)?;
         if acting.tenant() != self.choice.acting().tenant() {
             return Err(too_late("statements of another tenant may have run")
                 .hint("Choose the tenant first in its transaction, or in a message of its own."));
@@ -32,6 +32,15 @@ impl Conversation {
             self.keep(acting, said);
         }
         Ok(())
+    }
+
+    /// For whom the client acts that chooses by a text which runs as it stands.
+    fn find_for_text(&self, wish: &Wish) -> Result<Arc<Acting>, Report> {
+        let acting = self.find(wish.tenant.as_deref())?;
+        if wish.tenant.is_none() && acting.tenant().is_some() {
+            return Err(unreadable("it would leave the tenant of the login without its setting"));
+        }
+        Ok(acting)
     }
 
     /// A text that chooses for longer than its transaction is about to run. Outside a block, and if the text does nothing
@@ -57,7 +66,9 @@ impl Conversation {
     /// are bound.
     pub(super) fn may_prepare(&self, choices: &[TenantChange], survey: Survey) -> Result<(), Report> {
         for change in choices {
-            if let Target::Value(tenant) = &change.target {
+            if change.name == ChangedName::Tenant
+                && let Target::Value(tenant) = &change.target
+            {
                 self.find(Some(tenant))?;
             }
         }
@@ -67,6 +78,16 @@ impl Conversation {
         // PostgreSQL's words.
         let message = "cannot insert multiple commands into a prepared statement";
         Err(Report::new(sqlstate::SYNTAX_ERROR, message))
+    }
+
+    /// The settings that bound values name are judged as if they stood in the text.
+    pub(super) fn check_bound_settings(&self, reading: &Reading, values: &[u8]) -> Result<(), Report> {
+        for (name, value) in reading.changes().filter_map(|change| change.bound_setting(values)) {
+            if !self.rules.is_tenant_setting(name) {
+                self.rules.check_bound(name, value).map_err(|refused| self.refused(refused))?;
+            }
+        }
+        Ok(())
     }
 
     /// Chooses as the text of a message does that holds other statements too, before a server is taken.
@@ -95,8 +116,12 @@ impl Conversation {
             _ => return Ok(()),
         };
         let Some(choices) = reading.and_then(|reading| reading.choices) else { return Ok(()) };
-        let wish = Wish::of_all(&choices, values)?;
-        let acting = self.find(wish.tenant.as_deref())?;
+        if values.is_none() && choices.iter().any(|change| change.parameters() > 0) {
+            // It is prepared, and chooses when its values are bound.
+            return Ok(());
+        }
+        let Some(wish) = Wish::of_all(&choices, values, &self.rules)? else { return Ok(()) };
+        let acting = self.find_for_text(&wish)?;
         if acting.tenant() != self.choice.acting().tenant()
             && let Some(report) = self.pinned_elsewhere()
         {
@@ -107,9 +132,11 @@ impl Conversation {
         Ok(())
     }
 
-    /// The reading of a text that names the setting of the tenant in its usual spelling and holds choices.
+    /// The reading of a text that holds choices, and names the setting of the tenant in its usual spelling or none.
     fn choices_in(&self, text: &[u8]) -> Option<Reading> {
-        memchr::memmem::find(text, self.rules.tenant_setting().as_bytes())?;
+        let may = contains(text, self.rules.tenant_setting().as_bytes())
+            || (contains(text, b"set_config(") && contains(text, b"$"));
+        may.then_some(())?;
         self.read(text).ok().filter(|reading| reading.choices.is_some())
     }
 }

@@ -270,7 +270,8 @@ impl Conversation {
         if let Some(report) = self.lack_of_tenant_for(&statement.text, &statement.reading) {
             return Err(report);
         }
-        let wish = statement.reading.wish(Some(bind.rest))?;
+        self.check_bound_settings(&statement.reading, bind.rest)?;
+        let wish = statement.reading.wish(Some(bind.rest), &self.rules)?;
         self.begin_with(statement.survey().first, server);
         if bind.statement.is_empty() {
             self.unnamed = Unnamed::Used;

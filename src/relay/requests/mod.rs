@@ -6,22 +6,20 @@ mod comment;
 mod deallocate;
 mod execute;
 mod extended;
+mod reading;
 mod simple;
 mod skip;
 mod without_server;
 
-use std::sync::Arc;
-
 use crate::fault::{Report, sqlstate};
-use crate::guard::footprint::{Footprint, State, footprint};
-use crate::guard::{CONTEXT_CHANGE, LONG_TEXT_BYTES, Refusal, Stopped, Verdict, choices, read_until};
+use crate::guard::footprint::{Footprint, State};
+use crate::guard::{LONG_TEXT_BYTES, Stopped, read_until};
 use crate::net::buffer::{ReadBuffer, WriteBuffer};
 use crate::relay::core::block::Block;
 use crate::relay::core::copy::{CopyIn, FOREIGN_MESSAGE, InCopy, in_copy};
 use crate::relay::core::replies::{Closed, Reply, Room, Text};
 use crate::relay::core::segment::{AwaitedReply, Segment};
-use crate::relay::core::statements::Reading;
-use crate::relay::{Conversation, RelayFault, refusal};
+use crate::relay::{Conversation, RelayFault};
 use crate::sql::{Reset, SessionEffect, Survey};
 use crate::upstream::{APPLICATION_NAME, ServerSide, SessionParameters, Span, Temporary, Wear};
 use crate::wire::backend::Status;
@@ -296,53 +294,6 @@ impl Conversation {
     fn send(&mut self, frame: &[u8], reply: Reply, server: &mut dyn ServerSide) {
         server.parts().1.extend_from_slice(frame);
         self.replies.push(reply);
-    }
-
-    /// What the guard says; of a change of tenant, only where its user may choose.
-    fn inspect(&mut self, text: &[u8]) -> Result<Reading, Report> {
-        let (verdict, found) = match self.findings.take() {
-            Some(findings) => (findings.verdict, Some(findings.footprint)),
-            None => (self.relay.verdicts.inspect(text, &self.rules), None),
-        };
-        self.reading_of(text, verdict, found).map_err(|refused| {
-            self.metrics.refusal(refused.rule);
-            refusal(refused)
-        })
-    }
-
-    /// A text that was refused may hold changes of tenant beside other statements.
-    fn read_choices(&self, text: &[u8], refused: Refusal) -> Result<Reading, Refusal> {
-        let is_choice = refused.rule == CONTEXT_CHANGE && self.has_chooser();
-        let found = is_choice.then(|| choices(text, &self.rules)).flatten();
-        let (survey, changes) = found.ok_or(refused)?;
-        let footprint = Some(footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
-        Ok(Reading { survey, change: None, choices: Some(changes.into()), footprint })
-    }
-
-    fn read(&self, text: &[u8]) -> Result<Reading, Refusal> {
-        self.reading_of(text, self.relay.verdicts.inspect(text, &self.rules), None)
-    }
-
-    /// What the guard's verdict on a text means; its footprint, if that was read with it.
-    fn reading_of(
-        &self,
-        text: &[u8],
-        verdict: Verdict,
-        found: Option<Footprint>,
-    ) -> Result<Reading, Refusal> {
-        match verdict {
-            Verdict::Pass(survey) => {
-                let leaves = survey.session_effect == SessionEffect::Maybe;
-                let found = leaves.then(|| found.unwrap_or_else(|| footprint(text)));
-                let footprint = found.filter(|found| !found.is_empty()).map(Arc::new);
-                Ok(Reading { survey, change: None, choices: None, footprint })
-            }
-            Verdict::Tenant(survey, change) => {
-                let change = self.has_chooser().then(|| Arc::new(change));
-                Ok(Reading { survey, change, choices: None, footprint: None })
-            }
-            Verdict::Refuse(refused) => self.read_choices(text, refused),
-        }
     }
 
     /// What a statement may do to its session and to its tenant, as far as its text tells.

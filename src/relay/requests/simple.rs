@@ -3,6 +3,7 @@
 
 use crate::fault::{Report, sqlstate};
 use crate::guard::TenantChange;
+use crate::guard::change::ChangedName;
 use crate::relay::Conversation;
 use crate::relay::core::portals::Unbind;
 use crate::relay::core::replies::{Reply, Shown, Text, Then, Undo};
@@ -41,6 +42,8 @@ impl Conversation {
 
     fn try_query(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Result<Taken, Report> {
         let Reading { survey, change, choices, footprint } = self.inspect(text)?;
+        // A Query binds no parameter that could name the setting; PostgreSQL says so.
+        let change = change.filter(|change| change.name == ChangedName::Tenant);
         if self.is_block_waiting()
             && self.segment == Segment::Between
             && (change.is_some() || self.reads_comments() || !may_follow_begin(survey))
@@ -51,7 +54,9 @@ impl Conversation {
             self.query_choice(text, survey, &change, server)?;
             return Ok(Taken::Yes);
         }
-        if let Some(wish) = choices.map(|choices| Wish::of_all(&choices, None)).transpose()? {
+        if let Some(wish) =
+            choices.map(|choices| Wish::of_all(&choices, None, &self.rules)).transpose()?.flatten()
+        {
             self.stays_with(&wish, (text, survey))?;
         }
         self.follow_comment(text, server)?;
@@ -276,7 +281,9 @@ impl Conversation {
         change: &TenantChange,
         server: &mut dyn ServerSide,
     ) -> Result<(), Report> {
-        let wish = change.wish(None)?;
+        let (Some(wish), Some(stand_in)) = (change.wish(None, &self.rules)?, change.stand_in(text)) else {
+            return Ok(());
+        };
         if self.segment == Segment::Open {
             // The Sync below would end what PostgreSQL skips behind an error.
             return Err(too_late("the statement stands behind others of its pipeline")
@@ -287,7 +294,7 @@ impl Conversation {
         self.note_effects(survey, server);
         self.close_by_query(server);
         let out = server.parts().1;
-        encode::parse(out, "", &change.stand_in(text), &[0, 0]);
+        encode::parse(out, "", &stand_in, &[0, 0]);
         encode::bind_text(out, &[]);
         encode::describe(out, b'P', "");
         encode::execute_unnamed(out);

@@ -235,7 +235,7 @@ impl Conversation {
             let is_unfit = reading.unfit(types).is_some();
             reading.change.filter(|_| !is_unfit)?
         };
-        let wish = change.wish(segment.values).ok()?;
+        let wish = change.wish(segment.values, &self.rules).ok()??;
         let is_settled = wish.span == Span::Session || self.block != Block::Served;
         let is_plain = match (change.form, &wish.tenant) {
             (Form::SetConfig, None) => false,
@@ -265,14 +265,15 @@ impl Conversation {
         }
         let change = self.has_chooser().then(|| self.read(parse.text).ok()?.change).flatten()?;
         // A cast, or two uses of a parameter, may give it another type, or an error.
-        let (target, scope) = (change.target.parameter(), change.scope.parameter());
+        let texts = [change.name.parameter(), change.target.parameter()];
+        let scope = change.scope.parameter();
         let has_cast =
             parse.text.contains(&b':') || parse.text.to_ascii_lowercase().windows(4).any(|at| at == b"cast");
-        if has_cast || (target.is_some() && target == scope) {
+        if has_cast || (scope.is_some() && texts.contains(&scope)) {
             return None;
         }
         let mut types = vec![0; usize::from(change.parameters())];
-        for (number, own) in [(target, TEXT), (scope, BOOL)] {
+        for (number, own) in texts.map(|number| (number, TEXT)).into_iter().chain([(scope, BOOL)]) {
             if let Some(place) = number.and_then(|number| types.get_mut(usize::from(number).checked_sub(1)?))
             {
                 *place = own;

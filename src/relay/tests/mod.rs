@@ -142,6 +142,10 @@ impl Chooser for Grant {
         Err(no_tenant())
     }
 
+    fn is_gateway(&self) -> bool {
+        self.is_gateway
+    }
+
     fn requires_tenant(&self) -> bool {
         true
     }
