@@ -16,8 +16,9 @@ export function reply(handle) {
     try {
       response.end(JSON.stringify({ rows: await handle(tenant, Number(id)) }))
     } catch (error) {
+      const cause = error.cause ?? error // Drizzle wraps it
       response.statusCode = 500
-      response.end(JSON.stringify({ error: `${error.code}: ${error.message}` }))
+      response.end(JSON.stringify({ error: `${cause.code}: ${cause.message}` }))
     }
   }).listen(Number(process.env.APP_PORT), '127.0.0.1')
 }
