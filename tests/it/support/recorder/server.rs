@@ -46,6 +46,8 @@ pub(super) struct Server {
     copying: Copying,
     /// What it has answered to hand-overs.
     pub(super) kept: Answers,
+    texts: Texts,
+    ending: Ending,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -67,6 +69,25 @@ enum Copying {
     #[default]
     No,
     Rows,
+}
+
+/// The client's texts in the open transaction.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Texts {
+    /// One statement each, and none of them a COMMIT.
+    #[default]
+    Single,
+    /// The transaction may have ended within one.
+    Mixed,
+}
+
+/// How a transaction ended; of an open one, what its last statement was.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    #[default]
+    Other,
+    /// By a ROLLBACK of all of it.
+    RolledBack,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -115,9 +136,20 @@ impl Server {
             return Some("rows that their client has sent behind the end of its COPY".to_owned());
         }
         if self.is_own(frame) {
-            return None;
+            // A COMMIT may be the client's.
+            let is_sent = key(frame.tag, &frame.body).filter(|key| record.sent.contains_key(key));
+            if is_sent.is_some_and(|key| key[0] == b'Q' && may_be_mixed(&key[1..])) {
+                self.texts = Texts::Mixed;
+            }
+            let asks = memchr::memmem::find(&frame.body, b"current_setting(").is_some();
+            let is_in_vain = frame.body.starts_with(QUESTION) && asks && self.ending == Ending::RolledBack;
+            return is_in_vain
+                .then(|| "a question for the settings of a transaction that was rolled back".into());
         }
         let sent = behind_begin(key(frame.tag, &clients_part(frame))?, record);
+        if sent[0] == b'Q' && may_be_mixed(&sent[1..]) {
+            self.texts = Texts::Mixed;
+        }
         let part_of = |key: &&Vec<u8>| {
             // Rows go on in pieces.
             frame.tag == b'd' && key[0] == b'd' && key.windows(sent.len() - 1).any(|part| *part == sent[1..])
@@ -197,10 +229,15 @@ impl Server {
             b'Z' => {
                 self.owed = self.owed.saturating_sub(1);
                 self.phase = if frame.body[..] == *b"I" { Phase::Idle } else { Phase::Busy };
+                if self.phase == Phase::Idle && std::mem::take(&mut self.texts) == Texts::Mixed {
+                    self.ending = Ending::Other;
+                }
             }
             b'A' | b'S' | b'N' => {}
             tag => {
                 self.phase = Phase::Busy;
+                let is_rollback = tag == b'C' && frame.body[..] == *b"ROLLBACK\0";
+                self.ending = if is_rollback { Ending::RolledBack } else { Ending::Other };
                 self.copying = if tag == b'G' { Copying::Rows } else { Copying::No };
                 if tag == b'G' {
                     self.counts = Counts::Roughly;
@@ -210,6 +247,8 @@ impl Server {
     }
 }
 
+/// How the question begins that the proxy asks about a transaction's session.
+const QUESTION: &[u8] = b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE;SELECT '";
 /// How the statement that sets a tenant begins.
 const SET_TENANT: &[u8] = b"SET \"app\".\"tenant_id\" TO '";
 /// How the statements that put a client's settings back begin.
@@ -270,6 +309,13 @@ fn behind_begin(key: Vec<u8>, record: &Record) -> Vec<u8> {
         Some(rest) if key[0] == b'Q' && !record.sent.contains_key(&key) => [b"Q", rest].concat(),
         _ => key,
     }
+}
+
+/// Whether a transaction may have ended within a text of a client, or the proxy cannot know.
+fn may_be_mixed(text: &[u8]) -> bool {
+    let starts = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    let quotes = text.iter().filter(|byte| **byte == b'\'').count();
+    text.contains(&b';') || starts(b"commit") || starts(b"end") || starts(b"call") || quotes % 2 == 1
 }
 
 /// Whether a text begins with a hand-over that stands in front of a client's.
