@@ -40,9 +40,6 @@ use crate::upstream::{Contexts, Upstreams};
 use descriptors::Shares;
 use signals::{Signals, Wanted};
 
-/// The most that the texts of one client's prepared statements may take, in bytes.
-const MAX_PREPARED_BYTES: usize = 16 * 1024 * 1024;
-
 /// What the guard may remember of texts that come again, in bytes.
 const VERDICT_BYTES: usize = 16 * 1024 * 1024;
 /// How often recorded samples are folded into buckets.
@@ -146,7 +143,7 @@ impl App {
             verdicts: Verdicts::new(VERDICT_BYTES),
             interner: Arc::default(),
             max_message_bytes: config.listen.max_message_bytes,
-            max_prepared_bytes: MAX_PREPARED_BYTES,
+            max_prepared_bytes: config.listen.max_prepared_bytes,
             max_client_memory: config.listen.max_client_memory,
             memory: Arc::new(Budget::of_process(config.listen.max_memory)),
             switches: ContextSwitches::default(),

@@ -41,7 +41,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 
 type Row = (&'static str, bool);
 
-fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 16] {
+fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 17] {
     let ListenSettings {
         address,
         socket_dir,
@@ -60,6 +60,7 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 16] {
         max_startup_bytes,
         max_message_bytes,
         message_timeout,
+        max_prepared_bytes,
         max_client_memory,
         max_tenant_memory,
         max_memory,
@@ -78,6 +79,7 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 16] {
         ("listen.max_startup_bytes", *max_startup_bytes != new.max_startup_bytes),
         ("listen.max_message_bytes", *max_message_bytes != new.max_message_bytes),
         ("listen.message_timeout", *message_timeout != new.message_timeout),
+        ("listen.max_prepared_bytes", *max_prepared_bytes != new.max_prepared_bytes),
         ("listen.max_client_memory", *max_client_memory != new.max_client_memory),
         ("listen.max_tenant_memory", *max_tenant_memory != new.max_tenant_memory),
         ("listen.max_memory", *max_memory != new.max_memory),

@@ -96,6 +96,7 @@ fn listen(section: &Section<'_>) -> ListenSettings {
         max_startup_bytes: section.bytes("max_startup_bytes", 10_000, 512..=MIB),
         max_message_bytes,
         message_timeout: section.duration("message_timeout", Duration::from_secs(60), Duration::ZERO..=DAY),
+        max_prepared_bytes: section.bytes("max_prepared_bytes", 16 * MIB, 0..=MAX_MEMORY),
         max_client_memory: memory(section, "max_client_memory", 3, max_message_bytes),
         max_tenant_memory: memory(section, "max_tenant_memory", 4, max_message_bytes),
         max_memory: memory(section, "max_memory", 16, max_message_bytes),

@@ -99,6 +99,7 @@ pub(super) static LISTEN: Keys = Keys {
         restart("max_startup_bytes"),
         restart("max_message_bytes"),
         restart("message_timeout"),
+        restart("max_prepared_bytes"),
         restart("max_client_memory"),
         restart("max_tenant_memory"),
         restart("max_memory"),

@@ -25,6 +25,7 @@ impl Config {
         row("listen.max_startup_bytes", listen.max_startup_bytes.to_string());
         row("listen.max_message_bytes", listen.max_message_bytes.to_string());
         row("listen.message_timeout", time(listen.message_timeout));
+        row("listen.max_prepared_bytes", listen.max_prepared_bytes.to_string());
         row("listen.max_client_memory", listen.max_client_memory.to_string());
         row("listen.max_tenant_memory", listen.max_tenant_memory.to_string());
         row("listen.max_memory", listen.max_memory.to_string());

@@ -145,6 +145,7 @@ fn both_sides_of_each_limit() {
             &["8191", "'1GiB'", "'1XB'", "'99999999999GiB'"],
         ),
         ("listen", "message_timeout", &["'0s'", "'1day'"], &["'1day 1ms'", "60"]),
+        ("listen", "max_prepared_bytes", &["0", "1", "'1024GiB'"], &["'1025GiB'", "-1"]),
         ("listen", "max_client_memory", &["0", "'64MiB'", "'1024GiB'"], &["67108863", "1", "'1025GiB'"]),
         ("listen", "max_tenant_memory", &["0", "'64MiB'", "'1024GiB'"], &["67108863", "1", "'1025GiB'"]),
         ("listen", "max_memory", &["0", "'64MiB'", "'1024GiB'"], &["67108863", "1", "'1025GiB'"]),

@@ -40,6 +40,8 @@ pub struct ListenSettings {
     pub max_message_bytes: usize,
     /// Time from the first byte of a client's message (but `CopyData`) to its last; zero: no limit.
     pub message_timeout: Duration,
+    /// The most that the texts of one client's prepared statements may take, in bytes; 0: no limit.
+    pub max_prepared_bytes: usize,
     /// What one client can make the proxy keep: unfinished messages, buffers, prepared statements, in bytes; 0: no limit.
     pub max_client_memory: usize,
     /// The same for all clients of one tenant.

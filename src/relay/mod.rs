@@ -51,7 +51,7 @@ pub struct Relay {
     pub interner: Arc<Interner>,
     /// Largest message that is collected, in bytes.
     pub max_message_bytes: usize,
-    /// The most that the texts of one client's prepared statements may take, in bytes.
+    /// The most that the texts of one client's prepared statements may take, in bytes; zero: no limit.
     pub max_prepared_bytes: usize,
     /// The most that one client may keep in memory, in bytes; zero: no limit.
     pub max_client_memory: usize,

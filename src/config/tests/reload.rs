@@ -58,6 +58,7 @@ fn a_reload_names_exactly_what_needs_a_restart() {
             "max_message_bytes = '8kB'\nmax_client_memory = '192MiB'\nmax_tenant_memory = '256MiB'\nmax_memory = '1GiB'",
         ),
         ("listen", "message_timeout = '1s'"),
+        ("listen", "max_prepared_bytes = 1"),
         ("listen", "max_client_memory = 0"),
         ("listen", "max_tenant_memory = 0"),
         ("listen", "max_memory = 0"),

@@ -164,13 +164,13 @@ impl Conversation {
             );
         }
         let limit = self.relay.max_prepared_bytes;
-        (bytes + statement.size() > limit).then(|| {
+        (limit > 0 && bytes + statement.size() > limit).then(|| {
             Report::new(
                 sqlstate::OUT_OF_MEMORY,
                 "the prepared statements of this client take too much memory",
             )
             .detail(format!("Their texts may take {limit} bytes together."))
-            .hint("Close prepared statements that are not needed.")
+            .hint("Close prepared statements that are not needed, or raise listen.max_prepared_bytes.")
         })
     }
 
