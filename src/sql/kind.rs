@@ -76,6 +76,26 @@ pub enum StatementKind {
 // === impl StatementKind ===
 
 impl StatementKind {
+    /// Whether no statement of this kind has columns, however the database changes: a utility statement without rows, for
+    /// which `UtilityReturnsTuples` in PostgreSQL's `utility.c` is false. Rows of DML depend on RETURNING.
+    pub const fn never_has_columns(self) -> bool {
+        matches!(
+            self,
+            Self::Begin
+                | Self::Commit
+                | Self::CommitAndChain
+                | Self::Rollback
+                | Self::RollbackAndChain
+                | Self::RollbackTo
+                | Self::Savepoint
+                | Self::Release
+                | Self::Set
+                | Self::Reset
+                | Self::Notify
+                | Self::Lock
+        )
+    }
+
     /// Whether it is allowed in a failed transaction block (`IsTransactionExitStmt` in PostgreSQL's `postgres.c`).
     pub fn ends_failed_block(self) -> bool {
         matches!(

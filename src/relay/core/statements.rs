@@ -103,6 +103,14 @@ impl Statement {
         self.description.get().map_or(&self.types, |description| &description.types)
     }
 
+    /// Whether it has no columns, however the database changes: nothing has to be compared when it is prepared again.
+    pub fn never_has_columns(&self) -> bool {
+        use StatementKind as K;
+        let kind = self.survey().first;
+        let returns = || self.text.windows(9).any(|word| word.eq_ignore_ascii_case(b"returning"));
+        kind.never_has_columns() || (matches!(kind, K::Insert | K::Update | K::Delete) && !returns())
+    }
+
     /// Bytes that it takes.
     pub fn size(&self) -> usize {
         self.text.len() + self.types.len()

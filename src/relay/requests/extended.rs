@@ -229,7 +229,10 @@ impl Conversation {
             self.prepare(statement, (Shown::Nobody, undo), server);
             prepared_name(statement.id)
         };
-        if statement.description.get().is_none() || self.status == Status::Failed {
+        if statement.description.get().is_none()
+            || statement.never_has_columns()
+            || self.status == Status::Failed
+        {
             return Provided::Yes(sent_name);
         }
         let out = server.parts().1;

@@ -75,19 +75,19 @@ fn parameter_types_that_are_no_longer_what_was_told_are_an_error() {
     let mut talk = in_force(Mode::Sealed);
     talk.script(&[
         (
-            "> P s INSERT INTO t VALUES ($1) | S",
-            "P pgtenant_0 INSERT INTO t VALUES ($1) | D S pgtenant_0 | S",
+            "> P s SELECT a FROM t WHERE b = $1 | S",
+            "P pgtenant_0 SELECT a FROM t WHERE b = $1 | D S pgtenant_0 | S",
         ),
-        ("< 1 | t 20 | n | Z I", "1 | Z I (I)"),
+        ("< 1 | t 20 | T a:23 | Z I", "1 | Z I (I)"),
     ]);
     talk.server.state.clear_prepared();
     talk.script(&[
-        ("> D S s | S", "P pgtenant_0 INSERT INTO t VALUES ($1) | D S pgtenant_0 | H"),
-        ("< 1 | t 701 | n", "C S pgtenant_0 | P - refused by pgtenant | S"),
+        ("> D S s | S", "P pgtenant_0 SELECT a FROM t WHERE b = $1 | D S pgtenant_0 | H"),
+        ("< 1 | t 701 | T a:23", "C S pgtenant_0 | P - refused by pgtenant | S"),
         ("< 3 | E 42601 | Z I", "E 0A000 | Z I (I)"),
         // PostgreSQL counts the values first.
-        ("> B - s | S", "P pgtenant_0 INSERT INTO t VALUES ($1) | D S pgtenant_0 | H"),
-        ("< 1 | t 701 | n", "C S pgtenant_0 | P - refused by pgtenant | S"),
+        ("> B - s | S", "P pgtenant_0 SELECT a FROM t WHERE b = $1 | D S pgtenant_0 | H"),
+        ("< 1 | t 701 | T a:23", "C S pgtenant_0 | P - refused by pgtenant | S"),
         ("< 3 | E 42601 | Z I", "E 08P01 | Z I (I)"),
     ]);
 }
@@ -335,6 +335,32 @@ fn a_statement_prepared_again_declares_the_types_its_client_was_told() {
     let sent = talk.server.output_log().split_off(before);
     let declared = b"SELECT $1\0\0\x01\0\0\0\x14";
     assert!(sent.windows(declared.len()).any(|part| part == declared), "{sent:?}");
+}
+
+#[test]
+fn a_statement_without_columns_is_prepared_again_in_the_write_that_runs_it() {
+    for text in ["COMMIT", "SAVEPOINT a", "INSERT INTO t VALUES ($1)", "UPDATE t SET a = 1", "SET a.b = 1"] {
+        let mut talk = in_force(Mode::Sealed);
+        talk.client(&format!("P s {text} | S"));
+        talk.server("1 | t | n | Z I");
+        talk.server.state.clear_prepared();
+        assert_eq!(
+            talk.client("B - s | E - | S"),
+            format!("P pgtenant_0 {text} | B - pgtenant_0 | E - | S"),
+            "{text}"
+        );
+    }
+    for text in ["SELECT 1", "INSERT INTO t VALUES (1) returning *", "CALL p()", "SHOW a.b"] {
+        let mut talk = in_force(Mode::Sealed);
+        talk.client(&format!("P s {text} | S"));
+        talk.server("1 | t | n | Z I");
+        talk.server.state.clear_prepared();
+        assert_eq!(
+            talk.client("B - s | E - | S"),
+            format!("P pgtenant_0 {text} | D S pgtenant_0 | H"),
+            "{text}: what it returns may be something else by now"
+        );
+    }
 }
 
 #[test]
