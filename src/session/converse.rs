@@ -300,7 +300,7 @@ impl Session {
             && !self.conversation.reads_comments()
             && !self.is_in_doubt()
             && self.client.input.len() > crate::wire::frame::HEADER_BYTES
-            && self.conversation.wants_server(&self.client)
+            && self.conversation.wants_server(self.client.input.bytes())
     }
 
     /// Sends a segment again on another server, if nothing of it can have run and the client has seen nothing.

@@ -99,12 +99,10 @@ impl Conversation {
         self.untold.owed.take().map(|report| *report)
     }
 
-    /// Whether the frame in front is one for a server, and not one that is answered without. One that is not whole yet is
-    /// waited for without a server.
-    pub fn wants_server(&self, client: &Channel) -> bool {
-        let bytes = client.input.bytes();
-        let is_whole = matches!(frame::header(bytes), Ok(Some(header)) if bytes.len() >= header.total);
-        if !is_whole {
+    /// Whether the frame in front of what the client has sent is one for a server, and not one that is answered without. One
+    /// that is not whole yet is waited for without a server.
+    pub fn wants_server(&self, bytes: &[u8]) -> bool {
+        if !matches!(frame::header(bytes), Ok(Some(header)) if bytes.len() >= header.total) {
             return false;
         }
         let may_discard =

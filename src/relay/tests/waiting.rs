@@ -1,5 +1,6 @@
 //! A BEGIN that waits, the end of a block in which nothing ran, and choices of a tenant, all without a server.
 
+use super::frames::{Direction, encode_all};
 use super::{Mode, Talk, enter, in_force};
 use crate::names::TenantId;
 
@@ -348,4 +349,25 @@ fn statements_behind_the_end_of_a_transaction_do_not_run_for_its_tenant() {
         ),
         ("< 1 | 2 | C COMMIT | E 42601 | Z I", "1 | 2 | C COMMIT | E 0A000 | Z I (I)"),
     ]);
+}
+
+#[test]
+fn a_server_goes_on_with_whole_messages_only() {
+    let talk = in_force(Mode::Plain);
+    for (frames, is_for_server) in [
+        ("Q SELECT 1", true),
+        ("P - SELECT 1", true),
+        ("B - -", true),
+        ("Q DISCARD ALL", false),
+        ("d rows", false),
+        ("S", false),
+    ] {
+        let bytes = encode_all(frames, Direction::Client, "");
+        let wants = |bytes: &[u8]| talk.conversation.wants_server(bytes);
+        assert_eq!(wants(&bytes), is_for_server, "{frames}");
+        assert_eq!(wants(&[&bytes[..], b"Q"].concat()), is_for_server, "{frames}, and more behind it");
+        for length in 0..bytes.len() {
+            assert!(!wants(&bytes[..length]), "{length} bytes of {frames}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 
 use super::generator::{PORTALS, STATEMENTS, Writer};
-use super::step::{Event, Message, Step, bind, execute, parse, query};
+use super::step::{End, Event, Message, Step, bind, execute, parse, query};
 
 /// A text that may end, begin or reset something.
 pub(super) fn consequential(writer: &mut Writer<'_>) -> String {
@@ -119,4 +119,20 @@ pub(super) fn unnamed(writer: &mut Writer<'_>) -> Vec<Event> {
     }
     let steps = writer.all_sent(messages);
     writer.events("unnamed", steps)
+}
+
+/// A message is begun in the write of the one before it, and goes on when the other client has had the server.
+pub(super) fn begun(writer: &mut Writer<'_>) -> Vec<Event> {
+    let text = writer.read();
+    let begun = match writer.random.random_range(0..3) {
+        0 => parse("", text),
+        1 => query(text),
+        _ => writer.message(),
+    };
+    let steps = vec![query(writer.read()).into(), begun.into()];
+    let mut turn = writer.turn("begun", steps);
+    turn.end = End::Hold(writer.random.random_range(1..1000));
+    let mut events = vec![Event::Turn(turn)];
+    events.extend(writer.other_client("begun"));
+    events
 }

@@ -5,7 +5,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
-use super::batches::{close, consequential, deallocate, portals, suspended, unnamed};
+use super::batches::{begun, close, consequential, deallocate, portals, suspended, unnamed};
 use super::copying::{held, rows, tunnel, unfinished};
 use super::generator::Writer;
 use super::handing_over::{tampered, turns};
@@ -37,6 +37,8 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { is_disturbed: false, ..family("held", 4, held) },
     // W2, the same with the other client waiting for the server.
     Family { is_disturbed: false, ..family("unfinished", 5, unfinished) },
+    // A message is begun behind another one.
+    Family { is_disturbed: false, ..family("begun", 3, begun) },
     // W3: rows of a failing COPY in many messages.
     family("rows", 6, rows),
     // W4: portals executed in another order than they were bound.

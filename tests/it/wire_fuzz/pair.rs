@@ -119,13 +119,15 @@ impl Pair {
 
     /// Whether the client is between two transactions but for the message that it holds back.
     pub(super) fn is_idle(&self) -> bool {
-        !self.is_segment_open && self.direct.status() == Some(b'I')
+        let is_answered = self.direct.ready() == self.segments;
+        !self.is_segment_open && is_answered && self.direct.status() == Some(b'I')
     }
 
-    /// What is held back of a message of rows, if the client was told that their COPY has ended.
-    pub(super) fn late_rows(&self) -> Option<&[u8]> {
+    /// What is held back of a message of rows, if the client was told that their COPY has ended; the COPY began behind so
+    /// many frames.
+    pub(super) fn late_rows(&self, before: usize) -> Option<&[u8]> {
         let held = self.held.as_ref().filter(|held| matches!(held.message, Message::CopyData(_)))?;
-        let has_begun = self.proxied.frames.iter().any(|frame| frame.tag == b'G');
+        let has_begun = self.proxied.frames.iter().skip(before).any(|frame| frame.tag == b'G');
         (has_begun && !self.proxied.awaits_rows()).then_some(&held.proxied)
     }
 

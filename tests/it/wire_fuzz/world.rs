@@ -270,8 +270,9 @@ impl World {
             End::Hold(place) => Some(place),
             _ => None,
         };
+        let before = pair.proxied.frames.len();
         pair.play(&turn.steps, hold, Some(other)).await?;
-        if let Some(rows) = pair.late_rows() {
+        if let Some(rows) = pair.late_rows(before) {
             self.recorder.sends_late(rows);
         }
         let then = (turn.leaves == Leaves::Pin).then_some("DISCARD ALL");
