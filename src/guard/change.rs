@@ -43,6 +43,8 @@ pub enum ChangedName {
     Tenant,
     /// The setting that the parameter of this number names: a change of the tenant if that is the tenant setting.
     Parameter(u16),
+    /// The settings in the parameter of this number, an array of JSON of arrays of a name and a value.
+    Pairs(u16),
 }
 
 /// For how long a setting is set.
@@ -71,7 +73,7 @@ pub enum Target {
 const MAX_IDENTIFIER_BYTES: usize = 63;
 
 impl ChangedName {
-    /// The parameter that says it.
+    /// The parameter that says it, as a text.
     pub const fn parameter(self) -> Option<u16> {
         if let Self::Parameter(number) = self { Some(number) } else { None }
     }

@@ -13,6 +13,7 @@ mod bound;
 mod calls;
 mod inspection;
 mod names;
+mod pairs;
 mod rule;
 mod strict;
 mod types;
@@ -33,6 +34,7 @@ pub use cache::Verdicts;
 pub use change::TenantChange;
 pub use choices::choices;
 pub use inspection::{Findings, LONG_TEXT_BYTES, Stopped, inspect, read_until};
+pub use pairs::paired_settings;
 pub use rule::{CONTEXT_CHANGE, FIXED, GRANTABLE, OPAQUE_NAME, Refusal};
 
 use std::sync::Arc;

@@ -466,3 +466,106 @@ async fn settings_that_go_with_the_tenant_are_set_and_reset_with_it() {
         assert!(reads.code().is_some(), "{reads}");
     }
 }
+
+/// PostGraphile's.
+const PAIRED: &str = "select set_config(el->>0, el->>1, true) from json_array_elements($1::json) el";
+
+#[tokio::test]
+async fn settings_in_an_array_of_json_choose_if_the_tenants_is_among_them() {
+    for (_cluster, proxy) in both(|config| config.one_server()).await {
+        let mut other = proxy.link("globex_app").await;
+        let mut link = proxy.link("any").await;
+        for text in [
+            PAIRED,
+            "SELECT pg_catalog.set_config(\"x\" ->> 0, x->>1, TRUE)\nFROM pg_catalog.json_array_elements( $1 :: JSON ) AS X;",
+        ] {
+            for pairs in [
+                r#"[["app.tenant_id","acme"],["app.user_id","7"]]"#,
+                r#" [ ["App.User_Id", "7"], ["app.tenant\u005fid", "ac\u006de"], ["APP.TENANT_ID", "acme"] ] "#,
+            ] {
+                other.query(WHO).await;
+                link.query("BEGIN").await;
+                let set = link.extended(text, &[pairs]).await;
+                assert!(set.code().is_none(), "{text}: {pairs}: {set}");
+                assert_eq!(link.query(WHO).await.value(), "acme", "{text}: {pairs}");
+                assert_eq!(link.query("SELECT current_setting('app.user_id')").await.value(), "7");
+                assert_eq!(link.query("COMMIT").await, "C(COMMIT) Z(I)");
+                assert_eq!(link.query(WHO).await.code().as_deref(), Some("28000"));
+            }
+        }
+        // Prepared once, for each request; behind a statement of its block; without a tenant among them.
+        let prepared =
+            [message::parse("s", PAIRED), message::describe_statement("s"), message::sync()].concat();
+        assert_eq!(link.ask(prepared).await, "1 t(114) T(set_config) Z(I)");
+        for tenant in ["acme", "globex", "acme"] {
+            link.query("BEGIN").await;
+            link.query("SELECT 1").await;
+            let pairs = format!(r#"[["app.tenant_id","{tenant}"]]"#);
+            assert_eq!(
+                link.ask([message::rerun("s", &[&pairs]), message::sync()].concat()).await.value(),
+                tenant
+            );
+            let pairs = r#"[["app.user_id","9"],["statement_timeout","50s"]]"#;
+            let set = link.ask([message::rerun("s", &[pairs]), message::sync()].concat()).await;
+            assert_eq!(set.column(), ["9", "50s"], "{set}");
+            assert_eq!(link.query(WHO).await.value(), tenant);
+            link.query("COMMIT").await;
+        }
+        assert_eq!(link.extended(PAIRED, &["[]"]).await.column(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn settings_in_an_array_of_json_are_read_exactly_or_refused() {
+    for (_cluster, proxy) in both(|config| config.one_server()).await {
+        for user in ["api", "acme_app"] {
+            let mut link = proxy.link(user).await;
+            for (text, pairs) in [
+                (PAIRED, r#"[["app.tenant_id","initech"]]"#),
+                (PAIRED, r#"[["app.tenant_id","acme"],["app.tenant\u005fid","initech"]]"#),
+                (PAIRED, r#"[["app.tenant_id","initech"],["app.tenant_id","acme"]]"#),
+                (PAIRED, r#"[["app.tenant_id",""]]"#),
+                (PAIRED, r#"[["app.tenant_id",null]]"#),
+                (PAIRED, r#"[["app.tenant_id",7]]"#),
+                (PAIRED, r#"[["app.tenant_id"]]"#),
+                (PAIRED, r#"[["app.user_id","7","app.tenant_id"]]"#),
+                (PAIRED, r#"[{"0":"app.tenant_id","1":"initech"}]"#),
+                (PAIRED, r#"[["role","app_owner"]]"#),
+                (PAIRED, r#"[["app.user_id","7"],["pgtenant.nonce","x"]]"#),
+                (PAIRED, r#"[["app.tenant_id","acme"]] x"#),
+                (PAIRED, "nonsense"),
+                ("select set_config(el->>0, el->>1, false) from json_array_elements($1::json) el", "[]"),
+                ("select set_config(el->>1, el->>0, true) from json_array_elements($1::json) el", "[]"),
+                ("select set_config(el->>0, el->>1, true) from json_array_elements($1::jsonb) el", "[]"),
+                (
+                    "select set_config(el->>0, el->>1, true) from json_array_elements($1::json) el, notes",
+                    "[]",
+                ),
+                (
+                    "select set_config(el->>0, el->>1, true) from json_array_elements(replace($1,'x','y')::json) el",
+                    "[]",
+                ),
+                (
+                    "select set_config(el->>0, el->>1, true) from public.json_array_elements($1::json) el",
+                    "[]",
+                ),
+                ("select set_config(el->>0, e->>1, true) from json_array_elements($1::json) el", "[]"),
+            ] {
+                let refused = link.extended(text, &[pairs]).await;
+                let codes = ["28000", "42501", "0A000", "22023"];
+                let code = refused.code().unwrap_or_default();
+                assert!(codes.contains(&code.as_str()), "{user}: {text}: {pairs}: {refused}");
+            }
+            let typed = [0, 1, 0, 0, 0x0e, 0xda];
+            let parse = message::raw(b'P', &[b"\0", PAIRED.as_bytes(), b"\0", &typed].concat());
+            let bind = message::bind("", "", &[r#"[["app.tenant_id","initech"]]"#]);
+            let declared = [parse, bind, message::execute("", 0), message::sync()].concat();
+            assert!(link.ask(declared).await.code().is_some(), "a parameter of type jsonb");
+        }
+        let mut bound = proxy.link("acme_app").await;
+        bound.query("BEGIN").await;
+        let set = bound.extended(PAIRED, &[r#"[["app.tenant_id","acme"],["app.user_id","7"]]"#]).await;
+        assert!(set.code().is_none(), "its own tenant: {set}");
+        assert_eq!(bound.query(WHO).await.value(), "acme");
+    }
+}

@@ -1,5 +1,7 @@
 //! What a statement wishes: a tenant and for how long, read from its text and from what was bound.
 
+use std::borrow::Cow;
+
 use crate::fault::{Report, sqlstate};
 use crate::guard::Rules;
 use crate::guard::change::{ChangedName, Form, Scope, Target, TenantChange};
@@ -46,34 +48,44 @@ impl Wish {
 impl TenantChange {
     /// What it chooses, from the text or from what was bound; none: what it names is not the tenant setting.
     pub(in crate::relay) fn wish(&self, bound: Option<&[u8]>, rules: &Rules) -> Result<Option<Wish>, Report> {
-        if let ChangedName::Parameter(number) = self.name {
-            let name = bound.and_then(|rest| frontend::parameter(rest, number)).flatten();
-            if !name.is_some_and(|name| rules.is_tenant_setting(name)) {
-                return Ok(None);
-            }
-        }
         let span = if self.is_local(bound) { Span::Transaction } else { Span::Session };
-        let tenant = self.value(bound)?;
-        let is_named = tenant.as_ref().is_some_and(|tenant| !tenant.is_empty());
-        if !is_named && self.name != ChangedName::Tenant {
-            // It runs as it stands, and would set what is nobody's tenant.
-            return Err(unreadable("it names no tenant"));
+        if self.name == ChangedName::Tenant {
+            return Ok(Some(Wish { tenant: self.value(bound)?, span }));
         }
-        Ok(Some(Wish { tenant, span }))
+        // It runs as it stands.
+        let mut tenants: Vec<_> = self.bound_settings(bound.unwrap_or_default())?;
+        tenants.retain(|(name, _)| rules.is_tenant_setting(name));
+        let Some((_, tenant)) = tenants.pop() else { return Ok(None) };
+        if tenants.iter().any(|(_, other)| *other != tenant) {
+            return Err(unreadable("it names different tenants"));
+        }
+        let tenant = tenant.filter(|tenant| !tenant.is_empty() && tenant.is_ascii());
+        let tenant = tenant.and_then(|tenant| String::from_utf8(tenant.into_owned()).ok());
+        match tenant {
+            Some(tenant) => Ok(Some(Wish { tenant: Some(tenant), span })),
+            None => Err(unreadable("it names no tenant, or one beyond ASCII")),
+        }
     }
 
-    /// The setting that it names by a parameter, and the value; none: the name is NULL, or no parameter is bound.
-    pub(in crate::relay) fn bound_setting<'a>(
+    /// The settings that it names when its values are bound, each with its value; no value is NULL.
+    pub(in crate::relay) fn bound_settings<'a>(
         &'a self,
         bound: &'a [u8],
-    ) -> Option<(&'a [u8], Option<&'a [u8]>)> {
-        let name = frontend::parameter(bound, self.name.parameter()?).flatten()?;
+    ) -> Result<Vec<Setting<'a>>, Report> {
+        let (ChangedName::Parameter(number) | ChangedName::Pairs(number)) = self.name else {
+            return Ok(Vec::new());
+        };
+        // PostgreSQL refuses NULL for a name, and makes no row of NULL.
+        let Some(bytes) = frontend::parameter(bound, number).flatten() else { return Ok(Vec::new()) };
+        if matches!(self.name, ChangedName::Pairs(_)) {
+            return pairs(bytes);
+        }
         let value = match &self.target {
             Target::Default => None,
             Target::Value(value) => Some(value.as_bytes()),
             Target::Parameter(number) => frontend::parameter(bound, *number).flatten(),
         };
-        Some((name, value))
+        Ok(vec![(bytes.into(), value.map(Cow::Borrowed))])
     }
 
     /// The value; none is the default.
@@ -124,6 +136,26 @@ impl TenantChange {
     }
 }
 
+/// A setting's name and its value; none: NULL.
+type Setting<'a> = (Cow<'a, [u8]>, Option<Cow<'a, [u8]>>);
+
+/// The longest array of settings, in bytes.
+const MAX_PAIRS_BYTES: usize = 64 * 1024;
+
+/// Names and values from an array of JSON.
+fn pairs(json: &[u8]) -> Result<Vec<Setting<'static>>, Report> {
+    let read = if json.len() <= MAX_PAIRS_BYTES { serde_json::from_slice(json).ok() } else { None };
+    let pairs: Vec<(String, String)> = read.ok_or_else(|| {
+        Report::new(sqlstate::INVALID_PARAMETER_VALUE, "the settings of this statement cannot be read")
+            .detail(format!(
+                "They may name the tenant, and are no array of JSON of at most {MAX_PAIRS_BYTES} bytes."
+            ))
+            .hint("Bind an array of arrays of two strings: [[\"name\", \"value\"]].")
+    })?;
+    let bytes = |text: String| Cow::Owned(text.into_bytes());
+    Ok(pairs.into_iter().map(|(name, value)| (bytes(name), Some(bytes(value)))).collect())
+}
+
 impl Reading {
     /// The tenant that it chooses with these values bound; none: it chooses none.
     pub(in crate::relay) fn wish(&self, bound: Option<&[u8]>, rules: &Rules) -> Result<Option<Wish>, Report> {
@@ -149,10 +181,14 @@ impl Reading {
 fn unfit(change: &TenantChange, types: &[u8]) -> Option<Report> {
     const UNSPECIFIED: u32 = 0;
     const BOOL: u32 = 16;
+    const JSON: u32 = 114;
     const TEXTS: [u32; 4] = [UNSPECIFIED, 25, 705, 1043];
     let declared = |number: u16| frontend::parameter_type(types, number).unwrap_or(UNSPECIFIED);
     let is_text = |number: Option<u16>| number.is_none_or(|number| TEXTS.contains(&declared(number)));
-    let texts = is_text(change.name.parameter()) && is_text(change.target.parameter());
+    let texts = match change.name {
+        ChangedName::Pairs(number) => declared(number) == JSON || is_text(Some(number)),
+        name => is_text(name.parameter()) && is_text(change.target.parameter()),
+    };
     let scope = change.scope.parameter().is_none_or(|number| [UNSPECIFIED, BOOL].contains(&declared(number)));
     (!texts || !scope).then(|| unreadable("its parameters are of other types than text and boolean"))
 }

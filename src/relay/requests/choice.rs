@@ -82,9 +82,12 @@ impl Conversation {
 
     /// The settings that bound values name are judged as if they stood in the text.
     pub(super) fn check_bound_settings(&self, reading: &Reading, values: &[u8]) -> Result<(), Report> {
-        for (name, value) in reading.changes().filter_map(|change| change.bound_setting(values)) {
-            if !self.rules.is_tenant_setting(name) {
-                self.rules.check_bound(name, value).map_err(|refused| self.refused(refused))?;
+        for change in reading.changes() {
+            for (name, value) in change.bound_settings(values)? {
+                if !self.rules.is_tenant_setting(&name) {
+                    let checked = self.rules.check_bound(&name, value.as_deref());
+                    checked.map_err(|refused| self.refused(refused))?;
+                }
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fault::Report;
 use crate::guard::footprint::{Footprint, footprint};
-use crate::guard::{CONTEXT_CHANGE, OPAQUE_NAME, Refusal, Verdict, choices, setting_calls};
+use crate::guard::{CONTEXT_CHANGE, OPAQUE_NAME, Refusal, Verdict, choices, paired_settings, setting_calls};
 use crate::relay::core::statements::Reading;
 use crate::relay::{Conversation, refusal};
 use crate::sql::SessionEffect;
@@ -72,6 +72,9 @@ impl Conversation {
         let footprint = Some(footprint(text)).filter(|found| !found.is_empty()).map(Arc::new);
         if let Some((survey, changes)) = choices(text, &self.rules) {
             return Ok(Reading { survey, change: None, choices: Some(changes.into()), footprint });
+        }
+        if let Some((survey, change)) = paired_settings(text, &self.rules) {
+            return Ok(Reading { survey, change: None, choices: Some([change].into()), footprint });
         }
         let mut calls = setting_calls(text, &self.rules).ok_or(refused)?;
         let survey = calls.survey;
