@@ -171,11 +171,11 @@ pub(super) fn compare(direct: Vec<Frame>, proxied: Vec<Frame>) -> Result<(), Sto
 
 /// The same where something was done to a server: a segment may be answered with the loss of the server instead, and with
 /// nothing else.
-pub(super) fn compare_or_lost(direct: Vec<Frame>, proxied: Vec<Frame>) -> Result<(), Stop> {
+pub(super) fn compare_or_lost(direct: Vec<Frame>, proxied: &[Frame]) -> Result<(), Stop> {
     let segments = |frames: &[Frame]| -> Vec<Vec<Frame>> {
         frames.chunk_by(|one, _| one.tag != b'Z').map(<[Frame]>::to_vec).collect()
     };
-    let (theirs, mut ours) = (segments(&direct), segments(&proxied));
+    let (theirs, mut ours) = (segments(&direct), segments(proxied));
     for (one, other) in ours.iter_mut().zip(theirs) {
         if is_loss(one) && other.last().is_some_and(|last| last.body[..] == *b"I") {
             *one = other;

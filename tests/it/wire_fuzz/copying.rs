@@ -88,8 +88,9 @@ pub(super) fn unfinished(writer: &mut Writer<'_>) -> Vec<Event> {
     }
     let (tenant, number) = (writer.tenant(), writer.fresh());
     let words = writer.one(&[10, 100, 1000, 5000]);
-    let body: String = (0..words).map(|word| format!(" {number}.{word}")).collect();
-    steps.push(Message::CopyData(format!("{}\t{tenant}:{body}\n", 100 + number)).into());
+    let words: Vec<String> = (0..words).map(|word| format!("{number}.{word}")).collect();
+    let body = words.join(" ");
+    steps.push(Message::CopyData(format!("{}\t{tenant}: {body}\n", 100 + number)).into());
     let mut turn = writer.turn("unfinished", steps);
     turn.end = End::Hold(writer.random.random_range(1..1000));
     let mut events = vec![Event::Turn(turn)];

@@ -70,7 +70,7 @@ pub(super) const FAMILIES: &[Family] = &[
     // Clients with different settings take turns.
     Family { startup: parameters, is_disturbed: false, ..family("turns", 5, turns) },
     // A server answers a hand-over with something else, or fails it.
-    Family { is_disturbed: false, ..family("tampered", 5, tampered) },
+    Family { is_disturbed: false, ..family("tampered", 8, tampered) },
     // Clients that leave in the middle of something.
     Family { is_disturbed: false, ..family("departures", 5, departures) },
     // What is no message.

@@ -59,11 +59,11 @@ pub(super) fn turns(writer: &mut Writer<'_>) -> Vec<Event> {
 
 /// Both clients read their rows in the same way, so that the answers of one could be taken for those of the other.
 pub(super) fn tampered(writer: &mut Writer<'_>) -> Vec<Event> {
-    let form = writer.random.random_range(0..3);
+    let form = writer.random.random_range(0..4);
     let read = |writer: &mut Writer<'_>| {
         let messages = match form {
-            0 => vec![query(ROWS)],
-            1 => vec![query(format!("{ROWS}; SELECT 1"))],
+            0 | 1 => vec![query(ROWS)],
+            2 => vec![query(format!("{ROWS}; SELECT 1"))],
             _ => vec![
                 parse("", ROWS),
                 bind("", ""),
@@ -77,13 +77,12 @@ pub(super) fn tampered(writer: &mut Writer<'_>) -> Vec<Event> {
         events
     };
     let mut events = [read(writer), read(writer)].concat();
+    let code = writer.one(&["57014", "53200", "42501", "22012"]);
     let tampering = writer.one(&[
         Tampering::Repeats,
         Tampering::RepeatsWithoutRow,
-        Tampering::Fails("57014"),
-        Tampering::Fails("53200"),
-        Tampering::Fails("42501"),
-        Tampering::Fails("22012"),
+        Tampering::RepeatsWithoutRow,
+        Tampering::Fails(code),
     ]);
     events.push(Event::Tampering(Some(tampering)));
     events.extend(read(writer));

@@ -402,7 +402,7 @@ fn check(pair: &mut Pair) -> Result<(), Stop> {
     let (direct, proxied) = pair.take_frames();
     match pair.servers {
         Servers::Last => compare(direct, proxied)?,
-        Servers::MayBeLost => compare_or_lost(direct, proxied)?,
+        Servers::MayBeLost => compare_or_lost(direct, &proxied)?,
     }
     match is_closed {
         (true, false) => Err(Stop::found("disconnected", format!("{} was disconnected", TENANTS[client]))),

@@ -314,7 +314,7 @@ fn behind_begin(key: Vec<u8>, record: &Record) -> Vec<u8> {
 /// Whether a transaction may have ended within a text of a client, or the proxy cannot know.
 fn may_be_mixed(text: &[u8]) -> bool {
     let starts = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-    let quotes = text.iter().filter(|byte| **byte == b'\'').count();
+    let quotes = memchr::memchr_iter(b'\'', text).count();
     text.contains(&b';') || starts(b"commit") || starts(b"end") || starts(b"call") || quotes % 2 == 1
 }
 
