@@ -12,6 +12,9 @@ pub enum UpstreamFault {
     /// The tenant's servers or all servers were busy for `queue_timeout`.
     #[error("no server became free within queue_timeout")]
     QueueTimeout,
+    /// The open transaction has a server, and the tenant that it turns to has as many as it may have.
+    #[error("the tenant has as many servers as it may have")]
+    TenantFull,
     /// The upstream does not take us.
     #[error("cannot connect to the upstream: {0}")]
     Connect(#[from] ConnectError),
@@ -77,7 +80,7 @@ pub enum ConnectError {
 impl Fault for UpstreamFault {
     fn kind(&self) -> Kind {
         match self {
-            Self::QueueTimeout => Kind::Limit,
+            Self::QueueTimeout | Self::TenantFull => Kind::Limit,
             Self::Parameters { .. } | Self::Elsewhere => Kind::Client,
             Self::Connect(_) | Self::Lost(_) | Self::Doubt(_) | Self::Shifted | Self::Context(_) => {
                 Kind::Upstream
@@ -92,6 +95,9 @@ impl Fault for UpstreamFault {
                     .detail("All server connections that this tenant may use were busy for queue_timeout.")
                     .hint("Shorten transactions, or raise max_servers, pool_size or queue_timeout.")
             }
+            Self::TenantFull => Report::new(sqlstate::TOO_MANY_CONNECTIONS, self.to_string())
+                .detail("The transaction has a server already, so it does not wait for another one.")
+                .hint("Choose the tenant before the first statement of the transaction, or raise max_servers."),
             Self::Connect(_) => {
                 Report::new(sqlstate::CANNOT_CONNECT, "cannot connect to the upstream server")
             }

@@ -305,7 +305,7 @@ impl Access {
             return Err(UpstreamFault::Elsewhere);
         }
         if !server.lease.rebook(self.context.tenant_id(), share.max_servers) {
-            return Err(UpstreamFault::QueueTimeout);
+            return Err(UpstreamFault::TenantFull);
         }
         server.context = self.context.clone();
         server.lease.server().state.stamp = None;

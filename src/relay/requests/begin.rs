@@ -6,10 +6,11 @@ use crate::relay::core::block::Block;
 use crate::relay::core::replies::{Reply, TextHandOver};
 use crate::relay::core::segment::{AwaitedReply, Executed, Progress, Segment, Unnamed};
 use crate::relay::requests::{REFUSED, Taken};
+use crate::sql::lexer::{Lexer, TokenKind};
 use crate::sql::{Course, StatementKind};
 use crate::upstream::{Context, Expect, ServerSide};
 use crate::wire::backend::Status;
-use crate::wire::{encode, frame};
+use crate::wire::{encode, frame, frontend};
 
 /// Where the assertion of a plain context stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,15 @@ impl Conversation {
         Taken::Later
     }
 
+    /// Whether a client that has no tenant yet may be answered what reads no table outside of its block that waits: the server
+    /// of the block is taken for the tenant that it chooses.
+    pub(super) fn may_ask_outside(&self) -> bool {
+        self.block.is_waiting()
+            && self.has_chooser()
+            && self.choice.acting().tenant().is_none()
+            && !self.reads_comments()
+    }
+
     /// Writes a hand-over in front of a transaction, unless the context is in force on the server.
     pub(super) fn hand_over_if_needed(&mut self, server: &mut dyn ServerSide) -> ContextEntered {
         self.progress = Progress::Running;
@@ -186,6 +196,42 @@ impl Conversation {
             self.replies.push(Reply::Own(Expect::Nothing));
         }
     }
+}
+
+/// Tag and body of the messages that are there as a whole.
+pub(super) fn whole_frames(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let header = frame::header(bytes).ok().flatten()?;
+        let (whole, rest) = bytes.split_at_checked(header.total)?;
+        bytes = rest;
+        Some((header.tag, frame::body(whole)))
+    })
+}
+
+/// Whether a segment is there as a whole and is one SHOW of a setting that does not belong to its transaction.
+pub(super) fn shows_only(ahead: &[u8]) -> bool {
+    let mut frames = whole_frames(ahead);
+    let is_show = match frames.next() {
+        Some((b'Q', body)) => return frontend::query(body).is_some_and(is_show),
+        Some((b'P', body)) => frontend::parse(body).is_some_and(|parse| is_show(parse.text)),
+        _ => false,
+    };
+    let mut rest = frames.map(|(tag, _)| tag).filter(|tag| *tag != b'D');
+    is_show && [b'B', b'E', b'S'].into_iter().all(|tag| rest.next() == Some(tag))
+}
+
+/// SHOW and the name of one setting, which no characteristic of a transaction decides.
+fn is_show(text: &[u8]) -> bool {
+    let mut tokens = Lexer::new(text).filter(|token| token.kind != TokenKind::Semicolon);
+    let mut word = || tokens.next().filter(|token| token.kind == TokenKind::Word).map(|token| token.bytes);
+    let (first, name) = (word(), word());
+    let is_of_transaction = |name: &[u8]| {
+        name.eq_ignore_ascii_case(b"all")
+            || name.get(..11).is_some_and(|begin| begin.eq_ignore_ascii_case(b"transaction"))
+    };
+    first.is_some_and(|word| word.eq_ignore_ascii_case(b"show"))
+        && name.is_some_and(|name| !is_of_transaction(name))
+        && tokens.next().is_none()
 }
 
 /// Whether a segment is there as a whole and does nothing but prepare, describe and close statements.

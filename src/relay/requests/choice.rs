@@ -11,6 +11,7 @@ use crate::relay::core::block::Block;
 use crate::relay::core::statements::Reading;
 use crate::relay::core::tenant_choice::{Acting, too_late};
 use crate::relay::core::wish::{Wish, unreadable};
+use crate::relay::requests::begin::whole_frames;
 use crate::sql::{Count, Survey, contains};
 use crate::upstream::Span;
 use crate::wire::backend::Status;
@@ -165,16 +166,6 @@ fn is_run(tag: Option<&u8>, behind: &[u8]) -> bool {
 fn bind_behind(behind: &[u8]) -> Option<frontend::Bind<'_>> {
     let (_, body) = whole_frames(behind).find(|(tag, _)| *tag != b'D').filter(|(tag, _)| *tag == b'B')?;
     frontend::bind(body).filter(|bind| bind.statement.is_empty())
-}
-
-/// Tag and body of the messages that are there as a whole.
-fn whole_frames(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    std::iter::from_fn(move || {
-        let header = frame::header(bytes).ok().flatten()?;
-        let (whole, rest) = bytes.split_at_checked(header.total)?;
-        bytes = rest;
-        Some((header.tag, frame::body(whole)))
-    })
 }
 
 /// Whether a text may choose a tenant: it begins as SET and RESET do, or calls `set_config`. With a comment in front of

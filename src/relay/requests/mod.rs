@@ -175,9 +175,13 @@ impl Conversation {
         // The buffer cannot be read and marked at once, so it is lent out for the one frame.
         let input = std::mem::take(client.input);
         let whole = input.bytes().get(..header.total).ok_or(MALFORMED)?;
-        if self.segment == Segment::Between && begin::prepares_only(input.bytes()) {
-            self.block.prepare();
-            self.keep_while_preparing();
+        if self.segment == Segment::Between {
+            if begin::prepares_only(input.bytes()) {
+                self.block.prepare();
+                self.keep_while_preparing();
+            } else if self.may_ask_outside() && begin::shows_only(input.bytes()) {
+                self.block.prepare();
+            }
         }
         let read = self.read_long(whole, &client.long);
         let taken = match read {

@@ -242,6 +242,40 @@ fn a_choice_in_a_waiting_block_takes_no_server() {
 }
 
 #[test]
+fn a_setting_is_shown_outside_of_a_block_whose_tenant_is_not_chosen_yet() {
+    for (show, front, answers) in [
+        ("Q SHOW search_path", "apart | ", "apart | "),
+        ("P - show search_path; | B - - | D P - | E - | S", "apart | ", "apart | 1 | 2 | "),
+    ] {
+        let mut talk = Talk::gateway(Mode::Sealed);
+        enter(&mut talk);
+        talk.script(&[("~ Q BEGIN READ ONLY", "C BEGIN | Z T")]);
+        assert_eq!(talk.without_server(show), format!("{front}{show}"));
+        let got = talk.server(&format!("{answers}T a:25 | D public | C SHOW | Z I"));
+        assert!(got.ends_with("D public | C SHOW | Z T (I)"), "{got}");
+        assert!(talk.conversation.is_block_waiting());
+        // The choice needs no server, and the block begins with what follows it.
+        talk.script(&[("~ Q SET LOCAL app.tenant_id = 'b'", "C SET | Z T")]);
+        assert_eq!(talk.conversation.session_acting().tenant().map(TenantId::as_str), Some("b"));
+    }
+    // A characteristic of the transaction is asked in it.
+    for show in ["SHOW transaction_read_only", "SHOW ALL", "SHOW TRANSACTION ISOLATION LEVEL", "SHOW a, b"] {
+        let mut talk = Talk::gateway(Mode::Sealed);
+        enter(&mut talk);
+        talk.script(&[("~ Q BEGIN READ ONLY", "C BEGIN | Z T")]);
+        assert!(talk.without_server(&format!("Q {show}")).contains("BEGIN READ ONLY"), "{show}");
+    }
+    // One that fails fails the block.
+    let mut talk = Talk::gateway(Mode::Sealed);
+    enter(&mut talk);
+    talk.script(&[("~ Q BEGIN", "C BEGIN | Z T")]);
+    talk.without_server("Q SHOW nonsense");
+    let got = talk.server("apart | E 42704 | Z I");
+    assert!(got.ends_with("E 42704 | Z E (I)"), "{got}");
+    talk.script(&[("~ Q ROLLBACK", "C ROLLBACK | Z I")]);
+}
+
+#[test]
 fn statements_in_front_of_a_pipeline_are_answered_from_its_begin_on() {
     let begin = "P - BEGIN | B - - | E -";
     let choice = "P - SELECT set_config('app.tenant_id','b',true) | B - - | D P - | E -";
