@@ -130,6 +130,9 @@ impl Conversation {
         self.progress = Progress::Entering;
         self.replies.push(Reply::Reset(Expect::Nonce(written.reset)));
         self.replies.push(Reply::Own(written.entry));
+        if let Some(behind) = written.behind {
+            self.replies.push(Reply::Own(behind));
+        }
         self.replies.push(Reply::Own(Expect::Nothing));
         ContextEntered::Now
     }

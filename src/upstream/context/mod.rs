@@ -5,6 +5,7 @@
 //!   Query: BEGIN, reset            takes away what the last tenant left, returns the nonce; plain: sets the tenant
 //!   Parse Bind Execute: enter      sealed: verifies the proof, sets the tenant for the session, returns the nonce;
 //!                                  plain: fails unless the reset has come to its end
+//!   Parse Bind Execute: SET ROLE   sealed: if the client has one; plain: the reset sets it behind the tenant
 //!   Parse Bind Execute: COMMIT     the entry lasts, whatever becomes of the client's statement
 //!   … the client's messages …      skipped by the server if the entry failed
 //! ```
@@ -160,14 +161,22 @@ impl Context {
             Some(Entry { mode: EntryMode::Sealed(seal), .. }) => self.tenant.as_ref().map(|id| (seal, id)),
             Some(Entry { mode: EntryMode::Plain(_), .. }) | None => None,
         };
+        let mut behind = None;
         let entry = if let Some((seal, tenant)) = sealed {
             reset.push(&statement::set_nonce(&nonce));
             encode::query(out, reset.sql.as_bytes());
             seal.write_entry(state, out, tenant, &nonce);
+            if let Some(role) = statement::set_role(parameters) {
+                statement::run(out, &role, &[]);
+                behind = Some(Expect::Nothing);
+            }
             Expect::Nonce(nonce.clone())
         } else {
             if let Some(set) = self.set_again() {
                 reset.push(&set);
+            }
+            if let Some(role) = statement::set_role(parameters) {
+                reset.push(&role);
             }
             reset.push(statement::SAVE_RESET);
             encode::query(out, reset.sql.as_bytes());
@@ -176,7 +185,7 @@ impl Context {
         };
         statement::commit(out);
         self.has_handed_over(state, (client, parameters));
-        HandOver { reset: nonce, entry }
+        HandOver { reset: nonce, entry, behind }
     }
 
     /// A hand-over into a plain context as statements that stand in front of a text, in one Query; none for a sealed one,
@@ -190,6 +199,9 @@ impl Context {
         let nonce = Nonce::new();
         let mut reset = self.reset(state, &nonce, parameters);
         reset.push(&self.set_again()?);
+        if let Some(role) = statement::set_role(parameters) {
+            reset.push(&role);
+        }
         self.has_handed_over(state, (client, parameters));
         Some((reset.commit(), nonce))
     }
@@ -319,6 +331,8 @@ pub struct HandOver {
     pub reset: Nonce,
     /// What its entry answers.
     pub entry: Expect,
+    /// What the statement behind the entry answers, which sets the client's role, if it has one.
+    pub behind: Option<Expect>,
 }
 
 /// What a statement of the proxy answers besides its completion.
