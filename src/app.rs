@@ -227,13 +227,13 @@ impl App {
             tokio::select! {
                 stream = listener.accept() => serve::accept(&self.shared, stream),
                 wanted = signals.next() => match wanted {
-                    Wanted::Reload => drop(self.reload()),
+                    Wanted::Reload => drop(self.reload().await),
                     Wanted::End => break,
                 },
                 Some(request) = requests.recv() => match request {
                     // Who asked may have gone.
-                    ProcessRequest::Reload(reply) => drop(reply.send(self.reload())),
-                    ProcessRequest::Install(config, over, reply) => drop(reply.send(self.install_over(*config, &over))),
+                    ProcessRequest::Reload(reply) => drop(reply.send(self.reload().await)),
+                    ProcessRequest::Install(config, over, reply) => drop(reply.send(self.install_over(*config, &over).await)),
                     ProcessRequest::Shutdown => break,
                 },
                 Some(snapshot) = next(&mut snapshots) => self.take(Some(snapshot), ready),
@@ -299,23 +299,26 @@ impl App {
     }
 
     /// Takes what can go live of the file; a bad one changes nothing.
-    fn reload(&mut self) -> Result<(), Refused> {
-        let outcome = config::load(&self.path).map_err(|problems| problems.to_string());
-        let outcome = outcome.and_then(|config| self.install(config));
+    async fn reload(&mut self) -> Result<(), Refused> {
+        let outcome = match config::load(&self.path) {
+            Ok(config) => self.install(config).await,
+            Err(problems) => Err(problems.to_string()),
+        };
         if let Err(problems) = &outcome {
             tracing::error!(problems, "reload refused: the old configuration stays");
         }
         outcome
     }
 
-    fn install_over(&mut self, config: Config, over: &Arc<Config>) -> Result<(), Refused> {
+    async fn install_over(&mut self, config: Config, over: &Arc<Config>) -> Result<(), Refused> {
         if !Arc::ptr_eq(over, &self.file.load()) {
             return Err("another was read meanwhile; try again".to_owned());
         }
-        self.install(config)
+        self.install(config).await
     }
 
-    fn install(&mut self, config: Config) -> Result<(), Refused> {
+    async fn install(&mut self, config: Config) -> Result<(), Refused> {
+        self.admit_roles(&config).await?;
         let merged = config.with_rows(&self.rows).map_err(|problems| problems.to_string())?;
         tell_left_out(&self.rows, &merged);
         let live = self.live(&config, merged.directory)?;
@@ -331,6 +334,16 @@ impl App {
         }
         self.replace(live, "configuration reloaded");
         Ok(())
+    }
+
+    /// Roles that no user could set before are looked at in the databases, as at the start.
+    async fn admit_roles(&self, config: &Config) -> Result<(), Refused> {
+        let (before, now) = (self.config.directory.roles(), config.directory.roles());
+        if now.is_subset(&before) || config.directory.tenancy.allow_unsafe {
+            return Ok(());
+        }
+        let upstreams: Vec<_> = self.config.upstreams.values().cloned().collect();
+        Box::pin(doctor::refuse_roles(&upstreams, &config.directory)).await
     }
 
     /// Takes what the tables hold; the last that was whole stays otherwise.
@@ -363,7 +376,7 @@ impl App {
         let (old, new) = (&old.directory, &live.directory);
         let moved = self.shared.clients.follow(old, new);
         let grant = |directory: &Directory, name: &UserName| {
-            directory.users.get(name).map(|user| (user.grant.clone(), user.allow.clone()))
+            directory.users.get(name).map(|user| (user.grant.clone(), user.allow.clone(), user.roles.clone()))
         };
         let gone = |name: &UserName, tenant: Option<&TenantId>| {
             grant(old, name) != grant(new, name)

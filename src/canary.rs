@@ -71,6 +71,7 @@ impl Probes {
                 tenant_comment: false,
                 grant: Grant::Tenant(tenant.clone()),
                 allow: Vec::new(),
+                roles: Vec::new(),
                 choice: ChoiceSpan::default(),
                 pool_mode: PoolMode::default(),
                 pinning: Pinning::default(),

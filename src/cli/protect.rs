@@ -98,12 +98,11 @@ async fn work(task: &Task, mode: Mode) -> Result<(String, u8), ProtectError> {
             ProtectError::Refused(format!("upstream {}, role {role}: {error}", upstream.name))
         })?;
     let (plan, hardening) = match (work, mode) {
-        (Work::Protection(options), Mode::Show) => (
-            protect::plan(&client, options).await?,
-            protect::missing_hardening(&client, &options.role).await?,
-        ),
+        (Work::Protection(options), Mode::Show) => {
+            (protect::plan(&client, options).await?, protect::missing_hardening(&client, options).await?)
+        }
         (Work::Protection(options), Mode::Apply) => {
-            (protect::apply(&client, options).await?, protect::harden(&client, &options.role).await?)
+            (protect::apply(&client, options).await?, protect::harden(&client, options).await?)
         }
         (Work::Directory(reader), Mode::Show) => {
             (protect::directory_plan(&client, reader).await?, Hardening::default())
@@ -187,6 +186,7 @@ fn task(config: &Config, arguments: &Arguments) -> Result<Task, Problem> {
     });
     let options = ProtectOptions {
         role: upstream.user.clone(),
+        roles: config.directory.roles().into_iter().collect(),
         setting: tenancy.setting.clone(),
         context: tenancy.context.clone(),
         column: arguments.column.clone(),

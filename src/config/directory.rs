@@ -260,6 +260,7 @@ pub(super) fn user(section: &Section<'_>, grants: &Grants<'_>) -> Option<User> {
     let proofs = proofs(section, name.as_ref(), grants);
     let grant = grant(section, grants);
     let allow = allowed_rules(section);
+    let roles = roles(section);
     let modes = [("transaction", PoolMode::Transaction), ("session", PoolMode::Session)];
     let pool_mode =
         section.choice("pool_mode", &modes.map(|(word, mode)| (word, Some(mode)))).unwrap_or_default();
@@ -279,6 +280,7 @@ pub(super) fn user(section: &Section<'_>, grants: &Grants<'_>) -> Option<User> {
         token,
         grant: grant?,
         allow,
+        roles,
         tenant_comment,
         choice,
         pool_mode,
@@ -369,6 +371,27 @@ fn allowed_rules(section: &Section<'_>) -> Vec<&'static str> {
         }
     }
     rules
+}
+
+/// The most roles of one user.
+const MAX_ROLES: usize = 64;
+
+/// Roles that a user may SET. What they are in the database is asked by the doctor.
+fn roles(section: &Section<'_>) -> Vec<String> {
+    let mut roles = Vec::new();
+    for (place, text) in section.texts("roles").unwrap_or_default() {
+        let Some(role) = section.accept(&place, value::application_role(text)) else { continue };
+        if roles.contains(&role) {
+            section.report(&place, refuse(format!("{role:?} is there twice"), "remove one"));
+        }
+        roles.push(role);
+    }
+    if section.has("roles") && !(section.has("tenant") || section.has("tenants")) {
+        section.report("roles", refuse("is for users with tenant or tenants", "leave the line out"));
+    } else if roles.len() > MAX_ROLES {
+        section.report("roles", refuse(format!("must hold at most {MAX_ROLES} roles"), "list fewer"));
+    }
+    roles
 }
 
 fn grant(section: &Section<'_>, grants: &Grants<'_>) -> Option<Grant> {

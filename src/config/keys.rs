@@ -236,6 +236,7 @@ pub(super) static USER: Keys = Keys {
         live("tenant_comment"),
         live("choice"),
         live("allow"),
+        live("roles"),
         live("pool_mode"),
         live("pinning"),
     ],

@@ -139,6 +139,23 @@ pub(super) fn identifier(text: &str) -> Result<String, InvalidValue> {
     Ok(text.to_owned())
 }
 
+/// The name of a role that clients may SET. Of plain ASCII, so that it reads the same in every encoding.
+pub(super) fn application_role(text: &str) -> Result<String, InvalidValue> {
+    let is_plain = (1..=63).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if !is_plain {
+        let hint = "write the name as it stands in pg_roles, for example \"authenticated\"";
+        return Err(refuse("must be 1 to 63 characters of printable ASCII", hint));
+    }
+    if text == "none" || text == "public" || text.starts_with("pg_") {
+        let hint = "name a role of the application, which owns nothing";
+        return Err(refuse(format!("{text:?} is PostgreSQL's own"), hint));
+    }
+    if text == "pgtenant_register" {
+        return Err(refuse("is the role of the register", "name a role of the application"));
+    }
+    Ok(text.to_owned())
+}
+
 /// The name of a database that clients connect to.
 pub(super) fn database(text: &str) -> Result<String, InvalidValue> {
     identifier(text)

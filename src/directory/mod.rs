@@ -2,7 +2,7 @@
 
 mod pattern;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,13 @@ pub struct Directory {
     pub tenancy: Tenancy,
     /// `[defaults]`: what a tenant may use that says nothing else.
     pub defaults: Limits,
+}
+
+impl Directory {
+    /// The roles that any user may set.
+    pub fn roles(&self) -> BTreeSet<String> {
+        self.users.values().flat_map(|user| user.roles.iter().cloned()).collect()
+    }
 }
 
 /// `[tenancy]`: what holds for all tenants.
@@ -205,6 +212,8 @@ pub struct User {
     pub grant: Grant,
     /// Rules of the guard that do not hold for it.
     pub allow: Vec<&'static str>,
+    /// Roles of PostgreSQL that it may SET.
+    pub roles: Vec<String>,
     /// Whether its statements may name their tenant in a comment.
     pub tenant_comment: bool,
     /// For how long its choices of a tenant hold.

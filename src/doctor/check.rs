@@ -69,6 +69,8 @@ pub(super) struct CheckScope<'q> {
     /// Schemas that are one tenant's own, and its role for each.
     pub(super) schemas: &'q [&'q str],
     pub(super) roles: &'q [&'q str],
+    /// Roles that sessions of the login role may set.
+    pub(super) settable: &'q [String],
 }
 
 impl CheckScope<'_> {
@@ -127,13 +129,14 @@ impl Check {
             "{PRELUDE} SELECT q.*, count(*) OVER () AS total FROM ({}) q ORDER BY 1, 2 LIMIT {limit}",
             self.query
         );
-        let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
+        let parameters: [(&(dyn ToSql + Sync), Type); 7] = [
             (&scope.role, Type::TEXT),
             (&scope.tenancy.setting, Type::TEXT),
             (&scope.sealed(), Type::BOOL),
             (&scope.strict(), Type::BOOL),
             (&scope.schemas, Type::TEXT_ARRAY),
             (&scope.roles, Type::TEXT_ARRAY),
+            (&scope.settable, Type::TEXT_ARRAY),
         ];
         client.batch_execute(BEGIN).await?;
         let answer = match client.query_typed(&sql, &parameters).await {

@@ -23,6 +23,9 @@ pub use watch::{Unsafe, Watch};
 /// All checks of one upstream together may take this long.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a reload waits for what one upstream says about roles.
+const ROLES_LIMIT: Duration = Duration::from_secs(5);
+
 /// How much a finding weighs; the heaviest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FindingSeverity {
@@ -69,6 +72,14 @@ pub struct Finding {
     pub why: &'static str,
     /// The SQL that mends it, or what to do; may be empty.
     pub fix: String,
+}
+
+impl Finding {
+    /// The same of a role that sessions of the login role may set.
+    fn of_role(self, role: &str) -> Self {
+        let message = self.message.replace("the login role", &format!("the role {role:?} of user.roles"));
+        Self { message, ..self }
+    }
 }
 
 /// Whether an upstream could be looked at.
@@ -120,6 +131,50 @@ pub async fn examine(settings: &UpstreamSettings, directory: &Directory) -> Exam
     Examination { upstream: settings.name.as_str().to_owned(), reached, findings }
 }
 
+/// Looks whether users may set these roles at all upstreams; what speaks against it.
+pub async fn refuse_roles(upstreams: &[UpstreamSettings], directory: &Directory) -> Result<(), String> {
+    let settable: Vec<String> = directory.roles().into_iter().collect();
+    let mut refused = Vec::new();
+    for settings in upstreams {
+        let upstream = &settings.name;
+        let Ok(found) = timeout(ROLES_LIMIT, look_at_roles(settings, directory, &settable)).await else {
+            refused.push(format!("{upstream}: its roles could not be looked at in time"));
+            continue;
+        };
+        match found {
+            Ok(findings) => {
+                let critical = findings.into_iter().filter(|one| one.severity != FindingSeverity::Advice);
+                refused.extend(critical.map(|one| {
+                    format!("{upstream}: {} {}: {} (fix: {})", one.id, one.object, one.message, one.fix)
+                }));
+            }
+            Err(error) => refused.push(format!("{upstream}: its roles could not be looked at: {error}")),
+        }
+    }
+    if refused.is_empty() { Ok(()) } else { Err(refused.join("\n")) }
+}
+
+async fn look_at_roles(
+    settings: &UpstreamSettings,
+    directory: &Directory,
+    settable: &[String],
+) -> Result<Vec<Finding>, crate::upstream::ConnectError> {
+    let client = control::connect(settings, &settings.user, settings.password.as_ref()).await?;
+    let (schemas, roles) = schemas_of(directory, settings);
+    let scope = CheckScope {
+        role: &settings.user,
+        tenancy: &directory.tenancy,
+        schemas: &schemas,
+        roles: &roles,
+        settable,
+    };
+    let mut findings = Vec::new();
+    for check in checks::all().filter(|check| check.id == checks::SETTABLE) {
+        findings.extend(check.run(&client, scope).await);
+    }
+    Ok(findings)
+}
+
 async fn look(
     settings: &UpstreamSettings,
     directory: &Directory,
@@ -127,12 +182,22 @@ async fn look(
     let client = control::connect(settings, &settings.user, settings.password.as_ref()).await?;
     let (schemas, roles) = schemas_of(directory, settings);
     let tenancy = &directory.tenancy;
-    let scope = CheckScope { role: &settings.user, tenancy, schemas: &schemas, roles: &roles };
+    let settable: Vec<String> = directory.roles().into_iter().collect();
+    let scope =
+        CheckScope { role: &settings.user, tenancy, schemas: &schemas, roles: &roles, settable: &settable };
     let version = live::version(&client).await;
     let mut findings = live::outdated(version);
     findings.extend(live::pooler(settings, &client).await);
     for check in checks::all().filter(|check| version >= check.since) {
         findings.extend(check.run(&client, scope).await);
+    }
+    for role in &settable {
+        let scope = CheckScope { role, ..scope };
+        for check in checks::of_settable().filter(|check| version >= check.since) {
+            let found = check.run(&client, scope).await.into_iter();
+            let more = found.filter(|one| !findings.contains(one)).map(|one| one.of_role(role));
+            findings.extend(more.collect::<Vec<_>>());
+        }
     }
     findings.extend(live::self_test(&client, tenancy).await);
     Ok(findings)

@@ -1,5 +1,5 @@
 -- What every check may ask for. $1: the login role, $2: tenancy.setting, $3: whether the context is sealed,
--- $4: whether the guard is strict, $5 and $6: tenants' own schemas and the role of each. A table expression that a check does not name costs nothing.
+-- $4: whether the guard is strict, $5 and $6: tenants' own schemas and the role of each, $7: roles that sessions may set. A table expression that a check does not name costs nothing.
 WITH RECURSIVE
 me AS (
     SELECT r.oid, r.rolname, r.rolsuper FROM pg_roles r WHERE r.rolname = $1::text::name
@@ -38,6 +38,18 @@ mode AS (SELECT $3::bool AS sealed, $4::bool AS strict),
 hat AS (
     SELECT oid AS roleid FROM me
     UNION SELECT m.roleid FROM pg_auth_members m JOIN hat h ON m.member = h.roleid
+),
+-- Roles that sessions may set, and every role that each can become.
+set_role AS (SELECT r.oid, r.rolname FROM pg_roles r WHERE r.rolname = ANY ($7::text[])),
+set_hat AS (
+    SELECT oid AS wearer, oid AS roleid FROM set_role
+    UNION SELECT h.wearer, m.roleid FROM pg_auth_members m JOIN set_hat h ON m.member = h.roleid
+),
+-- How each gets there, as what takes it back.
+set_grant AS (
+    SELECT h.wearer, m.roleid, string_agg(DISTINCT format('REVOKE %I FROM %I;', r.rolname, u.rolname), ' ') AS taken_back
+    FROM set_hat h JOIN pg_auth_members m ON m.member = h.roleid JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
+    GROUP BY h.wearer, m.roleid
 ),
 -- Roles that row-level security does not hold.
 free AS (SELECT oid AS roleid FROM pg_roles WHERE rolsuper OR rolbypassrls),

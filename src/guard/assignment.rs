@@ -1,9 +1,10 @@
 //! Which settings SET, RESET, `set_config` and the startup packet may name, and to what they may set them.
 
 use super::setting::{AssignedValue, Group, Setting, plain_literal};
-use super::{Refusal, Rules, rule};
+use super::{ROLE, Refusal, Rules, rule};
 use crate::sql::keyword::Keyword;
 use crate::sql::lexer::{Lexer, TokenKind};
+use crate::sql::statement::TokenPosition;
 use rule::refusal;
 
 /// What the values that follow an assignment are checked for.
@@ -22,13 +23,21 @@ impl Rules {
         self.check_group("the startup parameter", &Setting::named(name.as_bytes()))
     }
 
-    /// SET or RESET. The lexer is behind the verb.
-    pub(super) fn check_set(&self, verb: Keyword, mut lexer: Lexer<'_>) -> Result<RemainingValues, Refusal> {
+    /// SET or RESET as a statement, or as a clause of one. The lexer is behind the verb.
+    pub(super) fn check_set(
+        &self,
+        (verb, place): (Keyword, TokenPosition),
+        mut lexer: Lexer<'_>,
+    ) -> Result<RemainingValues, Refusal> {
         let Some(setting) = Setting::read(&mut lexer) else { return Ok(RemainingValues::Nothing) };
         let is_reset = verb == Keyword::Reset;
         if setting.is_of_role() && (is_reset || setting.is_returned_to_login(lexer.clone())) {
-            // Pools of drivers send it; it leads back to the role that nothing else could have changed.
+            // Pools of drivers send it; it leads back to the role of the login.
             return Ok(RemainingValues::Nothing);
+        }
+        // A clause stores the role, or sets it while others than the client run code.
+        if setting.is(ROLE) && self.has_roles() && place == TokenPosition::Start {
+            return self.check_set_role(lexer).map(|()| RemainingValues::Nothing);
         }
         self.check_name(if is_reset { "RESET" } else { "SET" }, &setting)?;
         if is_reset {
@@ -55,6 +64,9 @@ impl Rules {
             return Err(refusal(rule::OPAQUE_NAME, "set_config with a name that is not a plain literal"));
         };
         let setting = Setting::named(&name);
+        if setting.is(ROLE) && self.has_roles() {
+            return self.check_set_config_role(lexer).map(|()| RemainingValues::Nothing);
+        }
         self.check_called(&setting)?;
         if setting.is_read_by_guard() {
             let value = lexer.next().and_then(|token| plain_literal(&token));

@@ -4,6 +4,7 @@
 
 use super::calls::Calls;
 use super::inspection::{Poll, Stopped};
+use super::roles::{MAX_BOUND, ROLE, bound_role};
 use super::setting::Setting;
 use crate::sql::lexer::{Lexer, Token, TokenKind};
 use crate::sql::words::folded;
@@ -18,6 +19,8 @@ pub struct Footprint {
     pub settings: Vec<Touch>,
     /// State that cannot be carried to another server.
     pub states: States,
+    /// Parameters that are the role in a call of `set_config`, as far as the guard lets them be that.
+    pub roles: Vec<u16>,
 }
 
 /// A setting that is set or reset for the session.
@@ -63,7 +66,7 @@ pub enum State {
     Listen,
     /// A statement prepared by SQL.
     Prepared,
-    /// SET ROLE or SET SESSION AUTHORIZATION.
+    /// SET SESSION AUTHORIZATION, and SET ROLE where the role is not carried.
     Role,
     /// LOAD.
     Library,
@@ -169,6 +172,7 @@ pub(super) fn footprint_until(text: &[u8], stop: &dyn Fn() -> bool) -> Result<Fo
         }
         if word == Word::SetConfig {
             calls.begin();
+            found.note_role(&lexer);
         }
         found.note_word(word, &statement);
         statement.note(word, token.kind);
@@ -270,7 +274,15 @@ impl Word {
 impl Footprint {
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
-        self.settings.is_empty() && self.states.is_empty()
+        self.settings.is_empty() && self.states.is_empty() && self.roles.is_empty()
+    }
+
+    /// Behind the name of `set_config`.
+    fn note_role(&mut self, lexer: &Lexer<'_>) {
+        let Some(number) = bound_role(lexer.clone()) else { return };
+        if self.roles.len() < MAX_BOUND && !self.roles.contains(&number) {
+            self.roles.push(number);
+        }
     }
 
     fn note_start(&mut self, first: Word, lexer: &Lexer<'_>) {
@@ -320,13 +332,16 @@ impl Footprint {
                     self.touch_named(format!("default_transaction_{name}"), verb);
                 }
             }
-            [Keyed::Authorization | Keyed::Role, ..] | [Keyed::Session, Keyed::Authorization, ..] => {
-                // SET ROLE NONE, SET SESSION AUTHORIZATION DEFAULT
-                let value = lexer.take_while(|token| token.kind != TokenKind::Semicolon).last();
-                let returns = value.is_some_and(|token| Keyed::of(&token) == Keyed::Nobody);
-                if verb == Verb::Set && !returns {
+            [Keyed::Role, ..] => {
+                let verb = if returns_to_login(lexer) { Verb::Reset } else { verb };
+                self.touch_named(ROLE.to_owned(), verb);
+            }
+            [Keyed::Authorization, ..] | [Keyed::Session, Keyed::Authorization, ..] => {
+                if verb == Verb::Set && !returns_to_login(lexer) {
                     self.states.add(State::Role);
                 }
+                // It takes the role back.
+                self.touch_named(ROLE.to_owned(), Verb::Reset);
             }
             [Keyed::Time, Keyed::Zone, ..] => self.touch_named("timezone".to_owned(), verb),
             [Keyed::Names, ..] => self.touch_named("client_encoding".to_owned(), verb),
@@ -355,6 +370,12 @@ impl Footprint {
             self.states.add(State::Setting);
         }
     }
+}
+
+/// SET ROLE NONE, SET SESSION AUTHORIZATION DEFAULT, behind SET.
+fn returns_to_login(lexer: Lexer<'_>) -> bool {
+    let value = lexer.take_while(|token| token.kind != TokenKind::Semicolon).last();
+    value.is_some_and(|token| Keyed::of(&token) == Keyed::Nobody)
 }
 
 /// The words behind SET that are not a setting's name.

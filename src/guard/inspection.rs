@@ -3,6 +3,7 @@
 
 use super::assignment::RemainingValues;
 use super::footprint::{Footprint, footprint_until};
+use super::roles::{binds_roles_only, bound_role};
 use super::rule::refusal;
 use super::weight::{MIN_WEIGHED_BYTES, Weight};
 use super::{Refusal, Rules, TenantChange, Verdict, names, rule, setting, strict};
@@ -11,7 +12,7 @@ use crate::sql::keyword::Keyword;
 use crate::sql::lexer::{Lexer, Token, TokenKind, content};
 use crate::sql::statement::{Surveyor, TokenPosition};
 use crate::sql::words::folded;
-use crate::sql::{Count, SessionEffect, Survey};
+use crate::sql::{Count, SessionEffect, StatementKind, Survey};
 
 /// Texts that are longer take so long to read, from a millisecond on, that a worker of the runtime would keep others
 /// waiting: to be read by [`read_until`] where blocking is allowed.
@@ -118,6 +119,8 @@ struct Inspection<'a> {
     stop: &'a dyn Fn() -> bool,
     /// Where changes of the tenant begin that are not refused.
     places: &'a [usize],
+    /// The parameter of the last call of `set_config` that takes the role from one.
+    bound_role: Option<u16>,
 }
 
 /// A token on its way through the guard.
@@ -143,7 +146,16 @@ impl<'a> Inspection<'a> {
     fn new(text: &'a [u8], rules: &'a Rules, stop: &'a dyn Fn() -> bool) -> Self {
         let weight = Weight::new(text.len());
         let is_weighed = text.len() >= MIN_WEIGHED_BYTES;
-        Self { text, rules, weight, is_weighed, watch: RemainingValues::Nothing, stop, places: &[] }
+        Self {
+            text,
+            rules,
+            weight,
+            is_weighed,
+            watch: RemainingValues::Nothing,
+            stop,
+            places: &[],
+            bound_role: None,
+        }
     }
 
     #[inline(always)]
@@ -184,7 +196,15 @@ impl<'a> Inspection<'a> {
         if is_guarded {
             self.weight.check_rereads(lexer.reread_bytes())?;
         }
-        Ok(surveyor.finish())
+        let survey = surveyor.finish();
+        // Of any other statement the value comes from elsewhere than from a Bind.
+        if self.bound_role.is_some()
+            && ((survey.statements, survey.first) != (Count::One, StatementKind::Select)
+                || !binds_roles_only(self.text))
+        {
+            return Err(opaque_role().into());
+        }
+        Ok(survey)
     }
 
     /// Refused, unless the whole of it is a change of the tenant.
@@ -214,7 +234,13 @@ impl<'a> Inspection<'a> {
             Keyword::Set | Keyword::Reset
                 if step.place == TokenPosition::Start || surveyor.takes_set_clause() =>
             {
-                self.watch_for(self.rules.check_set(step.keyword, step.lexer.clone())?);
+                let read = (step.keyword, step.place);
+                self.watch_for(self.rules.check_set(read, step.lexer.clone())?);
+                Ok(())
+            }
+            Keyword::SetConfig if self.rules.has_roles() => {
+                self.watch_for(self.rules.check_set_config(step.lexer.clone())?);
+                self.bound_role = bound_role(step.lexer.clone()).or(self.bound_role);
                 Ok(())
             }
             // An UPDATE of a view of that view is one of the view itself.
@@ -331,7 +357,10 @@ impl Rules {
             }
             let found = match keyword {
                 Keyword::Set | Keyword::Reset if place == TokenPosition::Start => {
-                    self.check_set(keyword, lexer.clone())?
+                    self.check_set((keyword, place), lexer.clone())?
+                }
+                Keyword::SetConfig if self.has_roles() && bound_role(lexer.clone()).is_some() => {
+                    return Err(opaque_role().into());
                 }
                 Keyword::Other => check_own(&token, &lexer).map(|()| RemainingValues::Nothing)?,
                 _ => self.check_anywhere(keyword, &lexer)?,
@@ -423,6 +452,13 @@ fn denied(token: &Token<'_>) -> Option<(&'static str, &'static str)> {
 
 pub(super) fn own_objects() -> Refusal {
     refusal(rule::OWN_OBJECTS, "the use of an object of the proxy's own")
+}
+
+fn opaque_role() -> Refusal {
+    refusal(
+        rule::ROLE_CHANGE,
+        "set_config of role to a parameter that has another use, or of another statement than one SELECT",
+    )
 }
 
 fn unicode_escape() -> Refusal {

@@ -14,6 +14,7 @@ mod calls;
 mod inspection;
 mod names;
 mod pairs;
+mod roles;
 mod rule;
 mod strict;
 mod types;
@@ -35,6 +36,7 @@ pub use change::TenantChange;
 pub use choices::choices;
 pub use inspection::{Findings, LONG_TEXT_BYTES, Stopped, inspect, read_until};
 pub use pairs::paired_settings;
+pub use roles::{NO_ROLE, ROLE};
 pub use rule::{CONTEXT_CHANGE, FIXED, GRANTABLE, OPAQUE_NAME, Refusal};
 
 use std::sync::Arc;
@@ -51,6 +53,8 @@ pub struct Rules {
     level: GuardLevel,
     /// The rules that do not hold, as bits by their place in [`GRANTABLE`].
     granted: u32,
+    /// Roles that clients may set.
+    roles: Arc<[String]>,
 }
 
 /// What the guard says about a text.
@@ -75,7 +79,7 @@ impl Rules {
     pub fn new(setting: &str, level: GuardLevel, allow: &[&'static str]) -> Self {
         let bits = GRANTABLE.iter().enumerate().filter(|(_, rule)| allow.contains(rule));
         let granted = bits.fold(0, |granted, (at, _)| granted | 1 << at);
-        Self { setting: setting.to_ascii_lowercase().into(), level, granted }
+        Self { setting: setting.to_ascii_lowercase().into(), level, granted, roles: Arc::default() }
     }
 
     /// The setting that carries the tenant.

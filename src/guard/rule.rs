@@ -125,7 +125,9 @@ fn hint(rule: &'static str) -> &'static str {
         OWN_OBJECTS => "These objects are the proxy's own; pgtenant.current_tenant() may be called.",
         PLANNER => "Plans are kept beyond a tenant's turn on a server; leave the planner's settings alone.",
         PREPARED_TRANSACTION => "A prepared transaction outlives its tenant's session; use COMMIT.",
-        ROLE_CHANGE => "The proxy chooses the role; log in as another user instead.",
+        ROLE_CHANGE => {
+            "The proxy chooses the role; list roles that clients may set, in plain sight, in the user's setting user.roles."
+        }
         ROLE_SETTING => "All tenants share the role; change roles and privileges as a maintenance user.",
         SEQUENCE => "Sequences are shared by all tenants; take values with nextval.",
         SERVER_CONTROL => "It would reach all tenants; do it as a maintenance user.",

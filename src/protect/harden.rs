@@ -5,7 +5,7 @@
 
 use tokio_postgres::Client;
 
-use super::{ProtectError, told};
+use super::{ProtectError, ProtectOptions, told};
 
 const FUNCTIONS: &[&str] = &[
     "pg_cancel_backend(integer)",
@@ -77,6 +77,8 @@ const VIEWS: &[&str] = &[
 const SQL: &str = "
 WITH may AS (SELECT rolsuper AS everything FROM pg_roles WHERE rolname = current_user),
      login AS (SELECT oid, rolname FROM pg_roles WHERE rolname = $3::text::name),
+     -- The login role, and the roles that its sessions may set.
+     holder_role AS (SELECT oid, rolname FROM pg_roles WHERE rolname = $3::text::name OR rolname = ANY ($4::text[])),
      object (rank, statement, owner, acl, privilege) AS (
     SELECT 1, format('REVOKE CREATE ON DATABASE %I', datname), datdba, coalesce(datacl, acldefault('d', datdba)), 'CREATE'
     FROM pg_database WHERE datname = current_database()
@@ -99,7 +101,7 @@ WITH may AS (SELECT rolsuper AS everything FROM pg_roles WHERE rolname = current
 SELECT statement || ' FROM ' || holder.name, may.everything OR pg_has_role(current_user, owner, 'USAGE'), rank
 FROM object CROSS JOIN may
 -- What the login role was given of the rest, it was given on purpose: a user's rule of the guard may need it.
-CROSS JOIN LATERAL (SELECT 0, 'PUBLIC' UNION ALL SELECT oid, quote_ident(rolname) FROM login WHERE rank <= 2) AS holder (oid, name)
+CROSS JOIN LATERAL (SELECT 0, 'PUBLIC' UNION ALL SELECT oid, quote_ident(rolname) FROM holder_role WHERE rank <= 2) AS holder (oid, name)
 WHERE EXISTS (SELECT FROM aclexplode(acl) WHERE grantee = holder.oid AND privilege_type = privilege)
 UNION ALL
 SELECT format('ALTER ROLE %I SET track_activities = off', rolname), may.everything, 7
@@ -117,8 +119,8 @@ pub struct Hardening {
 }
 
 /// Does what is missing as far as this role may, each statement by itself.
-pub async fn harden(client: &Client, role: &str) -> Result<Hardening, ProtectError> {
-    let mut hardening = missing_hardening(client, role).await?;
+pub async fn harden(client: &Client, options: &ProtectOptions) -> Result<Hardening, ProtectError> {
+    let mut hardening = missing_hardening(client, options).await?;
     if hardening.steps.is_empty() {
         return Ok(hardening);
     }
@@ -137,7 +139,7 @@ pub async fn harden(client: &Client, role: &str) -> Result<Hardening, ProtectErr
     }
     client.batch_execute("COMMIT").await?;
     // What revokes nothing only warns, so the catalogs have the last word.
-    let still = missing_hardening(client, role).await?;
+    let still = missing_hardening(client, options).await?;
     hardening.steps.retain(|step| !still.steps.contains(step));
     let silent = still.steps.into_iter().filter(|step| !failed.iter().any(|failed| failed.starts_with(step)));
     hardening.left.extend(silent.collect::<Vec<_>>());
@@ -146,9 +148,9 @@ pub async fn harden(client: &Client, role: &str) -> Result<Hardening, ProtectErr
 }
 
 /// What is missing. Changes nothing.
-pub async fn missing_hardening(client: &Client, role: &str) -> Result<Hardening, ProtectError> {
+pub async fn missing_hardening(client: &Client, options: &ProtectOptions) -> Result<Hardening, ProtectError> {
     let mut hardening = Hardening::default();
-    for row in client.query(SQL, &[&FUNCTIONS, &VIEWS, &role]).await? {
+    for row in client.query(SQL, &[&FUNCTIONS, &VIEWS, &options.role, &options.roles]).await? {
         let (statement, may): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
         if may { hardening.steps.push(statement) } else { hardening.left.push(statement) }
     }

@@ -34,6 +34,8 @@ const ROUNDS: usize = 3;
 pub struct ProtectOptions {
     /// The pool's login role.
     pub role: String,
+    /// Roles that its sessions may set (`user.roles`).
+    pub roles: Vec<String>,
     /// The setting that carries the tenant.
     pub setting: String,
     /// What the policies believe: the setting, or a context that is proven with this key.

@@ -30,6 +30,8 @@ enum Whose {
 /// Roles, quoted, that may call what has the register's rights.
 struct Callers<'a> {
     login: &'a str,
+    /// Roles that its sessions may set, in which policies ask for the tenant and a hand-over may happen.
+    roles: Vec<String>,
     /// The owner of the schema, and of tables: policies bind it too, and views and functions act as it.
     owner: String,
     /// Whether the register's functions belong to a role of their own.
@@ -39,7 +41,7 @@ struct Callers<'a> {
 impl Callers<'_> {
     fn of(&self, object: &str) -> impl Iterator<Item = &str> {
         let owner = object.ends_with("pgtenant.current_tenant()").then_some(self.owner.as_str());
-        std::iter::once(self.login).chain(owner)
+        std::iter::once(self.login).chain(self.roles.iter().map(String::as_str)).chain(owner)
     }
 }
 
@@ -141,6 +143,27 @@ pub(super) async fn login_role(client: &Client, options: &ProtectOptions) -> Res
     Ok(row.try_get(0)?)
 }
 
+/// The roles of the configuration that are there, as SQL writes them.
+async fn existing_roles(
+    client: &Client,
+    options: &ProtectOptions,
+    plan: &mut Plan,
+) -> Result<Vec<String>, ProtectError> {
+    let sql = "SELECT w.role, (SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = w.role)
+               FROM unnest($1::text[]) AS w (role) WHERE w.role <> $2 ORDER BY 1";
+    let mut roles = Vec::new();
+    for row in client.query(sql, &[&options.roles, &options.role]).await? {
+        match row.try_get::<_, Option<String>>(1)? {
+            Some(quoted) => roles.push(quoted),
+            None => plan.notes.push(format!(
+                "there is no role {:?}, which user.roles lists: create it, then run protect again",
+                row.try_get::<_, String>(0)?
+            )),
+        }
+    }
+    Ok(roles)
+}
+
 fn refused(what: String) -> ProtectError {
     ProtectError::Refused(what)
 }
@@ -161,17 +184,20 @@ pub(super) async fn compare(
             &[],
         )
         .await?;
+    let roles = existing_roles(client, options, plan).await?;
     let (has_schema, has_table): (bool, bool) = (there.try_get(0)?, there.try_get(1)?);
     if !has_schema {
         plan.add(PART, "CREATE SCHEMA pgtenant");
-        plan.add(PART, format!("GRANT USAGE ON SCHEMA pgtenant TO {role}"));
+        for caller in std::iter::once(role).chain(roles.iter().map(String::as_str)) {
+            plan.add(PART, format!("GRANT USAGE ON SCHEMA pgtenant TO {caller}"));
+        }
     }
     if !has_table {
         plan.add(PART, include_str!("key.sql").trim_end());
         plan.add(PART, "REVOKE ALL ON pgtenant.key FROM PUBLIC");
     }
     let owner = Owner::look(client).await?;
-    let callers = Callers { login: role, owner: there.try_get(3)?, has_role: owner.has_role() };
+    let callers = Callers { login: role, roles, owner: there.try_get(3)?, has_role: owner.has_role() };
     let mut work = Work::default();
     register::compare_sequences(client, &mut work).await?;
     let tags = tags(client, options, plan).await?;

@@ -69,7 +69,9 @@ pub(super) async fn compare(
     (role, named): (&str, &[u32]),
     plan: &mut Plan,
 ) -> Result<(), ProtectError> {
-    let rows = client.query(include_str!("tables.sql"), &[&options.role, &options.column, &named]).await?;
+    let rows = client
+        .query(include_str!("tables.sql"), &[&options.role, &options.column, &named, &options.roles])
+        .await?;
     let tables = rows.iter().map(Table::read).collect::<Result<Vec<_>, _>>()?;
     if tables.is_empty() {
         plan.notes.push(format!("no table with a column {:?} is within reach of {role}", options.column));
@@ -102,10 +104,11 @@ async fn policies(
 ) -> Result<Vec<Policy>, ProtectError> {
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let sql = "SELECT polrelid, polname::text, polpermissive, polcmd = '*', polroles = '{0}',
-                      EXISTS (SELECT FROM unnest(polroles) AS p WHERE p = 0 OR pg_has_role($2::text::name, p, 'USAGE')),
+                      EXISTS (SELECT FROM unnest(polroles) AS p LEFT JOIN pg_roles r ON r.rolname = ANY ($2::text[]) WHERE p = 0 OR pg_has_role(r.oid, p, 'USAGE')),
                       pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)
                FROM pg_policy WHERE polrelid = ANY ($1) ORDER BY polrelid, polname";
-    let rows = client.query(sql, &[&oids, &options.role]).await?;
+    let holders: Vec<&String> = std::iter::once(&options.role).chain(&options.roles).collect();
+    let rows = client.query(sql, &[&oids, &holders]).await?;
     Ok(rows.iter().map(Policy::read).collect::<Result<Vec<_>, _>>()?)
 }
 

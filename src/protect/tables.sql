@@ -1,8 +1,10 @@
 -- Tenant tables: the named ones and what inherits from them, or all that the login role can reach by itself or
--- through a view. $1: the login role, $2: the tenant column, $3: the named tables.
-WITH RECURSIVE reached AS (
+-- through a view, or as a role that its sessions may set. $1: the login role, $2: the tenant column, $3: the named tables,
+-- $4: those roles.
+WITH RECURSIVE holder_role AS (SELECT oid, rolname FROM pg_roles WHERE rolname = $1::text::name OR rolname = ANY ($4::text[])),
+reached AS (
     SELECT c.oid, c.relkind
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.rolname = $1::text::name
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN holder_role r
     WHERE c.relkind IN ('r', 'p', 'v') AND c.relpersistence <> 't'
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgtenant')
       AND has_schema_privilege(r.oid, n.oid, 'USAGE')
@@ -38,22 +40,21 @@ SELECT c.oid,
        c.relrowsecurity,
        c.relforcerowsecurity,
        pg_has_role(current_user, c.relowner, 'USAGE'),
-       pg_has_role(r.oid, c.relowner, 'MEMBER'),
+       EXISTS (SELECT FROM holder_role r WHERE pg_has_role(r.oid, c.relowner, 'MEMBER')),
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indkey[0] = a.attnum),
        c.relkind = 'p',
        ARRAY(SELECT DISTINCT CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END
              FROM (SELECT c.relacl AS acl UNION ALL
                    SELECT attacl FROM pg_attribute WHERE attrelid = c.oid AND attacl IS NOT NULL) AS s
-             CROSS JOIN LATERAL aclexplode(s.acl) AS x
-             WHERE x.grantee IN (0, r.oid) AND x.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER')
+             CROSS JOIN LATERAL aclexplode(s.acl) AS x LEFT JOIN holder_role r ON r.oid = x.grantee
+             WHERE (x.grantee = 0 OR r.oid IS NOT NULL) AND x.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER')
              ORDER BY 1),
-       has_table_privilege(r.oid, c.oid, 'TRUNCATE,REFERENCES,TRIGGER')
+       EXISTS (SELECT FROM holder_role r WHERE has_table_privilege(r.oid, c.oid, 'TRUNCATE,REFERENCES,TRIGGER'))
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = $2::text::name AND NOT a.attisdropped
 LEFT JOIN based ON based.oid = a.atttypid
 JOIN pg_type t ON t.oid = coalesce(based.base, a.atttypid)
-JOIN pg_roles r ON r.rolname = $1::text::name
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgtenant')
   AND CASE WHEN cardinality($3::oid[]) = 0 THEN c.oid IN (SELECT oid FROM reached)

@@ -186,6 +186,7 @@ fn bound(name: UserName, verifier: crate::directory::Verifier, tenant: TenantId)
         token: None,
         grant: Grant::Tenant(tenant),
         allow: Vec::new(),
+        roles: Vec::new(),
         tenant_comment: false,
         choice: ChoiceSpan::default(),
         pool_mode: PoolMode::default(),

@@ -104,7 +104,7 @@ pub(super) fn rules(live: &Live, user: &User) -> Arc<Rules> {
         Grant::Maintenance(_) => GuardLevel::Off,
         Grant::Tenant(_) | Grant::Tenants(_) | Grant::AnyTenant | Grant::Operator => tenancy.guard,
     };
-    Arc::new(Rules::new(&tenancy.setting, level, &user.allow))
+    Arc::new(Rules::new(&tenancy.setting, level, &user.allow).with_roles(&user.roles))
 }
 
 /// Who decides about the tenants that a user names by SET; nobody for maintenance users, who have none.

@@ -97,7 +97,9 @@ impl Fault for UpstreamFault {
             }
             Self::TenantFull => Report::new(sqlstate::TOO_MANY_CONNECTIONS, self.to_string())
                 .detail("The transaction has a server already, so it does not wait for another one.")
-                .hint("Choose the tenant before the first statement of the transaction, or raise max_servers."),
+                .hint(
+                    "Choose the tenant before the first statement of the transaction, or raise max_servers.",
+                ),
             Self::Connect(_) => {
                 Report::new(sqlstate::CANNOT_CONNECT, "cannot connect to the upstream server")
             }

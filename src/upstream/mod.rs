@@ -355,6 +355,11 @@ impl TenantServer {
         }
     }
 
+    /// Its session has what nobody is to have there: it needs a hand-over.
+    pub fn doubts(&mut self) {
+        self.lease.server().state.stamp = None;
+    }
+
     /// Whether it serves this tenant.
     pub fn is_of(&self, tenant: Option<&TenantId>) -> bool {
         self.context.tenant_id() == tenant

@@ -42,7 +42,7 @@ fn text(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> (i32, String) {
 }
 
 /// What the doctor says as JSON: exit code and findings.
-fn findings(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> (i32, Vec<Finding>) {
+pub(crate) fn findings(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> (i32, Vec<Finding>) {
     let (_directory, path) = file(cluster, change);
     let (code, report) = run(&["doctor", "--config", &path, "--json"]);
     let rows: Vec<Value> = serde_json::from_str(&report).unwrap_or_else(|error| panic!("{error}: {report}"));
@@ -63,12 +63,12 @@ fn findings(cluster: &Cluster, change: impl FnOnce(&mut Config)) -> (i32, Vec<Fi
 }
 
 #[derive(Debug)]
-struct Finding {
-    id: String,
-    severity: String,
-    object: String,
-    message: String,
-    fix: String,
+pub(crate) struct Finding {
+    pub(crate) id: String,
+    pub(crate) severity: String,
+    pub(crate) object: String,
+    pub(crate) message: String,
+    pub(crate) fix: String,
 }
 
 impl Finding {
@@ -161,7 +161,7 @@ async fn the_same_holds_on_the_newest_postgresql() {
 }
 
 /// Nothing is wrong with it but that a table is shared.
-async fn sound_cluster() -> Cluster {
+pub(crate) async fn sound_cluster() -> Cluster {
     let cluster = Cluster::start().await;
     cluster.execute("REVOKE ALL ON imports FROM app").await;
     cluster.execute("CHECKPOINT").await;
@@ -286,7 +286,7 @@ async fn a_pooler_in_between_is_seen() {
 }
 
 /// Runs `serve` to its end.
-async fn serve(path: &str) -> (Option<i32>, String) {
+pub(crate) async fn serve(path: &str) -> (Option<i32>, String) {
     let mut command = tokio::process::Command::new(binary());
     command.args(["serve", "--config", path]).kill_on_drop(true);
     let output = within("pgtenant to refuse", command.output()).await.unwrap();
@@ -294,7 +294,7 @@ async fn serve(path: &str) -> (Option<i32>, String) {
 }
 
 /// A configuration with free ports.
-fn with_ports(config: &mut Config) {
+pub(crate) fn with_ports(config: &mut Config) {
     config.set("listen.address", "127.0.0.1:0");
     config.set("metrics.address", "127.0.0.1:0");
 }

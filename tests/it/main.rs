@@ -37,6 +37,8 @@ mod prepared;
 mod protect;
 mod protocol;
 mod register;
+mod role_findings;
+mod roles;
 mod replication;
 mod same_as_direct;
 mod serves;

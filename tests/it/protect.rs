@@ -53,9 +53,14 @@ fn protect(cluster: &Cluster, arguments: &[&str]) -> (i32, String) {
 
 /// Applies, and looks that nothing is left to do.
 pub(crate) fn install(cluster: &Cluster) {
-    let (code, text) = protect(cluster, &["--apply"]);
+    install_with(cluster, |_| {});
+}
+
+/// The same for another configuration.
+pub(crate) fn install_with(cluster: &Cluster, change: impl Fn(&mut Config)) {
+    let (code, text) = protect_as(cluster, &["--apply"], &change);
     assert_eq!(code, 0, "{text}");
-    let (code, text) = protect(cluster, &[]);
+    let (code, text) = protect_as(cluster, &[], &change);
     assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
 }
 

@@ -33,6 +33,40 @@ fn only_gateway_users_say_for_how_long_a_choice_holds() {
 }
 
 #[test]
+fn users_with_tenants_list_the_roles_that_they_may_set() {
+    let user = |lines: &str| {
+        let text = format!(
+            "{UPSTREAM}[[tenant]]\nid = 'acme'\n[[user]]\nname = 'ann'\npassword = '{VERIFIER}'\n{lines}\n"
+        );
+        read(&text).map(|config| config.directory.users["ann"].roles.clone())
+    };
+    let many = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("'r{n}'")).collect();
+        format!("tenant = 'acme'\nroles = [{}]", names.join(", "))
+    };
+    assert_eq!(user("tenant = 'acme'").unwrap(), Vec::<String>::new());
+    assert_eq!(user("tenants = ['*']\nroles = ['anon', 'Web \"User\"']").unwrap(), ["anon", "Web \"User\""]);
+    assert_eq!(user(&many(64)).unwrap().len(), 64);
+    assert_eq!(user(&format!("tenant = 'acme'\nroles = ['{}']", "r".repeat(63))).unwrap().len(), 1);
+    for refused in [
+        &*many(65),
+        &format!("tenant = 'acme'\nroles = ['{}']", "r".repeat(64)),
+        "tenant = 'acme'\nroles = []",
+        "tenant = 'acme'\nroles = ['']",
+        "tenant = 'acme'\nroles = ['anon', 'anon']",
+        "tenant = 'acme'\nroles = ['none']",
+        "tenant = 'acme'\nroles = ['public']",
+        "tenant = 'acme'\nroles = ['pg_read_all_data']",
+        "tenant = 'acme'\nroles = ['pgtenant_register']",
+        "tenant = 'acme'\nroles = ['r\u{e4}ume']",
+        "operator = true\nroles = ['anon']",
+        "maintenance = { server_user = 'owner' }\nroles = ['anon']",
+    ] {
+        assert!(user(refused).is_err(), "{refused}");
+    }
+}
+
+#[test]
 fn a_user_proves_itself_by_a_password_a_certificate_or_a_token() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("pem"), "x").unwrap();

@@ -3,6 +3,9 @@
 use super::super::FindingSeverity::{Critical, Warning};
 use super::super::check::{Check, Rank};
 
+/// The number of the check on roles that sessions may set.
+pub(in crate::doctor) const SETTABLE: &str = "D55";
+
 pub(super) const CHECKS: &[Check] = &[
     Check::new(
         ("D01", Rank::Always(Critical)),
@@ -33,7 +36,51 @@ WHERE a.has",
                  OR r.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files') THEN 'critical'
             WHEN r.rolname ~ '^pg_' THEN 'warning' ELSE 'advice' END AS severity
 FROM hat h JOIN pg_roles r ON r.oid = h.roleid JOIN me ON me.oid <> r.oid
-CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM rel c WHERE c.relowner = r.oid AND c.relkind IN ('r', 'p')) AS owns) o",
+CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM rel c WHERE c.relowner = r.oid AND c.relkind IN ('r', 'p')) AS owns) o
+WHERE r.oid NOT IN (SELECT oid FROM set_role)",
+    ),
+    Check::new(
+        (SETTABLE, Rank::Always(Critical)),
+        "a role of user.roles is more than a tenant's",
+        "Whoever may set a role has all that it may do, in every tenant's sessions: it must own nothing and have no power over others.",
+        r"SELECT format('role %I', w.rolname) AS object,
+       CASE WHEN r.oid = w.oid THEN format('user.roles lists it, and it has %s', a.attribute)
+            ELSE format('user.roles lists it, and it can become %I, which has %s', r.rolname, a.attribute) END AS message,
+       CASE WHEN r.oid = w.oid THEN format('ALTER ROLE %I NO%s;', r.rolname, a.attribute) ELSE g.taken_back END AS fix,
+       'critical' AS severity
+FROM set_hat h JOIN set_role w ON w.oid = h.wearer JOIN pg_roles r ON r.oid = h.roleid
+LEFT JOIN set_grant g ON g.wearer = h.wearer AND g.roleid = h.roleid
+CROSS JOIN LATERAL (VALUES ('SUPERUSER', r.rolsuper), ('BYPASSRLS', r.rolbypassrls), ('CREATEROLE', r.rolcreaterole),
+    ('REPLICATION', r.rolreplication), ('CREATEDB', r.rolcreatedb)) a(attribute, has)
+WHERE a.has
+UNION ALL
+SELECT format('role %I', w.rolname), format('user.roles lists it, and it is a member of %I', r.rolname), g.taken_back, 'critical'
+FROM set_hat h JOIN set_role w ON w.oid = h.wearer JOIN pg_roles r ON r.oid = h.roleid
+LEFT JOIN set_grant g ON g.wearer = h.wearer AND g.roleid = h.roleid
+WHERE r.rolname ~ '^pg_' OR r.rolname = 'pgtenant_register'
+UNION ALL
+-- Objects of the sessions themselves aside: temporary ones, and large objects, which tenants make.
+SELECT format('role %I', w.rolname),
+       CASE WHEN h.roleid = w.oid THEN format('user.roles lists it, and it owns %s', o.name)
+            ELSE format('user.roles lists it, and it can become %I, which owns %s', h.roleid::regrole, o.name) END,
+       format('REASSIGN OWNED BY %s TO …; -- in each database', h.roleid::regrole), 'critical'
+FROM set_hat h JOIN set_role w ON w.oid = h.wearer
+CROSS JOIN LATERAL (
+    SELECT pg_describe_object(d.classid, d.objid, d.objsubid) AS name
+    FROM pg_shdepend d
+    WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = h.roleid AND d.deptype = 'o'
+      AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+      AND d.classid NOT IN ('pg_largeobject'::regclass, 'pg_default_acl'::regclass)
+      AND NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname ~ '^pg_(toast_)?temp_' AND n.oid IN (
+          SELECT relnamespace FROM pg_class WHERE d.classid = 'pg_class'::regclass AND oid = d.objid
+          UNION ALL SELECT typnamespace FROM pg_type WHERE d.classid = 'pg_type'::regclass AND oid = d.objid
+          UNION ALL SELECT pronamespace FROM pg_proc WHERE d.classid = 'pg_proc'::regclass AND oid = d.objid))) o
+UNION ALL
+SELECT format('role %I', w.rolname), format('user.roles lists it, and a tenant logs in as it: %I', s.nspname), 'take it out of user.roles', 'critical'
+FROM own_schema s JOIN set_role w ON w.oid = s.roleid
+UNION ALL
+SELECT format('role %I', w.rolname), 'user.roles lists it, and the login role is no member of it: SET ROLE fails', format('GRANT %I TO %I;', w.rolname, me.rolname), 'advice'
+FROM set_role w CROSS JOIN me WHERE w.oid NOT IN (SELECT roleid FROM hat)",
     ),
     Check::new(
         ("D03", Rank::Always(Critical)),

@@ -47,6 +47,11 @@ fn settings_are_found_in_every_form_and_local_ones_are_not() {
         ("SET TRANSACTION READ ONLY; SET CONSTRAINTS ALL DEFERRED; SET SEED TO 0.1", &[]),
         ("RESET work_mem; RESET ALL", &["-work_mem", "-*"]),
         ("RESET TIME ZONE", &["-timezone"]),
+        ("SET ROLE x; SET SESSION ROLE x; SET role = 'x'", &["role", "role", "role"]),
+        ("SET LOCAL ROLE x", &[]),
+        ("RESET ROLE; SET ROLE NONE; SET role TO DEFAULT", &["-role", "-role", "-role"]),
+        ("SET SESSION AUTHORIZATION DEFAULT; RESET SESSION AUTHORIZATION", &["-role", "-role"]),
+        ("SELECT set_config('role', 'x', false), set_config('role', 'y', true)", &["role"]),
         ("SELECT set_config('a.b', 'x', false)", &["a.b"]),
         ("SELECT pg_catalog.set_config('A'::text, f(1, 2), $1)", &["a"]),
         ("SELECT \"set_config\"($2, $1, false)", &["$2"]),
@@ -84,8 +89,7 @@ fn state_of_one_server_is_found_by_the_statement_that_makes_it() {
         ("LOAD 'auto_explain'", &["library"]),
         ("PREPARE x AS SELECT 1", &["prepared"]),
         ("PREPARE TRANSACTION 'x'", &[]),
-        ("SET ROLE x", &["role"]),
-        ("SET SESSION ROLE x", &["role"]),
+        ("SET ROLE x", &[]),
         ("SET SESSION AUTHORIZATION x", &["role"]),
         ("SET SESSION SESSION AUTHORIZATION x", &["role"]),
         ("SET ROLE NONE; RESET ROLE; SET SESSION AUTHORIZATION DEFAULT; RESET SESSION AUTHORIZATION", &[]),
@@ -109,5 +113,18 @@ fn more_settings_or_calls_than_are_told_apart_are_of_unknown_name() {
         let (opening, closing) = ("set_config('a.b', ".repeat(depth), ", false)".repeat(depth));
         let found = footprint(format!("SELECT {opening}'x'{closing}").as_bytes());
         assert_eq!((found.settings.len(), found.states.is_empty()), (32, is_known), "{depth}");
+    }
+}
+
+#[test]
+fn parameters_that_are_the_role_are_found_and_counted() {
+    let roles = |text: &str| footprint(text.as_bytes()).roles;
+    for (text, expected) in [
+        ("SELECT set_config('search_path', $1, true), set_config('role', $2, true)", &[2][..]),
+        ("SELECT \"set_config\"('ROLE', $1::text, $2), set_config('role', $1, true)", &[1]),
+        ("SELECT set_config('role', 'x', true), set_config('a.b', $1, true)", &[]),
+        ("SELECT set_config('role', $1 || 'x', true)", &[]),
+    ] {
+        assert_eq!(roles(text), expected, "{text}");
     }
 }

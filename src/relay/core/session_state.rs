@@ -14,6 +14,7 @@ use crate::clients::PinnedSeat;
 use crate::directory::{ChoiceSpan, Pinning, PoolMode};
 use crate::fault::{Report, sqlstate};
 use crate::guard::footprint::{Footprint, Name, State, States, Verb};
+use crate::guard::{NO_ROLE, ROLE};
 use crate::relay::Conversation;
 use crate::relay::answers::is_reported;
 use crate::sql::{Count, SessionEffect as Leaves, StatementKind, Survey, resets};
@@ -229,6 +230,11 @@ impl Conversation {
         let mut states = footprint.states;
         for (place, touch) in footprint.settings.iter().enumerate() {
             match &touch.name {
+                Name::Is(name) if name == ROLE && !self.rules.has_roles() => {
+                    if touch.verb == Verb::Set {
+                        states.add(State::Role);
+                    }
+                }
                 Name::Is(name) => self.touch(name, touch.verb)?,
                 Name::Parameter(_) => match names.get(place).cloned().flatten() {
                     Some(name) => self.touch(&name, touch.verb)?,
@@ -244,7 +250,8 @@ impl Conversation {
     }
 
     fn touch(&mut self, name: &str, verb: Verb) -> Result<(), Report> {
-        if is_of_transaction(name) || is_reported(name) || self.rules.protects(name) {
+        let is_kept = self.rules.protects(name) && !(name == ROLE && self.rules.has_roles());
+        if is_of_transaction(name) || is_reported(name) || is_kept {
             return Ok(());
         }
         self.session.touch(name, verb, &self.parameters)
@@ -351,17 +358,26 @@ impl Conversation {
 
     fn believe(&mut self, question: &Question, answer: Answer, server: &mut TenantServer) -> Change {
         let touched = std::mem::take(&mut self.session.touched);
+        let mut is_strange = false;
         for (name, value) in question.settings.iter().zip(answer.settings) {
             let only_reset = touched.get(name) == Some(&Verb::Reset);
             let stays = !only_reset
                 || value.as_deref() == self.parameters.get(name)
                 || self.startup.get(name).is_some();
             match value {
+                // The session would have it on every server.
+                Some(value) if name == ROLE && !self.rules.allows_role(&value) => {
+                    self.parameters.remove(name);
+                    is_strange = value != NO_ROLE;
+                }
                 Some(value) if stays => self.parameters.set(name, &value),
                 _ => self.parameters.remove(name),
             }
         }
         server.believes(&self.parameters);
+        if is_strange {
+            server.doubts();
+        }
         if let Some(name) = answer.too_long.first() {
             return self.pin_by_setting(name);
         }

@@ -178,8 +178,12 @@ impl Reading {
     }
 }
 
+const UNSPECIFIED: u32 = 0;
+
+/// The types of parameters that reach `set_config` as they were bound: unspecified, text, unknown, varchar.
+pub(in crate::relay) const TEXTS: [u32; 4] = [UNSPECIFIED, 25, 705, 1043];
+
 fn unfit(change: &TenantChange, types: &[u8]) -> Option<Report> {
-    const UNSPECIFIED: u32 = 0;
     const BOOL: u32 = 16;
     const JSON: u32 = 114;
     const TEXTS: [u32; 4] = [UNSPECIFIED, 25, 705, 1043];

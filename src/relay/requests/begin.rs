@@ -141,6 +141,9 @@ impl Conversation {
         self.progress = Progress::Entering;
         self.replies.push(Reply::Reset(written.reset));
         self.replies.push(Reply::Own(written.entry));
+        if let Some(behind) = written.behind {
+            self.replies.push(Reply::Own(behind));
+        }
         self.replies.push(Reply::Own(Expect::Nothing));
         ContextEntered::Now
     }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use crate::fault::{Fault as _, Report, sqlstate};
 use crate::guard::footprint::{Footprint, Name};
 use crate::memory::{Charge, OverBudget};
-use crate::relay::Conversation;
 use crate::relay::core::portals::{self, Portal, Ran, Unbind};
 use crate::relay::core::replies::{Reply, Shown, Undo};
 use crate::relay::core::segment::{AwaitedReply, Unnamed};
 use crate::relay::core::statements::{MAX_NAMED, Named, Reading, Statement};
+use crate::relay::core::wish::TEXTS;
 use crate::relay::requests::Taken;
 use crate::relay::requests::execute::DISCARD_STAND_IN;
+use crate::relay::{Conversation, refusal};
 use crate::upstream::{ServerSide, prepared_name};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frontend};
@@ -274,6 +275,7 @@ impl Conversation {
             return Err(report);
         }
         self.check_bound_settings(&statement.reading, bind.rest)?;
+        self.check_bound_roles(&statement, bind.rest)?;
         let wish = statement.reading.wish(Some(bind.rest), &self.rules)?;
         self.begin_with(statement.survey().first, server);
         if bind.statement.is_empty() {
@@ -308,6 +310,25 @@ impl Conversation {
         }
         self.replies.push(Reply::Bind(Shown::Client, undo));
         Ok(Taken::Yes)
+    }
+
+    /// Why values may not be bound that a call of `set_config` makes the role.
+    fn check_bound_roles(&self, statement: &Statement, rest: &[u8]) -> Result<(), Report> {
+        let Some(footprint) = statement.reading.footprint.as_deref() else { return Ok(()) };
+        if footprint.roles.is_empty() || !self.rules.has_roles() {
+            return Ok(());
+        }
+        for number in &footprint.roles {
+            let declared = frontend::parameter_type(&statement.types, *number).unwrap_or_default();
+            // A parameter of another type may become another text.
+            let value = frontend::parameter(rest, *number).filter(|_| TEXTS.contains(&declared));
+            let checked = self.rules.check_bound_role(value.unwrap_or(Some(b"")));
+            checked.map_err(|refused| {
+                self.metrics.refusal(refused.rule);
+                refusal(refused)
+            })?;
+        }
+        Ok(())
     }
 
     pub(super) fn describe(

@@ -306,7 +306,8 @@ impl Conversation {
         self.note_for_choice(survey);
         self.note_for_pin(survey);
         self.session.note(survey);
-        if survey.session_effect == SessionEffect::Maybe {
+        // Code of the database may set a role unseen, where roles decide what a client may do.
+        if survey.session_effect == SessionEffect::Maybe || self.rules.has_roles() {
             server.state().wear = Wear::Dirty;
         }
     }

@@ -5,6 +5,7 @@
 //!   Query: BEGIN, reset            takes away what the last tenant left; plain: sets the tenant, returns the nonce
 //!   Parse Bind Execute: enter      sealed: verifies the proof, sets the tenant for the session, returns the nonce;
 //!                                  plain: fails unless the reset has come to its end
+//!   Parse Bind Execute: SET ROLE   sealed: if the client has one; plain: the reset sets it behind the tenant
 //!   Parse Bind Execute: COMMIT     the entry lasts, whatever becomes of the client's statement
 //!   … the client's messages …      skipped by the server if the entry failed
 //! ```
@@ -183,15 +184,26 @@ impl Context {
                 ResetText { statements: self.begin_again(state, parameters), at_entry: Vec::new() }
             }
         };
+        if session == ServerSession::Kept {
+            // The login role enters.
+            text.push("SET ROLE NONE");
+        }
+        let role = statement::set_role(parameters);
+        let mut behind = None;
         let entry = if let Some((seal, tenant)) = sealed {
             text.push(&statement::set_nonce(&nonce));
             encode::query(out, text.sql.as_bytes());
             seal.write_entry((state, out), tenant, &nonce, &at_entry);
+            if let Some(role) = role {
+                statement::run(out, &role, &[]);
+                behind = Some(Expect::Nothing);
+            }
             Expect::Nonce(nonce)
         } else {
             if let Some(set) = self.set_again() {
                 text.push(&set);
             }
+            text.extend(role.as_deref());
             text.push(statement::SAVE_RESET);
             encode::query(out, text.sql.as_bytes());
             statement::release_reset(out);
@@ -207,7 +219,7 @@ impl Context {
                 self.stamp(state, client, parameters);
             }
         }
-        HandOver { reset: expected, entry }
+        HandOver { reset: expected, entry, behind }
     }
 
     /// A hand-over into a plain context as statements that stand in front of a text, in one Query; none for a sealed one,
@@ -229,6 +241,7 @@ impl Context {
             }
         };
         text.push(&self.set_again()?);
+        text.extend(statement::set_role(parameters).as_deref());
         self.has_handed_over(state, (client, parameters));
         Some((text.commit(), expected))
     }
@@ -378,6 +391,8 @@ pub struct HandOver {
     pub reset: Expect,
     /// What its entry answers.
     pub entry: Expect,
+    /// What the statement behind the entry answers, which sets the client's role, if it has one.
+    pub behind: Option<Expect>,
 }
 
 /// What a statement of the proxy answers besides its completion.

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use rand::Rng as _;
 
+use crate::guard::ROLE;
 use crate::upstream::context::SessionParameters;
 use crate::upstream::context::application::APPLICATION_NAME;
 use crate::upstream::pool::server::ServerState;
@@ -89,6 +90,13 @@ impl OwnText {
         }
         self.sql.push_str(sql);
         self.count += 1;
+    }
+
+    /// One more at the end, if there is one.
+    pub(super) fn extend(&mut self, sql: Option<&str>) {
+        if let Some(sql) = sql {
+            self.push(sql);
+        }
     }
 
     /// The end of the reset's transaction.
@@ -187,13 +195,20 @@ pub(crate) fn release_reset(out: &mut Vec<u8>) {
     run(out, "RELEASE \"pgtenant\"", &[]);
 }
 
-/// A client's parameters, with the name that it has on servers, if that is another.
+/// What sets the role that a client has; none: it has that of the login. It goes behind the entry, which the login role
+/// makes. Between quotes an identifier reads the same under every setting.
+pub(crate) fn set_role(parameters: &SessionParameters) -> Option<String> {
+    parameters.get(ROLE).map(|role| format!("SET ROLE \"{}\"", role.replace('"', "\"\"")))
+}
+
+/// A client's parameters but its role, with the name that it has on servers, if that is another.
 fn applied<'p>(
     parameters: &'p SessionParameters,
     name: Option<&'p str>,
 ) -> impl Iterator<Item = (&'p str, &'p str)> {
-    let own =
-        parameters.iter().filter(move |(parameter, _)| name.is_none() || *parameter != APPLICATION_NAME);
+    let own = parameters.iter().filter(move |(parameter, _)| {
+        *parameter != ROLE && (name.is_none() || *parameter != APPLICATION_NAME)
+    });
     own.chain(name.map(|name| (APPLICATION_NAME, name)))
 }
 
