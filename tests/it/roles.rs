@@ -330,3 +330,24 @@ async fn a_bound_role_is_looked_at_when_it_is_bound() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_client_that_keeps_its_server_keeps_its_role_when_the_context_is_lost() {
+    for (_cluster, proxy) in both(|config| {
+        config.set("upstream.main.pool_size", 2);
+        config.set_user("acme_app", "pool_mode", "session");
+    })
+    .await
+    {
+        let mut link = proxy.link("acme_app").await;
+        assert!(link.query("SET ROLE authenticated").await.code().is_none());
+        let process = link.query("SELECT pg_backend_pid()").await.value();
+        for _ in 0..2 {
+            link.query("DISCARD SEQUENCES").await;
+            assert_eq!(role_of(&mut link).await, SET);
+            assert_eq!(link.query(WHO).await.value(), "acme");
+            assert_eq!(link.extended(ROLE, &[]).await.value(), SET);
+        }
+        assert_eq!(link.query("SELECT pg_backend_pid()").await.value(), process);
+    }
+}

@@ -184,11 +184,14 @@ impl Context {
                 ResetText { statements: self.begin_again(state, parameters), at_entry: Vec::new() }
             }
         };
-        if session == ServerSession::Kept {
-            // The login role enters.
-            text.push("SET ROLE NONE");
-        }
-        let role = statement::set_role(parameters);
+        let role = match session {
+            ServerSession::Reset | ServerSession::IsReset => statement::set_role(parameters),
+            ServerSession::Kept => {
+                // The login role enters; the session's own role is back behind that.
+                text.push("SET LOCAL ROLE NONE");
+                None
+            }
+        };
         let mut behind = None;
         let entry = if let Some((seal, tenant)) = sealed {
             text.push(&statement::set_nonce(&nonce));
