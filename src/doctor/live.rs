@@ -2,6 +2,7 @@
 //! between, and the self-test of the pin.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::Finding;
 use super::FindingSeverity::{self, Critical, Warning};
@@ -110,6 +111,18 @@ pub(super) async fn version(client: &Client) -> i32 {
     let sql = "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4";
     let rows = client.query_typed(sql, &[]).await.unwrap_or_default();
     rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(0)
+}
+
+/// Whether sessions of the login role may set a role; also if that cannot be read.
+pub(super) async fn may_become(client: &Client, login: &str, role: &str) -> bool {
+    let sql = "SELECT pg_catalog.pg_has_role(l.oid, r.oid, 'MEMBER') FROM pg_catalog.pg_roles l, pg_catalog.pg_roles r
+               WHERE l.rolname OPERATOR(pg_catalog.=) $1 AND r.rolname OPERATOR(pg_catalog.=) $2";
+    let names = [(&login as &(dyn ToSql + Sync), Type::NAME), (&role, Type::NAME)];
+    match client.query_typed(sql, &names).await {
+        // There may be no such role.
+        Ok(rows) => rows.first().is_some_and(|row| row.try_get(0).unwrap_or(true)),
+        Err(_) => true,
+    }
 }
 
 /// A version that is out of support, or has a hole that is known.

@@ -192,6 +192,9 @@ async fn look(
         findings.extend(check.run(&client, scope).await);
     }
     for role in &settable {
+        if !live::may_become(&client, &settings.user, role).await {
+            continue;
+        }
         let scope = CheckScope { role, ..scope };
         for check in checks::of_settable().filter(|check| version >= check.since) {
             let found = check.run(&client, scope).await.into_iter();

@@ -78,7 +78,7 @@ const SQL: &str = "
 WITH may AS (SELECT rolsuper AS everything FROM pg_roles WHERE rolname = current_user),
      login AS (SELECT oid, rolname FROM pg_roles WHERE rolname = $3::text::name),
      -- The login role, and the roles that its sessions may set.
-     holder_role AS (SELECT oid, rolname FROM pg_roles WHERE rolname = $3::text::name OR rolname = ANY ($4::text[])),
+     holder_role AS (SELECT oid, rolname FROM pg_roles WHERE rolname = $3::text::name OR (rolname = ANY ($4::text[]) AND pg_has_role($3::text::name, oid, 'MEMBER'))),
      object (rank, statement, owner, acl, privilege) AS (
     SELECT 1, format('REVOKE CREATE ON DATABASE %I', datname), datdba, coalesce(datacl, acldefault('d', datdba)), 'CREATE'
     FROM pg_database WHERE datname = current_database()

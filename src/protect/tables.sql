@@ -1,7 +1,7 @@
 -- Tenant tables: the named ones and what inherits from them, or all that the login role can reach by itself or
 -- through a view, or as a role that its sessions may set. $1: the login role, $2: the tenant column, $3: the named tables,
 -- $4: those roles.
-WITH RECURSIVE holder_role AS (SELECT oid, rolname FROM pg_roles WHERE rolname = $1::text::name OR rolname = ANY ($4::text[])),
+WITH RECURSIVE holder_role AS (SELECT oid, rolname FROM pg_roles WHERE rolname = $1::text::name OR (rolname = ANY ($4::text[]) AND pg_has_role($1::text::name, oid, 'MEMBER'))),
 reached AS (
     SELECT c.oid, c.relkind
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN holder_role r

@@ -38,6 +38,7 @@ mod protect;
 mod protocol;
 mod register;
 mod role_findings;
+mod role_placement;
 mod roles;
 mod replication;
 mod same_as_direct;

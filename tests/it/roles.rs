@@ -39,9 +39,13 @@ fn listed(config: &mut Config) {
 
 /// Proxies in both modes, each with a cluster of its own.
 async fn both(edit: impl Fn(&mut Config)) -> Vec<(Cluster, Proxy)> {
+    on([Cluster::start().await, Cluster::start().await], edit).await
+}
+
+/// The first plain, the second sealed.
+async fn on(clusters: [Cluster; 2], edit: impl Fn(&mut Config)) -> Vec<(Cluster, Proxy)> {
     let mut all = Vec::new();
-    for is_sealed in [false, true] {
-        let cluster = Cluster::start().await;
+    for (cluster, is_sealed) in clusters.into_iter().zip([false, true]) {
         cluster.execute(ROLES).await;
         if is_sealed {
             install_with(&cluster, listed);
@@ -119,7 +123,10 @@ async fn a_role_of_the_list_holds_as_long_as_postgresql_lets_it() {
 
 #[tokio::test]
 async fn the_role_goes_with_its_client_and_with_nobody_else() {
-    for (_cluster, proxy) in both(Config::one_server).await {
+    let mut all = both(Config::one_server).await;
+    let newest = [Cluster::postgres18().await, Cluster::postgres18().await];
+    all.extend(on(newest, Config::one_server).await);
+    for (_cluster, proxy) in all {
         let mut with = proxy.link("acme_app").await;
         let mut same = proxy.link("acme_app").await;
         let mut other = proxy.link("globex_app").await;

@@ -13,7 +13,7 @@ use super::check::Check;
 pub(super) use role::SETTABLE;
 
 /// Those of the login role itself, which say nothing of a role that its sessions may set.
-const OF_LOGIN: [&str; 5] = ["D01", "D02", "D03", "D28", SETTABLE];
+const OF_LOGIN: [&str; 6] = ["D01", "D02", "D03", "D28", "D47", SETTABLE];
 
 /// Those of a role that sessions of the login role may set.
 pub(super) fn of_settable() -> impl Iterator<Item = &'static Check> {
