@@ -68,7 +68,7 @@ pub(super) const FAMILIES: &[Family] = &[
     // Clients with different encodings.
     Family { startup: encoding, is_disturbed: false, ..family("encodings", 3, encodings) },
     // Clients with different settings take turns.
-    Family { startup: parameters, is_disturbed: false, ..family("turns", 5, turns) },
+    Family { startup: parameters, is_disturbed: false, ..family("turns", 8, turns) },
     // A server answers a hand-over with something else, or fails it.
     Family { is_disturbed: false, ..family("tampered", 8, tampered) },
     // Clients that leave in the middle of something.

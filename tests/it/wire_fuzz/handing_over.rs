@@ -24,6 +24,9 @@ const SETTINGS: [&str; 8] = [
 /// Each text means what its own client's settings say, also one that nobody can read, and the text behind that.
 pub(super) fn turns(writer: &mut Writer<'_>) -> Vec<Event> {
     let mut events = Vec::new();
+    if writer.chance(50) {
+        events.extend(after_another(writer));
+    }
     for _ in 0..writer.random.random_range(2..6) {
         let mut messages = Vec::new();
         match writer.random.random_range(0..4) {
@@ -54,6 +57,20 @@ pub(super) fn turns(writer: &mut Writer<'_>) -> Vec<Event> {
         events.extend(writer.orderly_events("turns", messages));
         writer.client = if writer.chance(70) { 1 - writer.client } else { writer.client };
     }
+    events
+}
+
+/// One client sets what the other sets too, or what the other's text must not be read under.
+fn after_another(writer: &mut Writer<'_>) -> Vec<Event> {
+    let (set, messages) = if writer.chance(50) {
+        ("SET backslash_quote = off", vec![query("SELECT E'it\\'s'")])
+    } else {
+        let set = writer.one(&SETTINGS[..2]);
+        (set, vec![query("BEGIN"), query(set), query("COMMIT"), query("SHOW TimeZone")])
+    };
+    let mut events = writer.orderly_events("turns", vec![query(set)]);
+    writer.client = 1 - writer.client;
+    events.extend(writer.orderly_events("turns", messages));
     events
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::link::Frame;
+use crate::support::link::{Answer, Frame};
 use crate::support::{Link, message};
 
 use super::compare::{excuse, objection};
@@ -276,7 +276,10 @@ impl Pair {
             let theirs = other.as_ref().and_then(|other| excuse(&other.direct.frames));
             let begun = other.is_some_and(|other| other.holds_back());
             let kind = if begun { "waits for the rest of the other client's message" } else { "hangs" };
-            let hangs = Stop::found(kind, format!("{} {kind}", TENANTS[self.client]));
+            let (proxied, direct) = (&self.proxied.frames, &self.direct.frames);
+            let answers =
+                format!("proxied {}\n  direct  {}", Answer(proxied.clone()), Answer(direct.clone()));
+            let hangs = Stop::found(kind, format!("{} {kind}\n  {answers}", TENANTS[self.client]));
             return Err(excuse(&self.direct.frames).or(theirs).map_or(hangs, Stop::Inconclusive));
         }
         Ok(())

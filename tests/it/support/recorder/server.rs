@@ -136,15 +136,7 @@ impl Server {
             return Some("rows that their client has sent behind the end of its COPY".to_owned());
         }
         if self.is_own(frame) {
-            // A COMMIT may be the client's.
-            let is_sent = key(frame.tag, &frame.body).filter(|key| record.sent.contains_key(key));
-            if is_sent.is_some_and(|key| key[0] == b'Q' && may_be_mixed(&key[1..])) {
-                self.texts = Texts::Mixed;
-            }
-            let asks = memchr::memmem::find(&frame.body, b"current_setting(").is_some();
-            let is_in_vain = frame.body.starts_with(QUESTION) && asks && self.ending == Ending::RolledBack;
-            return is_in_vain
-                .then(|| "a question for the settings of a transaction that was rolled back".into());
+            return self.objection_to_question(frame, record);
         }
         let sent = behind_begin(key(frame.tag, &clients_part(frame))?, record);
         if sent[0] == b'Q' && may_be_mixed(&sent[1..]) {
@@ -180,6 +172,19 @@ impl Server {
             }
             _ => None,
         }
+    }
+
+    /// What is wrong with a frame that is the proxy's, or a client's text that begins as one.
+    fn objection_to_question(&mut self, frame: &Frame, record: &Record) -> Option<String> {
+        let is_text = !frame.body.starts_with(RESET.as_bytes()) && !frame.body.starts_with(QUESTION);
+        let key = key(frame.tag, &frame.body)?;
+        let may_be_clients = frame.tag == b'Q' || record.sent.contains_key(&key);
+        if is_text && may_be_clients && may_be_mixed(&key[1..]) {
+            self.texts = Texts::Mixed;
+        }
+        let asks = memchr::memmem::find(&frame.body, b"current_setting(").is_some();
+        let is_in_vain = frame.body.starts_with(QUESTION) && asks && self.ending == Ending::RolledBack;
+        is_in_vain.then(|| "a question for the settings of a transaction that was rolled back".to_owned())
     }
 
     fn is_own(&mut self, frame: &Frame) -> bool {
