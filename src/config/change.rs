@@ -84,7 +84,7 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 16] {
     ]
 }
 
-fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 6] {
+fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 7] {
     let Tenancy {
         setting,
         application_name,
@@ -94,6 +94,7 @@ fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 6] {
         guard,
         allow_unsafe,
         doctor_interval,
+        choosers,
     } = old;
     // The key may change while sealed stays sealed.
     let sealed = |mode: &ContextMode| matches!(mode, ContextMode::Sealed(_));
@@ -104,6 +105,7 @@ fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 6] {
         ("tenancy.guard", *guard != new.guard),
         ("tenancy.allow_unsafe", *allow_unsafe != new.allow_unsafe),
         ("tenancy.doctor_interval", *doctor_interval != new.doctor_interval),
+        ("tenancy.chooser", *choosers != new.choosers),
     ]
 }
 

@@ -12,7 +12,7 @@ use super::problem::{InvalidValue, refuse, suggest};
 use super::value;
 use super::verifier::{PlainPasswords, verifier};
 use crate::auth::settings::TokenSettings;
-use crate::directory::ChoiceSpan;
+use crate::directory::{ChoiceSpan, ChooserName};
 use crate::guard;
 use crate::names::{TenantId, UpstreamName, UserName};
 use crate::net::settings::ListenSettings;
@@ -124,6 +124,7 @@ fn tenancy(section: &Section<'_>) -> Option<Tenancy> {
     let allow_unsafe = section.flag("allow_unsafe").unwrap_or(false);
     let doctor_interval =
         section.duration("doctor_interval", Duration::from_secs(3600), Duration::ZERO..=DAY);
+    let choosers = choosers(section);
     Some(Tenancy {
         setting: setting?,
         application_name: application_name?,
@@ -133,7 +134,20 @@ fn tenancy(section: &Section<'_>) -> Option<Tenancy> {
         guard,
         allow_unsafe,
         doctor_interval,
+        choosers: choosers?,
     })
+}
+
+/// The most functions that choose a tenant.
+const MAX_CHOOSERS: usize = 16;
+
+fn choosers(section: &Section<'_>) -> Option<Vec<ChooserName>> {
+    let texts = section.texts("chooser").unwrap_or_default();
+    if texts.len() > MAX_CHOOSERS {
+        section.report("chooser", refuse(format!("names more than {MAX_CHOOSERS} functions"), "name fewer"));
+        return None;
+    }
+    texts.into_iter().map(|(place, text)| section.accept(&place, value::chooser(text))).collect()
 }
 
 fn context(section: &Section<'_>) -> Option<ContextMode> {

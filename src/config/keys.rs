@@ -141,6 +141,7 @@ pub(super) static TENANCY: Keys = Keys {
         live("require_tenant"),
         restart("allow_unsafe"),
         restart("doctor_interval"),
+        restart("chooser"),
     ],
 };
 

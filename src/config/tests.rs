@@ -270,6 +270,26 @@ fn the_canary_needs_two_tenants_of_one_upstream() {
 }
 
 #[test]
+fn a_chooser_function_is_named_by_schema_name_and_argument() {
+    check(&[(
+        "tenancy",
+        "chooser",
+        &["['app.set_tenant(text)']", "['a.b(text)', 'a.c(text)']"],
+        &[
+            "'app.set_tenant(text)'",
+            "[]",
+            "['set_tenant(text)']",
+            "['app.set_tenant(uuid)']",
+            "['app.set_tenant']",
+            "['App.set_tenant(text)']",
+            "['app.set tenant(text)']",
+            "['pg_catalog.lower(text)']",
+            "['app.set_config(text)']",
+        ],
+    )]);
+}
+
+#[test]
 fn words_of_tenancy() {
     type Row = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
     let table: &[Row] = &[

@@ -43,6 +43,17 @@ pub struct Tenancy {
     pub allow_unsafe: bool,
     /// How often `serve` runs the doctor's checks again; zero: only at start.
     pub doctor_interval: Duration,
+    /// Functions of the database by which applications choose the tenant.
+    pub choosers: Vec<ChooserName>,
+}
+
+/// A function of the database with one argument of type text, the tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChooserName {
+    /// Its schema, in lower case.
+    pub schema: String,
+    /// Its name, in lower case.
+    pub name: String,
 }
 
 /// `tenancy.context`

@@ -11,6 +11,7 @@
 mod assignment;
 mod bound;
 mod calls;
+mod chooser;
 mod inspection;
 mod names;
 mod pairs;
@@ -33,6 +34,7 @@ pub use bound::{SettingCalls, setting_calls};
 pub use cache::Verdicts;
 pub use change::TenantChange;
 pub use choices::choices;
+pub use chooser::{ChooserFunction, ChooserResult};
 pub use inspection::{Findings, LONG_TEXT_BYTES, Stopped, inspect, read_until};
 pub use pairs::paired_settings;
 pub use rule::{CONTEXT_CHANGE, FIXED, GRANTABLE, OPAQUE_NAME, Refusal};
@@ -51,6 +53,8 @@ pub struct Rules {
     level: GuardLevel,
     /// The rules that do not hold, as bits by their place in [`GRANTABLE`].
     granted: u32,
+    /// Functions of the database that choose the tenant.
+    choosers: Arc<[ChooserFunction]>,
 }
 
 /// What the guard says about a text.
@@ -75,7 +79,7 @@ impl Rules {
     pub fn new(setting: &str, level: GuardLevel, allow: &[&'static str]) -> Self {
         let bits = GRANTABLE.iter().enumerate().filter(|(_, rule)| allow.contains(rule));
         let granted = bits.fold(0, |granted, (at, _)| granted | 1 << at);
-        Self { setting: setting.to_ascii_lowercase().into(), level, granted }
+        Self { setting: setting.to_ascii_lowercase().into(), level, granted, choosers: Arc::default() }
     }
 
     /// The setting that carries the tenant.
@@ -89,6 +93,7 @@ impl Rules {
             change::Form::Set => "SET",
             change::Form::Reset => "RESET",
             change::Form::SetConfig => "set_config of",
+            change::Form::Call(_) => "a call of a function for",
         };
         let setting = rule::echo(self.setting.as_bytes());
         refusal(CONTEXT_CHANGE, &format!("{verb} {setting}"))

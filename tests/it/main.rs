@@ -15,6 +15,7 @@ mod budgets;
 mod canary;
 mod cancel;
 mod chaos;
+mod choosers;
 mod choosing;
 mod console;
 mod copy;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::fault::{Report, sqlstate};
 use crate::guard::Rules;
-use crate::guard::change::{ChangedName, Form, Scope, Target, TenantChange};
+use crate::guard::change::{Called, ChangedName, Form, Scope, Target, TenantChange};
 use crate::relay::core::statements::Reading;
 use crate::upstream::Span;
 use crate::wire::frontend;
@@ -50,7 +50,11 @@ impl TenantChange {
     pub(in crate::relay) fn wish(&self, bound: Option<&[u8]>, rules: &Rules) -> Result<Option<Wish>, Report> {
         let span = if self.is_local(bound) { Span::Transaction } else { Span::Session };
         if self.name == ChangedName::Tenant {
-            return Ok(Some(Wish { tenant: self.value(bound)?, span }));
+            let tenant = self.value(bound)?;
+            if tenant.is_none() && matches!(self.form, Form::Call(_)) {
+                return Err(unreadable("NULL is no tenant"));
+            }
+            return Ok(Some(Wish { tenant, span }));
         }
         // It runs as it stands.
         let mut tenants: Vec<_> = self.bound_settings(bound.unwrap_or_default())?;
@@ -102,7 +106,7 @@ impl TenantChange {
             },
         };
         // PostgreSQL reads the value of `set_config` once more, in the client's encoding.
-        if self.form == Form::SetConfig && !value.is_ascii() {
+        if self.form.is_select() && !value.is_ascii() {
             return Err(unreadable("set_config takes a tenant beyond ASCII only by SET"));
         }
         Ok(Some(value))
@@ -111,7 +115,8 @@ impl TenantChange {
     /// Whether it lasts for the transaction only.
     fn is_local(&self, bound: Option<&[u8]>) -> bool {
         match self.scope {
-            Scope::Session => false,
+            // Where it stands is for the conversation to say.
+            Scope::Session | Scope::Block => false,
             Scope::Local => true,
             Scope::Parameter(number) => {
                 let value = bound.and_then(|rest| frontend::parameter(rest, number)).flatten();
@@ -132,6 +137,7 @@ impl TenantChange {
             Form::Set if self.scope == Scope::Local => b"SET LOCAL \"pgtenant\".\"choice\" TO ''".to_vec(),
             Form::Set => b"SET \"pgtenant\".\"choice\" TO ''".to_vec(),
             Form::Reset => b"RESET \"pgtenant\".\"choice\"".to_vec(),
+            Form::Call(called) => self.call_stand_in(called),
         })
     }
 }
@@ -154,6 +160,26 @@ fn pairs(json: &[u8]) -> Result<Vec<Setting<'static>>, Report> {
     })?;
     let bytes = |text: String| Cow::Owned(text.into_bytes());
     Ok(pairs.into_iter().map(|(name, value)| (bytes(name), Some(bytes(value)))).collect())
+}
+
+impl TenantChange {
+    /// A SELECT that answers as the function would.
+    fn call_stand_in(&self, called: Called) -> Vec<u8> {
+        let value = match &self.target {
+            Target::Parameter(number) => format!("(${number})::pg_catalog.text"),
+            Target::Value(value) => format!("'{}'::pg_catalog.text", value.replace('\'', "''")),
+            Target::Default => "NULL::pg_catalog.text".to_owned(),
+        };
+        let result = match called {
+            Called::Text => value,
+            // The one function that returns void and does nothing.
+            Called::Void | Called::Function(_) => {
+                format!("pg_catalog.pg_sleep(CASE WHEN {value} IS NULL THEN 0 ELSE 0 END)")
+            }
+        };
+        let column = String::from_utf8_lossy(&self.column).replace('"', "\"\"");
+        format!("SELECT {result} AS \"{column}\"").into_bytes()
+    }
 }
 
 impl Reading {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::fault::{Report, sqlstate};
-use crate::guard::change::{ChangedName, Target, TenantChange};
+use crate::guard::Rules;
+use crate::guard::change::{ChangedName, Scope, Target, TenantChange};
 use crate::guard::tenantless::is_tenantless;
 use crate::relay::Conversation;
 use crate::relay::core::block::Block;
@@ -60,6 +61,15 @@ impl Conversation {
         if self.told() == Status::Idle {
             self.choice.prepare();
         }
+    }
+
+    /// What a statement wishes, where it stands.
+    pub(super) fn settled(&self, mut wish: Wish, change: Option<&TenantChange>) -> Wish {
+        let is_of_block = change.is_some_and(|change| change.scope == Scope::Block);
+        if is_of_block && (self.is_block_waiting() || self.course_here().is_in_block()) {
+            wish.span = Span::Transaction;
+        }
+        wish
     }
 
     /// Whether a text that holds these changes of tenant may be prepared. What its parameters choose is seen when they
@@ -142,7 +152,7 @@ impl Conversation {
 
 /// Whether a text may choose a tenant: it begins as SET and RESET do, or calls `set_config`. With a comment in front of
 /// SET it is carried out on a server.
-pub(super) fn may_choose(text: &[u8]) -> bool {
+pub(super) fn may_choose(text: &[u8], rules: &Rules) -> bool {
     let begins =
         |text: &[u8], word: &[u8]| text.get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word));
     let text = text.trim_ascii_start();
@@ -151,5 +161,6 @@ pub(super) fn may_choose(text: &[u8]) -> bool {
             .filter_map(|at| text.get(at.checked_sub(3)?..))
             .any(|rest| begins(rest, b"set_config"))
     };
-    text.len() <= MAX_CHOICE_BYTES && (begins(text, b"set") || begins(text, b"reset") || calls())
+    let may = begins(text, b"set") || begins(text, b"reset") || calls() || rules.may_call_chooser(text);
+    text.len() <= MAX_CHOICE_BYTES && may
 }

@@ -55,7 +55,8 @@ impl Conversation {
                 let footprint = found.filter(|found| !found.is_empty()).map(Arc::new);
                 Ok(Reading { survey, change: None, choices: None, footprint })
             }
-            Verdict::Tenant(survey, change) => {
+            Verdict::Tenant(survey, mut change) => {
+                self.rules.resolve(&mut change)?;
                 let change = self.has_chooser().then(|| Arc::new(change));
                 Ok(Reading { survey, change, choices: None, footprint: None })
             }

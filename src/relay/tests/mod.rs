@@ -383,6 +383,7 @@ fn tenancy(mode: Mode) -> Tenancy {
         guard: GuardLevel::Strict,
         allow_unsafe: false,
         doctor_interval: Duration::ZERO,
+        choosers: Vec::new(),
     }
 }
 
