@@ -142,6 +142,8 @@ pub(super) static TENANCY: Keys = Keys {
         restart("allow_unsafe"),
         restart("doctor_interval"),
         restart("chooser"),
+        restart("claims_setting"),
+        restart("claims_pointer"),
     ],
 };
 

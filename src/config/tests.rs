@@ -290,6 +290,22 @@ fn a_chooser_function_is_named_by_schema_name_and_argument() {
 }
 
 #[test]
+fn claims_need_a_setting_and_a_pointer() {
+    let both = |setting: &str, pointer: &str| {
+        refused("tenancy", &format!("claims_setting = '{setting}'\nclaims_pointer = '{pointer}'"))
+    };
+    assert!(both("request.jwt.claims", "/tenant_id").is_empty());
+    for (setting, pointer) in
+        [("claims", "/t"), ("pgtenant.x", "/t"), ("pg_x.y", "/t"), ("a..b", "/t"), ("a.b", "t"), ("a.b", "")]
+    {
+        assert!(!both(setting, pointer).is_empty(), "{setting} {pointer}");
+    }
+    for alone in ["claims_setting = 'a.b'", "claims_pointer = '/t'"] {
+        assert!(!refused("tenancy", alone).is_empty(), "{alone}");
+    }
+}
+
+#[test]
 fn words_of_tenancy() {
     type Row = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
     let table: &[Row] = &[

@@ -130,6 +130,28 @@ pub(super) fn tenancy_setting(text: &str) -> Result<String, InvalidValue> {
     Ok(setting)
 }
 
+/// `request.jwt.claims`: two identifiers or more.
+pub(super) fn claims_setting(text: &str) -> Result<String, InvalidValue> {
+    let hint = "use words joined by dots, for example \"request.jwt.claims\"";
+    let setting = text.to_ascii_lowercase();
+    let class = setting.split('.').next().unwrap_or_default();
+    if setting.split('.').count() < 2 || !setting.split('.').all(is_identifier) {
+        return Err(refuse("must be identifiers of letters, digits and underscores, joined by dots", hint));
+    }
+    if class.starts_with("pg_") || class == "pgtenant" || RESERVED_CLASSES.contains(&class) {
+        return Err(refuse(format!("{class:?} is reserved"), hint));
+    }
+    Ok(setting)
+}
+
+/// A JSON pointer (RFC 6901).
+pub(super) fn json_pointer(text: &str) -> Result<String, InvalidValue> {
+    if !text.starts_with('/') || text.len() > 256 || text.chars().any(char::is_control) {
+        return Err(refuse("must be a JSON pointer", "write it as \"/app/tenant_id\""));
+    }
+    Ok(text.to_owned())
+}
+
 /// `app.set_tenant(text)`: a function by its schema, name and argument. Its name is none of the guard's own words.
 pub(super) fn chooser(text: &str) -> Result<ChooserName, InvalidValue> {
     let hint = "write it as \"app.set_tenant(text)\", in lower case";

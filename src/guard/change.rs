@@ -64,6 +64,8 @@ impl Form {
 pub enum ChangedName {
     /// The tenant setting.
     Tenant,
+    /// The setting that carries claims, the tenant among them.
+    Claims,
     /// The setting that the parameter of this number names: a change of the tenant if that is the tenant setting.
     Parameter(u16),
     /// The settings in the parameter of this number, an array of JSON of arrays of a name and a value.

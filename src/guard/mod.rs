@@ -41,7 +41,7 @@ pub use rule::{CONTEXT_CHANGE, FIXED, GRANTABLE, OPAQUE_NAME, Refusal};
 
 use std::sync::Arc;
 
-use crate::directory::GuardLevel;
+use crate::directory::{ClaimsSetting, GuardLevel};
 use crate::sql::Survey;
 use rule::refusal;
 use setting::Setting;
@@ -55,6 +55,8 @@ pub struct Rules {
     granted: u32,
     /// Functions of the database that choose the tenant.
     choosers: Arc<[ChooserFunction]>,
+    /// The setting that carries claims, the tenant among them.
+    claims: Option<Arc<ClaimsSetting>>,
 }
 
 /// What the guard says about a text.
@@ -79,7 +81,25 @@ impl Rules {
     pub fn new(setting: &str, level: GuardLevel, allow: &[&'static str]) -> Self {
         let bits = GRANTABLE.iter().enumerate().filter(|(_, rule)| allow.contains(rule));
         let granted = bits.fold(0, |granted, (at, _)| granted | 1 << at);
-        Self { setting: setting.to_ascii_lowercase().into(), level, granted, choosers: Arc::default() }
+        Self {
+            setting: setting.to_ascii_lowercase().into(),
+            level,
+            granted,
+            choosers: Arc::default(),
+            claims: None,
+        }
+    }
+
+    /// With a setting that carries claims, the tenant among them.
+    #[must_use]
+    pub fn with_claims(mut self, claims: Option<&ClaimsSetting>) -> Self {
+        self.claims = claims.cloned().map(Arc::new);
+        self
+    }
+
+    /// The setting that carries claims.
+    pub fn claims(&self) -> Option<&ClaimsSetting> {
+        self.claims.as_deref()
     }
 
     /// The setting that carries the tenant.
@@ -130,7 +150,9 @@ impl Rules {
     }
 
     fn is_of_context(&self, setting: &Setting) -> bool {
-        setting.is(&self.setting) || setting.starts_with("pgtenant.")
+        setting.is(&self.setting)
+            || setting.starts_with("pgtenant.")
+            || self.claims.as_ref().is_some_and(|claims| setting.is(&claims.setting))
     }
 }
 

@@ -109,7 +109,7 @@ pub(super) fn rules(shared: &Shared, live: &Live, user: &User) -> Arc<Rules> {
         // They have no tenant to choose: the functions are run for them.
         Grant::Maintenance(_) | Grant::Operator => rules,
         Grant::Tenant(_) | Grant::Tenants(_) | Grant::AnyTenant => {
-            rules.with_choosers(Arc::clone(&shared.choosers))
+            rules.with_choosers(Arc::clone(&shared.choosers)).with_claims(tenancy.claims.as_ref())
         }
     })
 }

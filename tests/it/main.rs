@@ -17,6 +17,7 @@ mod cancel;
 mod chaos;
 mod choosers;
 mod choosing;
+mod claims;
 mod console;
 mod copy;
 mod database_names;

@@ -93,8 +93,8 @@ impl Conversation {
     /// The settings that bound values name are judged as if they stood in the text.
     pub(super) fn check_bound_settings(&self, reading: &Reading, values: &[u8]) -> Result<(), Report> {
         for change in reading.changes() {
-            for (name, value) in change.bound_settings(values)? {
-                if !self.rules.is_tenant_setting(&name) {
+            for (name, value) in change.bound_settings(values, &self.rules)? {
+                if !self.rules.is_choice(&name) {
                     let checked = self.rules.check_bound(&name, value.as_deref());
                     checked.map_err(|refused| self.refused(refused))?;
                 }
@@ -143,7 +143,9 @@ impl Conversation {
 
     /// The reading of a text that holds choices, and names the setting of the tenant in its usual spelling or none.
     fn choices_in(&self, text: &[u8]) -> Option<Reading> {
-        let may = contains(text, self.rules.tenant_setting().as_bytes())
+        let claims = self.rules.claims().is_some_and(|claims| contains(text, claims.setting.as_bytes()));
+        let may = claims
+            || contains(text, self.rules.tenant_setting().as_bytes())
             || (contains(text, b"set_config(") && contains(text, b"$"));
         may.then_some(())?;
         self.read(text).ok().filter(|reading| reading.choices.is_some())

@@ -239,6 +239,13 @@ impl Conversation {
             reading.change.filter(|_| !is_unfit)?
         };
         let wish = change.wish(segment.values, &self.rules).ok()??;
+        if let Some(name) = change.name.parameter().zip(segment.values)
+            && let Some(Some(name)) = frontend::parameter(name.1, name.0)
+            && !self.rules.is_tenant_setting(name)
+        {
+            // Claims are set where they can be read.
+            return None;
+        }
         let wish = self.settled(wish, Some(&change));
         let is_settled = wish.span == Span::Session || self.block != Block::Served;
         let is_plain = match (change.form, &wish.tenant) {

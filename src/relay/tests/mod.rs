@@ -384,6 +384,7 @@ fn tenancy(mode: Mode) -> Tenancy {
         allow_unsafe: false,
         doctor_interval: Duration::ZERO,
         choosers: Vec::new(),
+        claims: None,
     }
 }
 
