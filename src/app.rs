@@ -1,5 +1,6 @@
 //! Builds every part from the configuration, wires it, reloads it on SIGHUP and drains it on SIGTERM.
 
+mod choosers;
 mod descriptors;
 mod signals;
 
@@ -22,7 +23,7 @@ use crate::config::{self, Config, Problems};
 use crate::console::{Console, ProcessRequest, Refused, Setting, Sources};
 use crate::directory::Directory;
 use crate::doctor::{self, Watch};
-use crate::guard::Verdicts;
+use crate::guard::{ChooserFunction, Verdicts};
 use crate::memory::Budget;
 use crate::names::{TenantId, UserName};
 use crate::net::listener::Listener;
@@ -173,6 +174,7 @@ impl App {
             operator_seats: Arc::new(Semaphore::new(OPERATOR_SEATS)),
             login_timeout: config.listen.login_timeout,
             bounds: Arc::new(Bounds::new(config.listen.message_timeout)),
+            choosers: config.directory.tenancy.choosers.iter().cloned().map(ChooserFunction::new).collect(),
         };
         let file = Arc::new(ArcSwap::from_pointee(config.clone()));
         let (shared, rows) = (Arc::new(shared), Arc::default());
@@ -195,6 +197,10 @@ impl App {
                 tracing::info!("stopped before it was ready");
                 return Ok(());
             }
+        }
+        tokio::select! {
+            () = choosers::look(&self.shared.choosers, &self.config) => {}
+            () = signals.end() => return Ok(()),
         }
         self.run((watch, signals), exporter, ready).await
     }
@@ -286,6 +292,8 @@ impl App {
         if let Some(tokens) = self.tokens.clone() {
             tasks.push(tokio::spawn(async move { tokens.keep_keys().await }));
         }
+        let (shared, config) = (Arc::clone(&self.shared), self.config.clone());
+        tasks.push(tokio::spawn(async move { choosers::find(&shared.choosers, &config).await }));
         let (sender, requests) = mpsc::channel(4);
         let sources = Sources {
             settings: Arc::clone(&self.settings),

@@ -311,7 +311,7 @@ async fn admit(
     {
         return Err(shutdown());
     }
-    let rules = acting::rules(live, identity.user());
+    let rules = acting::rules(shared, live, identity.user());
     check_parameters(&rules, &claim.parameters)?;
     let parameters = SessionParameters::new(claim.parameters.drain(..));
     let acting = acting::act(shared, &identity.user().name, standing, database)?;

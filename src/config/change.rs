@@ -3,6 +3,7 @@
 
 use super::Config;
 use crate::auth::settings::TokenSettings;
+use crate::directory::ClaimsSetting;
 use crate::net::settings::ListenSettings;
 use crate::observability::settings::{LogSettings, MetricsSettings};
 use crate::tenant::{AuthQuery, Canary, ContextMode, ReaderLogin, Tables, Tenancy};
@@ -86,7 +87,7 @@ fn listen_rows(old: &ListenSettings, new: &ListenSettings) -> [Row; 17] {
     ]
 }
 
-fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 6] {
+fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 9] {
     let Tenancy {
         setting,
         application_name,
@@ -96,7 +97,11 @@ fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 6] {
         guard,
         allow_unsafe,
         doctor_interval,
+        choosers,
+        claims,
     } = old;
+    let parts = |claims: &Option<ClaimsSetting>| claims.clone().map(|it| (it.setting, it.pointer)).unzip();
+    let (before, after) = (parts(claims), parts(&new.claims));
     // The key may change while sealed stays sealed.
     let sealed = |mode: &ContextMode| matches!(mode, ContextMode::Sealed(_));
     [
@@ -106,6 +111,9 @@ fn tenancy_rows(old: &Tenancy, new: &Tenancy) -> [Row; 6] {
         ("tenancy.guard", *guard != new.guard),
         ("tenancy.allow_unsafe", *allow_unsafe != new.allow_unsafe),
         ("tenancy.doctor_interval", *doctor_interval != new.doctor_interval),
+        ("tenancy.chooser", *choosers != new.choosers),
+        ("tenancy.claims_setting", before.0 != after.0),
+        ("tenancy.claims_pointer", before.1 != after.1),
     ]
 }
 

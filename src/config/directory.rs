@@ -12,7 +12,7 @@ use super::problem::{InvalidValue, refuse, suggest};
 use super::value;
 use super::verifier::{PlainPasswords, verifier};
 use crate::auth::settings::TokenSettings;
-use crate::directory::ChoiceSpan;
+use crate::directory::{ChoiceSpan, ChooserName, ClaimsSetting};
 use crate::guard;
 use crate::names::{TenantId, UpstreamName, UserName};
 use crate::net::settings::ListenSettings;
@@ -124,6 +124,8 @@ fn tenancy(section: &Section<'_>) -> Option<Tenancy> {
     let allow_unsafe = section.flag("allow_unsafe").unwrap_or(false);
     let doctor_interval =
         section.duration("doctor_interval", Duration::from_secs(3600), Duration::ZERO..=DAY);
+    let choosers = choosers(section);
+    let claims = claims(section);
     Some(Tenancy {
         setting: setting?,
         application_name: application_name?,
@@ -133,7 +135,40 @@ fn tenancy(section: &Section<'_>) -> Option<Tenancy> {
         guard,
         allow_unsafe,
         doctor_interval,
+        choosers: choosers?,
+        claims,
     })
+}
+
+/// Both or neither.
+fn claims(section: &Section<'_>) -> Option<ClaimsSetting> {
+    let setting = section.parsed("claims_setting", value::claims_setting);
+    let pointer = section.parsed("claims_pointer", value::json_pointer);
+    match (section.has("claims_setting"), section.has("claims_pointer")) {
+        (true, true) => Some(ClaimsSetting { setting: setting?, pointer: pointer? }),
+        (false, false) => None,
+        (is_named, _) => {
+            let (here, other) = if is_named {
+                ("claims_setting", "claims_pointer")
+            } else {
+                ("claims_pointer", "claims_setting")
+            };
+            section.report(here, refuse(format!("needs {other}"), "write both, or neither"));
+            None
+        }
+    }
+}
+
+/// The most functions that choose a tenant.
+const MAX_CHOOSERS: usize = 16;
+
+fn choosers(section: &Section<'_>) -> Option<Vec<ChooserName>> {
+    let texts = section.texts("chooser").unwrap_or_default();
+    if texts.len() > MAX_CHOOSERS {
+        section.report("chooser", refuse(format!("names more than {MAX_CHOOSERS} functions"), "name fewer"));
+        return None;
+    }
+    texts.into_iter().map(|(place, text)| section.accept(&place, value::chooser(text))).collect()
 }
 
 fn context(section: &Section<'_>) -> Option<ContextMode> {

@@ -142,6 +142,9 @@ pub(super) static TENANCY: Keys = Keys {
         live("require_tenant"),
         restart("allow_unsafe"),
         restart("doctor_interval"),
+        restart("chooser"),
+        restart("claims_setting"),
+        restart("claims_pointer"),
     ],
 };
 

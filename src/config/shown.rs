@@ -48,6 +48,11 @@ impl Config {
         row("tenancy.require_tenant", tenancy.require_tenant.to_string());
         row("tenancy.allow_unsafe", tenancy.allow_unsafe.to_string());
         row("tenancy.doctor_interval", time(tenancy.doctor_interval));
+        let choosers = tenancy.choosers.iter().map(|one| format!("{}.{}(text)", one.schema, one.name));
+        let claims = tenancy.claims.as_ref();
+        row("tenancy.claims_setting", claims.map(|claims| claims.setting.clone()).unwrap_or_default());
+        row("tenancy.claims_pointer", claims.map(|claims| claims.pointer.clone()).unwrap_or_default());
+        row("tenancy.chooser", choosers.collect::<Vec<_>>().join(", "));
         for (name, upstream) in &self.upstreams {
             let mut row = |key: &str, value: String| {
                 rows.push((format!("upstream.{name}.{key}"), value, is_live(&format!("upstream.*.{key}"))));

@@ -271,6 +271,42 @@ fn the_canary_needs_two_tenants_of_one_upstream() {
 }
 
 #[test]
+fn a_chooser_function_is_named_by_schema_name_and_argument() {
+    check(&[(
+        "tenancy",
+        "chooser",
+        &["['app.set_tenant(text)']", "['a.b(text)', 'a.c(text)']"],
+        &[
+            "'app.set_tenant(text)'",
+            "[]",
+            "['set_tenant(text)']",
+            "['app.set_tenant(uuid)']",
+            "['app.set_tenant']",
+            "['App.set_tenant(text)']",
+            "['app.set tenant(text)']",
+            "['pg_catalog.lower(text)']",
+            "['app.set_config(text)']",
+        ],
+    )]);
+}
+
+#[test]
+fn claims_need_a_setting_and_a_pointer() {
+    let both = |setting: &str, pointer: &str| {
+        refused("tenancy", &format!("claims_setting = '{setting}'\nclaims_pointer = '{pointer}'"))
+    };
+    assert!(both("request.jwt.claims", "/tenant_id").is_empty());
+    for (setting, pointer) in
+        [("claims", "/t"), ("pgtenant.x", "/t"), ("pg_x.y", "/t"), ("a..b", "/t"), ("a.b", "t"), ("a.b", "")]
+    {
+        assert!(!both(setting, pointer).is_empty(), "{setting} {pointer}");
+    }
+    for alone in ["claims_setting = 'a.b'", "claims_pointer = '/t'"] {
+        assert!(!refused("tenancy", alone).is_empty(), "{alone}");
+    }
+}
+
+#[test]
 fn words_of_tenancy() {
     type Row = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
     let table: &[Row] = &[

@@ -6,6 +6,8 @@ use std::path::Path;
 use toml::de::DeValue;
 
 use super::problem::{InvalidValue, refuse};
+use crate::directory::ChooserName;
+use crate::sql::keyword::Keyword;
 use crate::tenant::{CertificateName, Pattern, SealKey, SubjectKind};
 use crate::upstream::settings::ServerAddress;
 
@@ -126,6 +128,47 @@ pub(super) fn tenancy_setting(text: &str) -> Result<String, InvalidValue> {
         return Err(refuse(format!("{class:?} is reserved"), hint));
     }
     Ok(setting)
+}
+
+/// `request.jwt.claims`: two identifiers or more.
+pub(super) fn claims_setting(text: &str) -> Result<String, InvalidValue> {
+    let hint = "use words joined by dots, for example \"request.jwt.claims\"";
+    let setting = text.to_ascii_lowercase();
+    let class = setting.split('.').next().unwrap_or_default();
+    if setting.split('.').count() < 2 || !setting.split('.').all(is_identifier) {
+        return Err(refuse("must be identifiers of letters, digits and underscores, joined by dots", hint));
+    }
+    if class.starts_with("pg_") || class == "pgtenant" || RESERVED_CLASSES.contains(&class) {
+        return Err(refuse(format!("{class:?} is reserved"), hint));
+    }
+    Ok(setting)
+}
+
+/// A JSON pointer (RFC 6901).
+pub(super) fn json_pointer(text: &str) -> Result<String, InvalidValue> {
+    if !text.starts_with('/') || text.len() > 256 || text.chars().any(char::is_control) {
+        return Err(refuse("must be a JSON pointer", "write it as \"/app/tenant_id\""));
+    }
+    Ok(text.to_owned())
+}
+
+/// `app.set_tenant(text)`: a function by its schema, name and argument. Its name is none of the guard's own words.
+pub(super) fn chooser(text: &str) -> Result<ChooserName, InvalidValue> {
+    let hint = "write it as \"app.set_tenant(text)\", in lower case";
+    let name =
+        text.strip_suffix("(text)").ok_or_else(|| refuse("must have one argument, of type text", hint))?;
+    let parts = name.split_once('.').filter(|(schema, name)| {
+        let is_plain =
+            |part: &str| is_identifier(part) && !part.bytes().any(|byte| byte.is_ascii_uppercase());
+        is_plain(schema) && is_plain(name)
+    });
+    let Some((schema, name)) = parts else {
+        return Err(refuse("must be a schema, a dot and a name, without quotes", hint));
+    };
+    if schema.starts_with("pg") || Keyword::of_name(name.as_bytes()) != Keyword::Other {
+        return Err(refuse("names a function that is not the database's own", hint));
+    }
+    Ok(ChooserName { schema: schema.to_owned(), name: name.to_owned() })
 }
 
 /// The name of a database, schema or role of PostgreSQL.

@@ -50,6 +50,28 @@ pub struct Tenancy {
     pub allow_unsafe: bool,
     /// How often `serve` runs the doctor's checks again; zero: only at start.
     pub doctor_interval: Duration,
+    /// Functions of the database by which applications choose the tenant.
+    pub choosers: Vec<ChooserName>,
+    /// The setting by which applications hand claims over, the tenant among them.
+    pub claims: Option<ClaimsSetting>,
+}
+
+/// A setting whose value is an object of JSON that names the tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimsSetting {
+    /// The setting, in lower case.
+    pub setting: String,
+    /// Where the tenant is in its value: a JSON pointer (RFC 6901).
+    pub pointer: String,
+}
+
+/// A function of the database with one argument of type text, the tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChooserName {
+    /// Its schema, in lower case.
+    pub schema: String,
+    /// Its name, in lower case.
+    pub name: String,
 }
 
 /// `tenancy.context`

@@ -20,7 +20,12 @@ pub(super) enum RemainingValues {
 impl Rules {
     /// What is wrong with a setting that a client asks for at startup.
     pub fn check_parameter(&self, name: &str) -> Result<(), Refusal> {
-        self.check_group("the startup parameter", &Setting::named(name.as_bytes()))
+        let setting = Setting::named(name.as_bytes());
+        if self.claims().is_some_and(|claims| setting.is(&claims.setting)) {
+            // It would last for the session.
+            return Err(refusal(rule::CONTEXT_CHANGE, &format!("the startup parameter {}", setting.echo())));
+        }
+        self.check_group("the startup parameter", &setting)
     }
 
     /// SET or RESET as a statement, or as a clause of one. The lexer is behind the verb.

@@ -3,7 +3,7 @@
 //! as it is judged where it stands in the text.
 
 use super::assignment::check_value;
-use super::change::{CalledName, ChangeReader, ChangedName, TenantChange};
+use super::change::{CalledName, ChangeReader, ChangedName, Scope, TenantChange};
 use super::inspection::inspect_but;
 use super::rule::{self, Refusal, refusal};
 use super::setting::{AssignedValue, OWN_SCHEMA, Setting};
@@ -37,6 +37,11 @@ pub fn setting_calls(text: &[u8], rules: &Rules) -> Option<SettingCalls> {
         let call = reader.call()?;
         let name = match &call.name {
             CalledName::Literal(name) if Setting::named(name).is(&rules.setting) => Some(ChangedName::Tenant),
+            CalledName::Literal(name)
+                if rules.claims().is_some_and(|claims| Setting::named(name).is(&claims.setting)) =>
+            {
+                Some(ChangedName::Claims)
+            }
             CalledName::Literal(_) => None,
             CalledName::Parameter(number) => Some(ChangedName::Parameter(*number)),
         };
@@ -54,6 +59,10 @@ pub fn setting_calls(text: &[u8], rules: &Rules) -> Option<SettingCalls> {
     }
     while reader.takes(TokenKind::Semicolon) {}
     reader.is_at_end().then_some(())?;
+    let lasts = |change: &TenantChange| change.name == ChangedName::Claims && change.scope != Scope::Local;
+    if changes.iter().any(lasts) {
+        return None;
+    }
     match inspect_but(text, rules, &places) {
         Verdict::Pass(survey) => Some(SettingCalls { survey, changes, count }),
         Verdict::Tenant(..) | Verdict::Refuse(_) => None,
@@ -63,6 +72,16 @@ pub fn setting_calls(text: &[u8], rules: &Rules) -> Option<SettingCalls> {
 // === impl Rules ===
 
 impl Rules {
+    /// Whether this is the name of the tenant setting or of the one that carries claims.
+    pub fn is_choice(&self, name: &[u8]) -> bool {
+        self.is_tenant_setting(name) || self.is_claims(name)
+    }
+
+    /// Whether this is the name of the setting that carries claims.
+    pub fn is_claims(&self, name: &[u8]) -> bool {
+        self.claims().is_some_and(|claims| name.eq_ignore_ascii_case(claims.setting.as_bytes()))
+    }
+
     /// Whether this is the tenant setting's name, as `set_config` reads it.
     pub fn is_tenant_setting(&self, name: &[u8]) -> bool {
         name.eq_ignore_ascii_case(self.setting.as_bytes())
@@ -92,7 +111,7 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::GuardLevel;
+    use crate::directory::{ClaimsSetting, GuardLevel};
 
     fn read(text: &str) -> Option<(Vec<ChangedName>, usize)> {
         let found = [GuardLevel::Context, GuardLevel::Strict].map(|level| {
@@ -193,5 +212,17 @@ mod tests {
         ] {
             assert_eq!(judge(name, value), Err(rule), "{name}");
         }
+    }
+
+    #[test]
+    fn claims_are_a_choice_for_a_transaction_and_nothing_else() {
+        let claims = ClaimsSetting { setting: "request.jwt.claims".to_owned(), pointer: "/t".to_owned() };
+        let rules = Rules::new("app.tenant_id", GuardLevel::Strict, &[]).with_claims(Some(&claims));
+        let refused = rules.check_parameter("Request.JWT.Claims").map_err(|refused| refused.rule);
+        assert_eq!(refused, Err("context-change"), "at startup it would last for the session");
+        let text = |scope: &str| format!("SELECT set_config('Request.jwt.claims', $1, {scope})");
+        let read = |scope: &str| setting_calls(text(scope).as_bytes(), &rules);
+        assert_eq!(read("true").map(|calls| calls.changes[0].name), Some(ChangedName::Claims));
+        assert_eq!((read("false"), read("$2")), (None, None));
     }
 }

@@ -1,12 +1,15 @@
 //! Recognises a text that is nothing but a change of the tenant, so that the proxy can check it against the
 //! user's grant and carry it out. Only forms whose meaning is in plain sight; everything else stays refused.
 
+mod reserved;
+
 use std::ops::Range;
 
 use super::setting::{Setting, plain_literal};
 use crate::sql::keyword::Keyword;
 use crate::sql::lexer::{Lexer, Token, TokenKind, content};
-use crate::sql::words::{Words, folded};
+use crate::sql::words::folded;
+use reserved::RESERVED;
 
 /// A statement that sets the tenant setting, and does nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +37,26 @@ pub enum Form {
     Reset,
     /// `SELECT set_config(…)`
     SetConfig,
+    /// A call of a function that the configuration names.
+    Call(Called),
+}
+
+/// A chooser function that is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Called {
+    /// The one at this place of the configuration; what it returns is not looked up yet.
+    Function(usize),
+    /// One that returns void.
+    Void,
+    /// One that returns a text.
+    Text,
+}
+
+impl Form {
+    /// Whether it is a SELECT, which answers with a row.
+    pub const fn is_select(self) -> bool {
+        matches!(self, Self::SetConfig | Self::Call(_))
+    }
 }
 
 /// The setting that a change names.
@@ -41,6 +64,8 @@ pub enum Form {
 pub enum ChangedName {
     /// The tenant setting.
     Tenant,
+    /// The setting that carries claims, the tenant among them.
+    Claims,
     /// The setting that the parameter of this number names: a change of the tenant if that is the tenant setting.
     Parameter(u16),
     /// The settings in the parameter of this number, an array of JSON of arrays of a name and a value.
@@ -54,6 +79,8 @@ pub enum Scope {
     Session,
     /// For the transaction.
     Local,
+    /// For the transaction in a block, and for the session outside of one.
+    Block,
     /// As the parameter of this number says, a boolean.
     Parameter(u16),
 }
@@ -93,85 +120,6 @@ impl Target {
     }
 }
 
-/// Words that PostgreSQL takes for a value only in quotes (the reserved ones of any version, but for those that
-/// SET has a use for: DEFAULT, TRUE, FALSE, ON).
-static RESERVED: Words<(), 256> = Words::new(&[
-    ("all", ()),
-    ("analyse", ()),
-    ("analyze", ()),
-    ("and", ()),
-    ("any", ()),
-    ("array", ()),
-    ("as", ()),
-    ("asc", ()),
-    ("asymmetric", ()),
-    ("both", ()),
-    ("case", ()),
-    ("cast", ()),
-    ("check", ()),
-    ("collate", ()),
-    ("column", ()),
-    ("constraint", ()),
-    ("create", ()),
-    ("current_catalog", ()),
-    ("current_date", ()),
-    ("current_role", ()),
-    ("current_time", ()),
-    ("current_timestamp", ()),
-    ("current_user", ()),
-    ("deferrable", ()),
-    ("desc", ()),
-    ("distinct", ()),
-    ("do", ()),
-    ("else", ()),
-    ("end", ()),
-    ("except", ()),
-    ("fetch", ()),
-    ("for", ()),
-    ("foreign", ()),
-    ("from", ()),
-    ("grant", ()),
-    ("group", ()),
-    ("having", ()),
-    ("in", ()),
-    ("initially", ()),
-    ("intersect", ()),
-    ("into", ()),
-    ("lateral", ()),
-    ("leading", ()),
-    ("limit", ()),
-    ("localtime", ()),
-    ("localtimestamp", ()),
-    ("not", ()),
-    ("null", ()),
-    ("offset", ()),
-    ("only", ()),
-    ("or", ()),
-    ("order", ()),
-    ("placing", ()),
-    ("primary", ()),
-    ("references", ()),
-    ("returning", ()),
-    ("select", ()),
-    ("session_user", ()),
-    ("some", ()),
-    ("symmetric", ()),
-    ("system_user", ()),
-    ("table", ()),
-    ("then", ()),
-    ("to", ()),
-    ("trailing", ()),
-    ("union", ()),
-    ("unique", ()),
-    ("user", ()),
-    ("using", ()),
-    ("variadic", ()),
-    ("when", ()),
-    ("where", ()),
-    ("window", ()),
-    ("with", ()),
-]);
-
 // === impl TenantChange ===
 
 impl TenantChange {
@@ -201,8 +149,8 @@ impl TenantChange {
         let before = text.get(..self.local_argument.start)?;
         let after = text.get(self.local_argument.end..)?;
         let argument = match (self.form, self.scope) {
-            (Form::Set | Form::Reset, _) => return None,
-            (Form::SetConfig, Scope::Session | Scope::Local) => "true".to_owned(),
+            (Form::Set | Form::Reset | Form::Call(_), _) => return None,
+            (Form::SetConfig, Scope::Session | Scope::Local | Scope::Block) => "true".to_owned(),
             (Form::SetConfig, Scope::Parameter(number)) => {
                 format!("((${number})::pg_catalog.bool IS NULL OR true)")
             }
@@ -357,6 +305,43 @@ impl<'a> ChangeReader<'a> {
             };
         }
         Some(SettingCall { start, name, target, scope, local_argument, column })
+    }
+
+    /// A whole text that calls a function with one argument, a text: the parts of its name, and the change that it would be.
+    /// The column is empty unless it has another name than the function.
+    pub(super) fn chooser_call(&mut self) -> Option<(Vec<Token<'a>>, TenantChange)> {
+        while self.takes(TokenKind::Semicolon) {}
+        (self.keyword()? == Keyword::Select).then_some(())?;
+        let is_table = self.take_if(|token| token.bytes == b"*").is_some();
+        if is_table {
+            self.take_if(|token| is_word(token, "from"))?;
+        }
+        let mut names = vec![self.0.next()?];
+        if self.takes(TokenKind::Dot) {
+            names.push(self.0.next()?);
+        }
+        self.takes(TokenKind::Open).then_some(())?;
+        let target = self.argument(&["text", "varchar"], value)?.0;
+        self.takes(TokenKind::Close).then_some(())?;
+        let is_named = self.take_if(|token| is_word(token, "as")).is_some();
+        let alias = if is_named { Some(self.0.next()?) } else { None };
+        let column: Box<[u8]> = match alias {
+            None => Box::default(),
+            Some(alias) if alias.kind == TokenKind::Word => folded(alias.bytes).into(),
+            Some(alias) if alias.kind == TokenKind::QuotedWord => content(&alias).into(),
+            Some(_) => return None,
+        };
+        while self.takes(TokenKind::Semicolon) {}
+        self.is_at_end().then_some(())?;
+        let change = TenantChange {
+            form: Form::SetConfig,
+            name: ChangedName::Tenant,
+            scope: Scope::Block,
+            target,
+            local_argument: 0..0,
+            column,
+        };
+        Some((names, change))
     }
 
     /// An argument with or without a cast to one of these types, and where it lies.

@@ -2,7 +2,7 @@
 //! `BEGIN; SET LOCAL …; SELECT …; COMMIT`, several settings in one SELECT. The text goes on as it stands, for the tenant
 //! that it chooses; so only forms whose meaning is in plain sight, in front of anything that could read a row.
 
-use super::change::{ChangeReader, Form, Target, TenantChange, parameter};
+use super::change::{ChangeReader, ChangedName, Form, Scope, Target, TenantChange, parameter};
 use super::inspection::inspect_but;
 use super::tenantless::is_tenantless;
 use super::{Rules, Verdict};
@@ -16,7 +16,7 @@ const MAX_CHANGES: usize = 16;
 
 /// The changes of tenant in a text, and its survey; none: there are none, or the text cannot be sent on as it stands.
 pub fn choices(text: &[u8], rules: &Rules) -> Option<(Survey, Vec<TenantChange>)> {
-    let found = find(text, rules.tenant_setting())?;
+    let found = find(text, rules)?;
     if found.changes.is_empty() || !has_own_parameters(text, &found.changes) {
         return None;
     }
@@ -55,7 +55,7 @@ struct Found {
     end: usize,
 }
 
-fn find(text: &[u8], setting: &str) -> Option<Found> {
+fn find(text: &[u8], rules: &Rules) -> Option<Found> {
     let mut found = Found::default();
     let (mut lexer, mut depth, mut holds) = (Lexer::new(text), 0_usize, false);
     let mut place = TokenPosition::Start;
@@ -73,7 +73,7 @@ fn find(text: &[u8], setting: &str) -> Option<Found> {
             TokenKind::Open => depth = depth.saturating_add(1),
             TokenKind::Close => depth = depth.saturating_sub(1),
             TokenKind::Word | TokenKind::QuotedWord => {
-                if let Some(change) = change_at(&token, (&before, &lexer), setting, place) {
+                if let Some(change) = choice_at(&token, (&before, &lexer), rules, place) {
                     found.changes.push(change);
                     found.places.push(token.start);
                     holds = true;
@@ -90,6 +90,21 @@ fn find(text: &[u8], setting: &str) -> Option<Found> {
         found.end = text.len();
     }
     Some(found)
+}
+
+/// The change of the tenant setting, or of the one that carries claims, for its transaction.
+fn choice_at(
+    token: &Token<'_>,
+    lexers: (&Lexer<'_>, &Lexer<'_>),
+    rules: &Rules,
+    place: TokenPosition,
+) -> Option<TenantChange> {
+    let change = change_at(token, lexers, rules.tenant_setting(), place);
+    change.or_else(|| {
+        let mut change = change_at(token, lexers, &rules.claims()?.setting, place)?;
+        change.name = ChangedName::Claims;
+        (change.scope == Scope::Local && change.target != Target::Default).then_some(change)
+    })
 }
 
 /// The change that begins with a token, whose lexers stand in front of it and behind it.
@@ -123,7 +138,6 @@ fn spelling<'a>(token: &Token<'a>) -> &'a [u8] {
 mod tests {
     use super::*;
     use crate::directory::GuardLevel;
-    use crate::guard::change::Scope;
 
     fn read(text: &str) -> Option<Vec<(Target, Scope)>> {
         [GuardLevel::Context, GuardLevel::Strict]

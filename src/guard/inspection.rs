@@ -6,7 +6,7 @@ use super::footprint::{Footprint, footprint_until};
 use super::roles::{binds_roles_only, bound_role};
 use super::rule::refusal;
 use super::weight::{MIN_WEIGHED_BYTES, Weight};
-use super::{Refusal, Rules, TenantChange, Verdict, names, rule, setting, strict};
+use super::{Refusal, Rules, Verdict, names, rule, setting, strict};
 use crate::directory::GuardLevel;
 use crate::sql::keyword::Keyword;
 use crate::sql::lexer::{Lexer, Token, TokenKind, content};
@@ -168,8 +168,8 @@ impl<'a> Inspection<'a> {
         // To the guard that is off a change of the tenant is the proxy's own matter as well.
         if self.rules.level == GuardLevel::Off
             && survey.statements == Count::One
-            && survey.session_effect == SessionEffect::Maybe
-            && let Some(change) = TenantChange::read(self.text, &self.rules.setting)
+            && (survey.session_effect == SessionEffect::Maybe || self.rules.may_call_chooser(self.text))
+            && let Some(change) = self.rules.read_change(self.text)
         {
             return Ok(Verdict::Tenant(survey, change));
         }
@@ -209,9 +209,8 @@ impl<'a> Inspection<'a> {
 
     /// Refused, unless the whole of it is a change of the tenant.
     fn refuse(&self, refused: Refusal) -> Verdict {
-        let change = (refused.rule == rule::CONTEXT_CHANGE)
-            .then(|| TenantChange::read(self.text, &self.rules.setting))
-            .flatten();
+        let change =
+            (refused.rule == rule::CONTEXT_CHANGE).then(|| self.rules.read_change(self.text)).flatten();
         match change {
             Some(change) => Verdict::Tenant(crate::sql::survey(self.text), change),
             None => Verdict::Refuse(refused),
@@ -304,7 +303,10 @@ impl<'a> Inspection<'a> {
             self.watch_schemas(step.token)?;
         }
         match step.token.kind {
-            TokenKind::Word | TokenKind::QuotedWord => Ok(check_own(step.token, step.lexer)?),
+            TokenKind::Word | TokenKind::QuotedWord => {
+                check_own(step.token, step.lexer)?;
+                Ok(self.rules.check_chooser(step.token, step.lexer)?)
+            }
             TokenKind::UnicodeWord => Err(unicode_escape().into()),
             TokenKind::Text | TokenKind::EscapeText | TokenKind::DollarText if surveyor.holds_code() => {
                 self.rules.check_code(&content(step.token), &mut Poll::new(self.stop))
@@ -362,7 +364,10 @@ impl Rules {
                 Keyword::SetConfig if self.has_roles() && bound_role(lexer.clone()).is_some() => {
                     return Err(opaque_role().into());
                 }
-                Keyword::Other => check_own(&token, &lexer).map(|()| RemainingValues::Nothing)?,
+                Keyword::Other => {
+                    check_own(&token, &lexer)?;
+                    self.check_chooser(&token, &lexer).map(|()| RemainingValues::Nothing)?
+                }
                 _ => self.check_anywhere(keyword, &lexer)?,
             };
             watch = match (token.kind, found) {

@@ -11,6 +11,7 @@
 mod assignment;
 mod bound;
 mod calls;
+mod chooser;
 mod inspection;
 mod names;
 mod pairs;
@@ -34,6 +35,7 @@ pub use bound::{SettingCalls, setting_calls};
 pub use cache::Verdicts;
 pub use change::TenantChange;
 pub use choices::choices;
+pub use chooser::{ChooserFunction, ChooserResult};
 pub use inspection::{Findings, LONG_TEXT_BYTES, Stopped, inspect, read_until};
 pub use pairs::paired_settings;
 pub use roles::{NO_ROLE, ROLE};
@@ -41,7 +43,7 @@ pub use rule::{CONTEXT_CHANGE, FIXED, GRANTABLE, OPAQUE_NAME, Refusal};
 
 use std::sync::Arc;
 
-use crate::directory::GuardLevel;
+use crate::directory::{ClaimsSetting, GuardLevel};
 use crate::sql::Survey;
 use rule::refusal;
 use setting::Setting;
@@ -55,6 +57,10 @@ pub struct Rules {
     granted: u32,
     /// Roles that clients may set.
     roles: Arc<[String]>,
+    /// Functions of the database that choose the tenant.
+    choosers: Arc<[ChooserFunction]>,
+    /// The setting that carries claims, the tenant among them.
+    claims: Option<Arc<ClaimsSetting>>,
 }
 
 /// What the guard says about a text.
@@ -79,7 +85,26 @@ impl Rules {
     pub fn new(setting: &str, level: GuardLevel, allow: &[&'static str]) -> Self {
         let bits = GRANTABLE.iter().enumerate().filter(|(_, rule)| allow.contains(rule));
         let granted = bits.fold(0, |granted, (at, _)| granted | 1 << at);
-        Self { setting: setting.to_ascii_lowercase().into(), level, granted, roles: Arc::default() }
+        Self {
+            setting: setting.to_ascii_lowercase().into(),
+            level,
+            granted,
+            roles: Arc::default(),
+            choosers: Arc::default(),
+            claims: None,
+        }
+    }
+
+    /// With a setting that carries claims, the tenant among them.
+    #[must_use]
+    pub fn with_claims(mut self, claims: Option<&ClaimsSetting>) -> Self {
+        self.claims = claims.cloned().map(Arc::new);
+        self
+    }
+
+    /// The setting that carries claims.
+    pub fn claims(&self) -> Option<&ClaimsSetting> {
+        self.claims.as_deref()
     }
 
     /// The setting that carries the tenant.
@@ -93,6 +118,7 @@ impl Rules {
             change::Form::Set => "SET",
             change::Form::Reset => "RESET",
             change::Form::SetConfig => "set_config of",
+            change::Form::Call(_) => "a call of a function for",
         };
         let setting = rule::echo(self.setting.as_bytes());
         refusal(CONTEXT_CHANGE, &format!("{verb} {setting}"))
@@ -129,7 +155,9 @@ impl Rules {
     }
 
     fn is_of_context(&self, setting: &Setting) -> bool {
-        setting.is(&self.setting) || setting.starts_with("pgtenant.")
+        setting.is(&self.setting)
+            || setting.starts_with("pgtenant.")
+            || self.claims.as_ref().is_some_and(|claims| setting.is(&claims.setting))
     }
 }
 

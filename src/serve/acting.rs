@@ -98,13 +98,20 @@ fn unseated(shared: &Shared, access: Access) -> Arc<Acting> {
 }
 
 /// What a user may say. Those without a context have nothing to be guarded.
-pub(super) fn rules(live: &Live, user: &User) -> Arc<Rules> {
+pub(super) fn rules(shared: &Shared, live: &Live, user: &User) -> Arc<Rules> {
     let tenancy = &live.directory.tenancy;
     let level = match user.grant {
         Grant::Maintenance(_) => GuardLevel::Off,
         Grant::Tenant(_) | Grant::Tenants(_) | Grant::AnyTenant | Grant::Operator => tenancy.guard,
     };
-    Arc::new(Rules::new(&tenancy.setting, level, &user.allow).with_roles(&user.roles))
+    let rules = Rules::new(&tenancy.setting, level, &user.allow).with_roles(&user.roles);
+    Arc::new(match user.grant {
+        // They have no tenant to choose: the functions are run for them.
+        Grant::Maintenance(_) | Grant::Operator => rules,
+        Grant::Tenant(_) | Grant::Tenants(_) | Grant::AnyTenant => {
+            rules.with_choosers(Arc::clone(&shared.choosers)).with_claims(tenancy.claims.as_ref())
+        }
+    })
 }
 
 /// Who decides about the tenants that a user names by SET; nobody for maintenance users, who have none.

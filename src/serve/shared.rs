@@ -14,6 +14,7 @@ use crate::auth::{Authenticator, Identity};
 use crate::breaker::Breaker;
 use crate::clients::{Clients, Membership};
 use crate::directory::{Directory, User};
+use crate::guard::ChooserFunction;
 use crate::names::UserName;
 use crate::net::Channel;
 use crate::observability::metrics::TenantLabels;
@@ -99,4 +100,6 @@ pub struct Shared {
     pub login_timeout: Duration,
     /// What bounds the cost of messages.
     pub bounds: Arc<Bounds>,
+    /// Functions of the database that choose the tenant.
+    pub choosers: Arc<[ChooserFunction]>,
 }

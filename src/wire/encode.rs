@@ -138,17 +138,30 @@ pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
     frame(out, b'C', |out| cstr(out, tag.as_bytes()));
 }
 
-/// `RowDescription` of one column of type text that belongs to no table, in this format.
-pub fn text_column(out: &mut Vec<u8>, name: &[u8], format: u16) {
-    const TEXT: u32 = 25;
+/// The type of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerType {
+    /// `text`
+    Text,
+    /// `void`
+    Void,
+}
+
+/// `RowDescription` of one column that belongs to no table, in this format.
+pub fn one_column(out: &mut Vec<u8>, (name, kind): (&[u8], AnswerType), format: u16) {
+    // OID, and length: -1 is a variable one.
+    let (oid, length): (u32, i16) = match kind {
+        AnswerType::Text => (25, -1),
+        AnswerType::Void => (2278, 4),
+    };
     frame(out, b'T', |out| {
         out.extend_from_slice(&[0, 1]);
         cstr(out, name);
         // No table, no column of one.
         out.extend_from_slice(&[0; 6]);
-        out.extend_from_slice(&TEXT.to_be_bytes());
-        // Of variable length, without a modifier.
-        out.extend_from_slice(&(-1_i16).to_be_bytes());
+        out.extend_from_slice(&oid.to_be_bytes());
+        out.extend_from_slice(&length.to_be_bytes());
+        // Without a modifier.
         out.extend_from_slice(&(-1_i32).to_be_bytes());
         out.extend_from_slice(&format.to_be_bytes());
     });

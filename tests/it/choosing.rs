@@ -5,13 +5,19 @@ use crate::support::config::Config;
 
 use crate::support::{Cluster, Fault, Link, Proxy, message};
 
-const WHO: &str = "SELECT string_agg(DISTINCT tenant_id, ',') FROM notes";
+pub(crate) const WHO: &str = "SELECT string_agg(DISTINCT tenant_id, ',') FROM notes";
 
 /// Proxies in both modes, each with a cluster of its own.
 async fn both(edit: impl Fn(&mut Config)) -> Vec<(Cluster, Proxy)> {
+    both_with("", edit).await
+}
+
+/// The same, with more in the clusters.
+pub(crate) async fn both_with(sql: &str, edit: impl Fn(&mut Config)) -> Vec<(Cluster, Proxy)> {
     let mut all = Vec::new();
     for is_sealed in [false, true] {
         let cluster = Cluster::start().await;
+        cluster.execute(sql).await;
         if is_sealed {
             install(&cluster);
         }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Changes of what decides about isolation.
-const OF_TENANCY: [(&str, &str); 19] = [
+const OF_TENANCY: [(&str, &str); 22] = [
     (
         "tenancy",
         "context = 'sealed'\nseal_key = '5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a'",
@@ -11,6 +11,9 @@ const OF_TENANCY: [(&str, &str); 19] = [
     ("tenancy", "guard = 'context'"),
     ("tenancy", "allow_unsafe = true"),
     ("tenancy", "doctor_interval = '1m'"),
+    ("tenancy", "chooser = ['app.set_tenant(text)']"),
+    ("tenancy", "claims_setting = 'request.jwt.claims'\nclaims_pointer = '/tenant_id'"),
+    ("tenancy", "claims_pointer = '/tenant_id'\nclaims_setting = 'request.jwt.claims'"),
     ("tenancy", "server_name = '{tenant}.db'"),
     ("token", "issuer = 'other'"),
     ("token", "audience = 'other'"),

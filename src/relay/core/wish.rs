@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::fault::{Report, sqlstate};
 use crate::guard::Rules;
-use crate::guard::change::{ChangedName, Form, Scope, Target, TenantChange};
+use crate::guard::change::{Called, ChangedName, Form, Scope, Target, TenantChange};
 use crate::relay::core::statements::Reading;
 use crate::upstream::Span;
 use crate::wire::frontend;
@@ -50,13 +50,26 @@ impl TenantChange {
     pub(in crate::relay) fn wish(&self, bound: Option<&[u8]>, rules: &Rules) -> Result<Option<Wish>, Report> {
         let span = if self.is_local(bound) { Span::Transaction } else { Span::Session };
         if self.name == ChangedName::Tenant {
-            return Ok(Some(Wish { tenant: self.value(bound)?, span }));
+            let tenant = self.value(bound)?;
+            if tenant.is_none() && matches!(self.form, Form::Call(_)) {
+                return Err(unreadable("NULL is no tenant"));
+            }
+            return Ok(Some(Wish { tenant, span }));
         }
         // It runs as it stands.
-        let mut tenants: Vec<_> = self.bound_settings(bound.unwrap_or_default())?;
-        tenants.retain(|(name, _)| rules.is_tenant_setting(name));
-        let Some((_, tenant)) = tenants.pop() else { return Ok(None) };
-        if tenants.iter().any(|(_, other)| *other != tenant) {
+        let mut tenants = Vec::new();
+        for (name, value) in self.bound_settings(bound.unwrap_or_default(), rules)? {
+            if rules.is_claims(&name) {
+                if span == Span::Session {
+                    return Err(unreadable("claims are set for a transaction only"));
+                }
+                tenants.push(Some(Cow::Owned(claimed(value.as_deref(), rules)?)));
+            } else if rules.is_tenant_setting(&name) {
+                tenants.push(value);
+            }
+        }
+        let Some(tenant) = tenants.pop() else { return Ok(None) };
+        if tenants.iter().any(|other| *other != tenant) {
             return Err(unreadable("it names different tenants"));
         }
         let tenant = tenant.filter(|tenant| !tenant.is_empty() && tenant.is_ascii());
@@ -71,21 +84,28 @@ impl TenantChange {
     pub(in crate::relay) fn bound_settings<'a>(
         &'a self,
         bound: &'a [u8],
+        rules: &'a Rules,
     ) -> Result<Vec<Setting<'a>>, Report> {
         let (ChangedName::Parameter(number) | ChangedName::Pairs(number)) = self.name else {
-            return Ok(Vec::new());
+            let claims = rules.claims().filter(|_| self.name == ChangedName::Claims);
+            let setting = |name: &'a str| (Cow::Borrowed(name.as_bytes()), self.value_bytes(bound));
+            return Ok(claims.map(|claims| setting(&claims.setting)).into_iter().collect());
         };
         // PostgreSQL refuses NULL for a name, and makes no row of NULL.
         let Some(bytes) = frontend::parameter(bound, number).flatten() else { return Ok(Vec::new()) };
         if matches!(self.name, ChangedName::Pairs(_)) {
             return pairs(bytes);
         }
+        Ok(vec![(bytes.into(), self.value_bytes(bound))])
+    }
+
+    fn value_bytes<'a>(&'a self, bound: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         let value = match &self.target {
             Target::Default => None,
             Target::Value(value) => Some(value.as_bytes()),
             Target::Parameter(number) => frontend::parameter(bound, *number).flatten(),
         };
-        Ok(vec![(bytes.into(), value.map(Cow::Borrowed))])
+        value.map(Cow::Borrowed)
     }
 
     /// The value; none is the default.
@@ -102,7 +122,7 @@ impl TenantChange {
             },
         };
         // PostgreSQL reads the value of `set_config` once more, in the client's encoding.
-        if self.form == Form::SetConfig && !value.is_ascii() {
+        if self.form.is_select() && !value.is_ascii() {
             return Err(unreadable("set_config takes a tenant beyond ASCII only by SET"));
         }
         Ok(Some(value))
@@ -111,7 +131,8 @@ impl TenantChange {
     /// Whether it lasts for the transaction only.
     fn is_local(&self, bound: Option<&[u8]>) -> bool {
         match self.scope {
-            Scope::Session => false,
+            // Where it stands is for the conversation to say.
+            Scope::Session | Scope::Block => false,
             Scope::Local => true,
             Scope::Parameter(number) => {
                 let value = bound.and_then(|rest| frontend::parameter(rest, number)).flatten();
@@ -132,6 +153,7 @@ impl TenantChange {
             Form::Set if self.scope == Scope::Local => b"SET LOCAL \"pgtenant\".\"choice\" TO ''".to_vec(),
             Form::Set => b"SET \"pgtenant\".\"choice\" TO ''".to_vec(),
             Form::Reset => b"RESET \"pgtenant\".\"choice\"".to_vec(),
+            Form::Call(called) => self.call_stand_in(called),
         })
     }
 }
@@ -139,7 +161,25 @@ impl TenantChange {
 /// A setting's name and its value; none: NULL.
 type Setting<'a> = (Cow<'a, [u8]>, Option<Cow<'a, [u8]>>);
 
-/// The longest array of settings, in bytes.
+/// The tenant in claims.
+fn claimed(value: Option<&[u8]>, rules: &Rules) -> Result<Vec<u8>, Report> {
+    let claims: Option<serde_json::Value> = value
+        .filter(|value| value.len() <= MAX_PAIRS_BYTES)
+        .and_then(|value| serde_json::from_slice(value).ok());
+    let pointer = rules.claims().map(|claims| claims.pointer.as_str()).unwrap_or_default();
+    let tenant = match claims.as_ref().and_then(|claims| claims.pointer(pointer)) {
+        Some(serde_json::Value::String(tenant)) => Some(tenant.clone()),
+        Some(serde_json::Value::Number(number)) if number.is_u64() => Some(number.to_string()),
+        _ => None,
+    };
+    tenant.filter(|tenant| !tenant.is_empty()).map(String::into_bytes).ok_or_else(|| {
+        Report::new(sqlstate::INVALID_PARAMETER_VALUE, "the claims name no tenant")
+            .detail(format!("They have to be an object of JSON of at most {MAX_PAIRS_BYTES} bytes, with the tenant at {pointer}."))
+            .hint("Set claims that name a tenant, a text or a whole number.")
+    })
+}
+
+/// The longest array of settings, and the longest claims, in bytes.
 const MAX_PAIRS_BYTES: usize = 64 * 1024;
 
 /// Names and values from an array of JSON.
@@ -154,6 +194,26 @@ fn pairs(json: &[u8]) -> Result<Vec<Setting<'static>>, Report> {
     })?;
     let bytes = |text: String| Cow::Owned(text.into_bytes());
     Ok(pairs.into_iter().map(|(name, value)| (bytes(name), Some(bytes(value)))).collect())
+}
+
+impl TenantChange {
+    /// A SELECT that answers as the function would.
+    fn call_stand_in(&self, called: Called) -> Vec<u8> {
+        let value = match &self.target {
+            Target::Parameter(number) => format!("(${number})::pg_catalog.text"),
+            Target::Value(value) => format!("'{}'::pg_catalog.text", value.replace('\'', "''")),
+            Target::Default => "NULL::pg_catalog.text".to_owned(),
+        };
+        let result = match called {
+            Called::Text => value,
+            // The one function that returns void and does nothing.
+            Called::Void | Called::Function(_) => {
+                format!("pg_catalog.pg_sleep(CASE WHEN {value} IS NULL THEN 0 ELSE 0 END)")
+            }
+        };
+        let column = String::from_utf8_lossy(&self.column).replace('"', "\"\"");
+        format!("SELECT {result} AS \"{column}\"").into_bytes()
+    }
 }
 
 impl Reading {

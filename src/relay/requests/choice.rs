@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::fault::{Report, sqlstate};
-use crate::guard::change::{ChangedName, Target, TenantChange};
+use crate::guard::Rules;
+use crate::guard::change::{ChangedName, Scope, Target, TenantChange};
 use crate::guard::tenantless::is_tenantless;
 use crate::relay::Conversation;
 use crate::relay::core::block::Block;
@@ -63,6 +64,15 @@ impl Conversation {
         }
     }
 
+    /// What a statement wishes, where it stands.
+    pub(super) fn settled(&self, mut wish: Wish, change: Option<&TenantChange>) -> Wish {
+        let is_of_block = change.is_some_and(|change| change.scope == Scope::Block);
+        if is_of_block && (self.is_block_waiting() || self.course_here().is_in_block()) {
+            wish.span = Span::Transaction;
+        }
+        wish
+    }
+
     /// Whether a text that holds these changes of tenant may be prepared. What its parameters choose is seen when they
     /// are bound.
     pub(super) fn may_prepare(&self, choices: &[TenantChange], survey: Survey) -> Result<(), Report> {
@@ -84,8 +94,8 @@ impl Conversation {
     /// The settings that bound values name are judged as if they stood in the text.
     pub(super) fn check_bound_settings(&self, reading: &Reading, values: &[u8]) -> Result<(), Report> {
         for change in reading.changes() {
-            for (name, value) in change.bound_settings(values)? {
-                if !self.rules.is_tenant_setting(&name) {
+            for (name, value) in change.bound_settings(values, &self.rules)? {
+                if !self.rules.is_choice(&name) {
                     let checked = self.rules.check_bound(&name, value.as_deref());
                     checked.map_err(|refused| self.refused(refused))?;
                 }
@@ -138,7 +148,9 @@ impl Conversation {
 
     /// The reading of a text that holds choices, and names the setting of the tenant in its usual spelling or none.
     fn choices_in(&self, text: &[u8]) -> Option<Reading> {
-        let may = contains(text, self.rules.tenant_setting().as_bytes())
+        let claims = self.rules.claims().is_some_and(|claims| contains(text, claims.setting.as_bytes()));
+        let may = claims
+            || contains(text, self.rules.tenant_setting().as_bytes())
             || (contains(text, b"set_config(") && contains(text, b"$"));
         may.then_some(())?;
         self.read(text).ok().filter(|reading| reading.choices.is_some())
@@ -170,7 +182,7 @@ fn bind_behind(behind: &[u8]) -> Option<frontend::Bind<'_>> {
 
 /// Whether a text may choose a tenant: it begins as SET and RESET do, or calls `set_config`. With a comment in front of
 /// SET it is carried out on a server.
-pub(super) fn may_choose(text: &[u8]) -> bool {
+pub(super) fn may_choose(text: &[u8], rules: &Rules) -> bool {
     let begins =
         |text: &[u8], word: &[u8]| text.get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word));
     let text = text.trim_ascii_start();
@@ -179,5 +191,6 @@ pub(super) fn may_choose(text: &[u8]) -> bool {
             .filter_map(|at| text.get(at.checked_sub(3)?..))
             .any(|rest| begins(rest, b"set_config"))
     };
-    text.len() <= MAX_CHOICE_BYTES && (begins(text, b"set") || begins(text, b"reset") || calls())
+    let may = begins(text, b"set") || begins(text, b"reset") || calls() || rules.may_call_chooser(text);
+    text.len() <= MAX_CHOICE_BYTES && may
 }

@@ -277,6 +277,7 @@ impl Conversation {
         self.check_bound_settings(&statement.reading, bind.rest)?;
         self.check_bound_roles(&statement, bind.rest)?;
         let wish = statement.reading.wish(Some(bind.rest), &self.rules)?;
+        let wish = wish.map(|wish| self.settled(wish, statement.reading.change.as_deref()));
         self.begin_with(statement.survey().first, server);
         if bind.statement.is_empty() {
             self.unnamed = Unnamed::Used;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::fault::Report;
+use crate::guard::change::ChangedName;
 use crate::guard::footprint::{Footprint, footprint};
 use crate::guard::{CONTEXT_CHANGE, OPAQUE_NAME, Refusal, Verdict, choices, paired_settings, setting_calls};
 use crate::relay::core::statements::Reading;
@@ -55,7 +56,8 @@ impl Conversation {
                 let footprint = found.filter(|found| !found.is_empty()).map(Arc::new);
                 Ok(Reading { survey, change: None, choices: None, footprint })
             }
-            Verdict::Tenant(survey, change) => {
+            Verdict::Tenant(survey, mut change) => {
+                self.rules.resolve(&mut change)?;
                 let change = self.has_chooser().then(|| Arc::new(change));
                 Ok(Reading { survey, change, choices: None, footprint: None })
             }
@@ -78,7 +80,9 @@ impl Conversation {
         }
         let mut calls = setting_calls(text, &self.rules).ok_or(refused)?;
         let survey = calls.survey;
-        let change = if calls.count == 1 { calls.changes.pop().map(Arc::new) } else { None };
+        let is_alone =
+            calls.count == 1 && calls.changes.iter().all(|change| change.name != ChangedName::Claims);
+        let change = if is_alone { calls.changes.pop().map(Arc::new) } else { None };
         let choices = change.is_none().then(|| calls.changes.into());
         Ok(Reading { survey, change, choices, footprint })
     }

@@ -284,6 +284,7 @@ impl Conversation {
         let (Some(wish), Some(stand_in)) = (change.wish(None, &self.rules)?, change.stand_in(text)) else {
             return Ok(());
         };
+        let wish = self.settled(wish, Some(change));
         if self.segment == Segment::Open {
             // The Sync below would end what PostgreSQL skips behind an error.
             return Err(too_late("the statement stands behind others of its pipeline")

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::fault::Report;
-use crate::guard::change::{Form, TenantChange};
+use crate::guard::change::{Called, Form, TenantChange};
 use crate::relay::Conversation;
 use crate::relay::core::block::Block;
 use crate::relay::core::statements::{Named, Statement};
@@ -17,6 +17,7 @@ use crate::sql::block::{Begin, BlockStatement};
 use crate::sql::{Count, StatementKind};
 use crate::upstream::Span;
 use crate::wire::backend::Status;
+use crate::wire::encode::AnswerType;
 use crate::wire::{encode, frame, frontend};
 
 /// PostgreSQL cuts names after so many bytes.
@@ -67,7 +68,7 @@ enum Described {
 #[derive(Debug)]
 enum Known {
     /// A statement is prepared; the types of its parameters, and its column.
-    Prepared(Vec<u32>, Option<Box<[u8]>>),
+    Prepared(Vec<u32>, Option<(Box<[u8]>, AnswerType)>),
     /// A block begins.
     Begin(Begin),
     /// A block ends in which nothing has run.
@@ -76,9 +77,10 @@ enum Known {
     Choice(Arc<TenantChange>, Wish),
 }
 
-/// The row of a `set_config`.
+/// The row of a `set_config` or of a chooser function.
 struct Row<'a> {
     column: &'a [u8],
+    kind: AnswerType,
     value: &'a [u8],
     /// 0: text, 1: binary. A text is the same in both.
     format: u16,
@@ -198,7 +200,8 @@ impl Conversation {
 
     /// Whether the answer to a text may be known; most are told apart by their first bytes.
     fn may_be_known(&self, text: &[u8]) -> bool {
-        text.is_ascii() && (BlockStatement::may_be(text) || (self.has_chooser() && may_choose(text)))
+        text.is_ascii()
+            && (BlockStatement::may_be(text) || (self.has_chooser() && may_choose(text, &self.rules)))
     }
 
     fn known_answer(&mut self, segment: &OneStatement<'_>) -> Option<Known> {
@@ -223,7 +226,7 @@ impl Conversation {
                 _ => None,
             };
         }
-        if !self.has_chooser() || self.block == Block::Failed || !may_choose(text) {
+        if !self.has_chooser() || self.block == Block::Failed || !may_choose(text, &self.rules) {
             return None;
         }
         let change = if let Some(statement) = &segment.bound {
@@ -236,13 +239,20 @@ impl Conversation {
             reading.change.filter(|_| !is_unfit)?
         };
         let wish = change.wish(segment.values, &self.rules).ok()??;
+        if let Some(name) = change.name.parameter().zip(segment.values)
+            && let Some(Some(name)) = frontend::parameter(name.1, name.0)
+            && !self.rules.is_tenant_setting(name)
+        {
+            // Claims are set where they can be read.
+            return None;
+        }
+        let wish = self.settled(wish, Some(&change));
         let is_settled = wish.span == Span::Session || self.block != Block::Served;
         let is_plain = match (change.form, &wish.tenant) {
-            (Form::SetConfig, None) => false,
-            (_, None) => true,
+            (form, None) => !form.is_select(),
             (_, Some(value)) => value.is_ascii(),
         };
-        let is_whole = segment.max_rows.is_none_or(|rows| rows <= 0) || change.form != Form::SetConfig;
+        let is_whole = segment.max_rows.is_none_or(|rows| rows <= 0) || !change.form.is_select();
         let fits = change.column.is_ascii()
             && change.column.len() <= MAX_NAME_BYTES
             && segment
@@ -285,15 +295,15 @@ impl Conversation {
         };
         let is_known =
             usize::from(declared) <= types.len() && (1..).zip(&types).all(|(number, own)| fits(number, *own));
-        let column = (change.form == Form::SetConfig).then(|| change.column.clone());
-        let is_told = column.as_ref().is_none_or(|name| name.is_ascii() && name.len() <= MAX_NAME_BYTES);
+        let column = change.form.is_select().then(|| (change.column.clone(), type_of(change.form)));
+        let is_told = column.as_ref().is_none_or(|(name, _)| name.is_ascii() && name.len() <= MAX_NAME_BYTES);
         (is_known && is_told).then_some(Known::Prepared(types, column))
     }
 
     /// Does what the statement does; its answers, but for the last one.
     fn carry_out(&mut self, known: Known, segment: &OneStatement<'_>) -> Result<Vec<u8>, Report> {
         match known {
-            Known::Prepared(types, column) => Ok(segment.prepared(&types, column.as_deref())),
+            Known::Prepared(types, column) => Ok(segment.prepared(&types, column.as_ref())),
             Known::Begin(begin) => {
                 self.block = Block::Waiting(begin.modes);
                 Ok(segment.answers(begin.tag, None))
@@ -321,11 +331,13 @@ impl Conversation {
                 }
                 let value = wish.tenant.unwrap_or_default();
                 let format = segment.values.and_then(frontend::result_format).unwrap_or_default();
-                let row = Row { column: &change.column, value: value.as_bytes(), format };
+                let kind = type_of(change.form);
+                let value = if kind == AnswerType::Void { "" } else { &value };
+                let row = Row { column: &change.column, kind, value: value.as_bytes(), format };
                 Ok(match change.form {
                     Form::Set => segment.answers("SET", None),
                     Form::Reset => segment.answers("RESET", None),
-                    Form::SetConfig => segment.answers("SELECT 1", Some(&row)),
+                    Form::SetConfig | Form::Call(_) => segment.answers("SELECT 1", Some(&row)),
                 })
             }
         }
@@ -372,13 +384,13 @@ impl OneStatement<'_> {
     }
 
     /// The answers to a statement that is prepared and not run.
-    fn prepared(&self, types: &[u32], column: Option<&[u8]>) -> Vec<u8> {
+    fn prepared(&self, types: &[u32], column: Option<&(Box<[u8]>, AnswerType)>) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         encode::bare(&mut out, b'1');
         if self.described == Described::Statement {
             encode::parameter_types(&mut out, types);
             match column {
-                Some(column) => encode::text_column(&mut out, column, 0),
+                Some((name, kind)) => encode::one_column(&mut out, (name, *kind), 0),
                 None => encode::bare(&mut out, b'n'),
             }
         }
@@ -397,7 +409,7 @@ impl OneStatement<'_> {
         let is_query = self.text.is_some();
         match row {
             Some(row) if is_query || self.described == Described::Portal => {
-                encode::text_column(&mut out, row.column, row.format);
+                encode::one_column(&mut out, (row.column, row.kind), row.format);
             }
             None if self.described == Described::Portal => encode::bare(&mut out, b'n'),
             Some(_) | None => {}
@@ -408,6 +420,11 @@ impl OneStatement<'_> {
         encode::command_complete(&mut out, tag);
         out
     }
+}
+
+/// The type of what a SELECT that chooses returns.
+fn type_of(form: Form) -> AnswerType {
+    if matches!(form, Form::Call(Called::Void)) { AnswerType::Void } else { AnswerType::Text }
 }
 
 /// Whether the rest of a segment of the extended protocol is there, up to its Sync.

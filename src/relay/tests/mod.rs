@@ -393,6 +393,8 @@ fn tenancy(mode: Mode) -> Tenancy {
         guard: GuardLevel::Strict,
         allow_unsafe: false,
         doctor_interval: Duration::ZERO,
+        choosers: Vec::new(),
+        claims: None,
     }
 }
 

@@ -415,6 +415,11 @@ impl Answer {
     }
 
     /// The SQLSTATE of the first error, if there is one.
+    pub(crate) fn bytes(&self) -> Vec<(char, Vec<u8>)> {
+        self.0.iter().map(|frame| (char::from(frame.tag), frame.body.to_vec())).collect()
+    }
+
+    /// The SQLSTATE of the first error.
     pub(crate) fn code(&self) -> Option<String> {
         self.0.iter().find(|frame| frame.tag == b'E').map(|frame| frame.fault().code)
     }
