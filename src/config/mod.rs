@@ -13,6 +13,7 @@ mod problem;
 mod reader;
 pub mod rows;
 mod shown;
+mod tenancy;
 mod token;
 mod value;
 mod verifier;
