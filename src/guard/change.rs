@@ -266,8 +266,9 @@ impl<'a> ChangeReader<'a> {
             TokenKind::Number => Some(Target::Value(number(&token)?)),
             TokenKind::Operator if matches!(token.bytes, b"-" | b"+") => {
                 let number = number(&self.0.next().filter(|next| next.kind == TokenKind::Number)?)?;
-                let sign = if token.bytes == b"-" { "-" } else { "" };
-                Some(Target::Value(format!("{sign}{number}")))
+                // PostgreSQL negates the number, and not its text: `-0` is 0.
+                let is_negated = token.bytes == b"-" && number != "0";
+                Some(Target::Value(if is_negated { format!("-{number}") } else { number }))
             }
             _ => literal(&token),
         }

@@ -10,7 +10,7 @@ use super::rule::{self, Refusal, refusal};
 use super::setting::part;
 use crate::directory::ChooserName;
 use crate::sql::contains;
-use crate::sql::lexer::{Lexer, Token, TokenKind};
+use crate::sql::lexer::{Lexer, Token};
 
 /// A function that chooses the tenant.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,15 +78,13 @@ impl Rules {
         Ok(())
     }
 
-    /// Refuses a call of a chooser function; one that can be read is told apart afterwards.
-    pub(super) fn check_chooser(&self, token: &Token<'_>, lexer: &Lexer<'_>) -> Result<(), Refusal> {
+    /// Refuses the name of a chooser function, whatever it stands for: a function of one argument can be called like a column
+    /// too. A call that can be read is told apart afterwards.
+    pub(super) fn check_chooser(&self, token: &Token<'_>) -> Result<(), Refusal> {
         let Some(function) = self.choosers.iter().find(|function| is(token, &function.name.name)) else {
             return Ok(());
         };
-        if lexer.clone().next().is_none_or(|next| next.kind != TokenKind::Open) {
-            return Ok(());
-        }
-        let what = format!("this call of {}.{}", function.name.schema, function.name.name);
+        let what = format!("this use of the name of {}.{}", function.name.schema, function.name.name);
         Err(refusal(rule::CONTEXT_CHANGE, &what))
     }
 
@@ -175,11 +173,17 @@ mod tests {
             ("SELECT app.set_tenant(ALL 'a')", None),
             ("SELECT x.app.set_tenant('a')", None),
             ("SELECT id FROM t WHERE set_tenant (x) IS NULL", None),
+            // PostgreSQL calls a function of one argument like a column, too.
+            ("SELECT ('a'::text).set_tenant", None),
+            ("SELECT ($1::text) . \"set_tenant\", 1", None),
+            ("SELECT x.set_tenant FROM unnest(ARRAY['a']) x", None),
+            ("SELECT ('a'::text).set_tenant; SELECT 1", None),
+            ("SELECT set_tenant FROM t", None),
         ] {
             assert_eq!(called(text), place, "{text}");
         }
         assert_eq!(called(&format!("SELECT {}('a'), 1", "x".repeat(70))), None, "PostgreSQL cuts names");
-        for text in ["SELECT set_tenant FROM t", "SELECT 'set_tenant(1)'", "SELECT set_tenants('a')"] {
+        for text in ["SELECT 'set_tenant(1)'", "SELECT set_tenants('a')"] {
             let verdict = inspect(text.as_bytes(), &rules(GuardLevel::Strict));
             assert!(matches!(verdict, Verdict::Pass(_)), "{text}");
         }

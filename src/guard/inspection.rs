@@ -305,7 +305,7 @@ impl<'a> Inspection<'a> {
         match step.token.kind {
             TokenKind::Word | TokenKind::QuotedWord => {
                 check_own(step.token, step.lexer)?;
-                Ok(self.rules.check_chooser(step.token, step.lexer)?)
+                Ok(self.rules.check_chooser(step.token)?)
             }
             TokenKind::UnicodeWord => Err(unicode_escape().into()),
             TokenKind::Text | TokenKind::EscapeText | TokenKind::DollarText if surveyor.holds_code() => {
@@ -366,7 +366,7 @@ impl Rules {
                 }
                 Keyword::Other => {
                     check_own(&token, &lexer)?;
-                    self.check_chooser(&token, &lexer).map(|()| RemainingValues::Nothing)?
+                    self.check_chooser(&token).map(|()| RemainingValues::Nothing)?
                 }
                 _ => self.check_anywhere(keyword, &lexer)?,
             };

@@ -104,6 +104,8 @@ impl<'a> Reader<'a> {
                     };
                     self.word(&token, parentheses)?;
                 }
+                // Behind anything but a name it may call a function of one argument (`(value).function`).
+                TokenKind::Dot => return None,
                 _ if !is_plain(&token) => return None,
                 _ => {}
             }
@@ -308,6 +310,8 @@ mod tests {
             "WITH x AS (SELECT * FROM orders) SELECT * FROM x",
             "WITH x AS (DELETE FROM orders RETURNING *) SELECT * FROM x",
             "SELECT my_function()",
+            "SELECT ('a'::text).my_function",
+            "SELECT (ARRAY['a'])[1] . my_function",
             "SELECT * FROM my_function()",
             "SELECT public.version()",
             "SELECT * FROM pg_type t WHERE my_function(t.oid)",

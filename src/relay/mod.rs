@@ -40,6 +40,7 @@ use crate::wire::backend::Status;
 use crate::wire::encode;
 pub use answers::Absorbed;
 pub use error::RelayFault;
+pub use requests::choice::TextRead;
 pub use requests::{ClientSide, LongTexts, Pumped};
 
 /// What all conversations share.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use crate::clients::Order;
 use crate::fault::{Report, sqlstate};
-use crate::relay::{Absorbed, ClientSide, Conversation, Front, LongTexts, RelayFault};
+use crate::relay::{Absorbed, ClientSide, Conversation, Front, LongTexts, RelayFault, TextRead};
 use crate::session::turn::moved;
 use crate::session::{End, Session, farewell, idle_in_transaction, session_lost};
 use crate::sql::lexer::{Lexer, TokenKind};
@@ -213,7 +213,8 @@ impl Session {
         let behind = self.client.input.bytes().get(header.total..).unwrap_or_default();
         let chosen = self.conversation.choose_by_comment(message);
         let answered = match chosen.and_then(|()| self.conversation.choose_by_text(message, behind)) {
-            Ok(()) => {
+            Ok(TextRead::InPart) => return Next::More(self.client.input.len() + frame::HEADER_BYTES),
+            Ok(TextRead::Whole) => {
                 let channel = &mut self.client;
                 let (input, output) = (&mut channel.input, &mut channel.output);
                 let mut client = ClientSide { input, output, long: LongTexts::Stay };

@@ -101,6 +101,8 @@ impl TenantServer {
         }
         let state = &mut self.lease.server().state;
         state.clear_prepared();
+        // They were meant for whoever listened before.
+        state.notifications = Vec::new();
         state.wear = if parameters.is_empty() { Wear::Reset } else { Wear::Clean };
         Ok(())
     }

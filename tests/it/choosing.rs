@@ -575,3 +575,29 @@ async fn settings_in_an_array_of_json_are_read_exactly_or_refused() {
         assert_eq!(bound.query(WHO).await.value(), "acme");
     }
 }
+
+#[tokio::test]
+async fn a_choice_waits_until_it_is_known_whether_it_runs() {
+    let two = "SELECT set_config('app.tenant_id', 'acme', false), set_config('app.user_id', '7', false)";
+    for (_cluster, proxy) in both(|_| {}).await {
+        let mut link = proxy.link("any").await;
+        // Each message in a write of its own.
+        for (rest, chosen) in [
+            (vec![message::sync()], None),
+            (vec![message::bind("", "", &[]), message::sync()], None),
+            (vec![message::bind("", "", &[]), message::execute("", 0), message::sync()], Some("acme")),
+        ] {
+            link.send(message::parse("", two)).await;
+            for bytes in rest {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                link.send(bytes).await;
+            }
+            assert!(link.answer().await.code().is_none());
+            let answer = link.query(WHO).await;
+            match chosen {
+                Some(tenant) => assert_eq!(answer.value(), tenant),
+                None => assert_eq!(answer.code().as_deref(), Some("28000")),
+            }
+        }
+    }
+}

@@ -74,3 +74,62 @@ async fn an_idle_server_that_cannot_be_reset_is_closed() {
     cluster.settles("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'", "0").await;
     assert_eq!(link.query(WHO).await.value(), "acme");
 }
+
+#[tokio::test]
+async fn notifications_for_who_listened_before_reach_nobody_behind_a_reset() {
+    let cluster = Cluster::start().await;
+    cluster
+        .execute(
+            "CREATE FUNCTION attends() RETURNS void LANGUAGE plpgsql AS 'BEGIN LISTEN news; END';
+             GRANT EXECUTE ON FUNCTION attends() TO app",
+        )
+        .await;
+    let proxy = Proxy::start(&cluster, |config| {
+        config.one_server();
+        config.set_user("globex_app", "pool_mode", "session");
+    })
+    .await;
+    let mut link = proxy.link("acme_app").await;
+    assert!(link.query("SELECT attends()").await.code().is_none());
+    for _ in 0..2 {
+        cluster.execute("NOTIFY news, 'for acme'").await;
+    }
+    cluster.settles(RESET, "1").await;
+    let mut other = proxy.link("globex_app").await;
+    for text in ["SELECT 1", "SET application_name = 'x'", "SELECT 1"] {
+        let answer = other.query(text).await;
+        assert!(answer.0.iter().all(|frame| frame.tag != b'A'), "{text}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn settings_that_the_clients_encoding_does_not_have_are_carried() {
+    for context in ["plain", "sealed"] {
+        let cluster = Cluster::start().await;
+        if context == "sealed" {
+            install(&cluster);
+        }
+        let proxy = Proxy::start(&cluster, |config| {
+            if context == "sealed" {
+                sealed(config, KEY);
+            }
+            config.one_server();
+        })
+        .await;
+        let mut link = proxy.link("acme_app").await;
+        for text in ["SET app.note = '\u{20ac}'", "SET client_encoding = 'LATIN1'"] {
+            assert!(link.query(text).await.code().is_none(), "{text}");
+        }
+        let mut processes = Vec::new();
+        for round in 0..3 {
+            assert_eq!(proxy.link("globex_app").await.query(WHO).await.value(), "globex");
+            assert_eq!(link.query(WHO).await.value(), "acme", "{context} {round}");
+            processes.push(link.query("SELECT pg_backend_pid()").await.value());
+            cluster.settles(RESET, "1").await;
+        }
+        processes.dedup();
+        assert_eq!(processes.len(), 1, "{context}: no server was closed");
+        let length = link.query("SELECT length(convert_to(current_setting('app.note'), 'UTF8'))").await;
+        assert_eq!(length.value(), "3", "{context}");
+    }
+}

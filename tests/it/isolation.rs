@@ -447,7 +447,8 @@ async fn a_bound_set_config_cannot_change_the_tenant() {
             ]
             .concat();
             let answer = acme.ask(batch).await;
-            assert_eq!(answer, "E(42501) Z(I)", "{sql} {local}");
+            assert!(answer.to_string().ends_with("E(42501) Z(I)"), "{sql} {local}: {answer}");
+            assert!(answer.column().is_empty(), "{sql} {local}: {answer}");
             assert_eq!(acme.query(STATE).await.value(), "app/app/acme/acme", "{sql} {local}");
             assert_eq!(globex.query(STATE).await.value(), "app/app/globex/globex", "{sql} {local}");
         }

@@ -213,14 +213,26 @@ pub(super) fn whole_frames(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])
 
 /// Whether a segment is there as a whole and is one SHOW of a setting that does not belong to its transaction.
 pub(super) fn shows_only(ahead: &[u8]) -> bool {
-    let mut frames = whole_frames(ahead);
-    let is_show = match frames.next() {
+    let mut frames = whole_frames(ahead).filter(|(tag, _)| *tag != b'D');
+    let statement = match frames.next() {
         Some((b'Q', body)) => return frontend::query(body).is_some_and(is_show),
-        Some((b'P', body)) => frontend::parse(body).is_some_and(|parse| is_show(parse.text)),
-        _ => false,
+        Some((b'P', body)) => {
+            frontend::parse(body).filter(|parse| is_show(parse.text)).map(|parse| parse.name)
+        }
+        _ => None,
     };
-    let mut rest = frames.map(|(tag, _)| tag).filter(|tag| *tag != b'D');
-    is_show && [b'B', b'E', b'S'].into_iter().all(|tag| rest.next() == Some(tag))
+    let Some((bind, executed)) = (|| {
+        let bind =
+            frames.next().filter(|(tag, _)| *tag == b'B').and_then(|(_, body)| frontend::bind(body))?;
+        let (_, execute) = frames.next().filter(|(tag, _)| *tag == b'E')?;
+        Some((bind, execute.split(|byte| *byte == 0).next()?))
+    })() else {
+        return false;
+    };
+    // The portal that runs is that of the SHOW.
+    statement == Some(bind.statement)
+        && executed == bind.portal
+        && frames.next().is_some_and(|(tag, _)| tag == b'S')
 }
 
 /// SHOW and the name of one setting, which no characteristic of a transaction decides.

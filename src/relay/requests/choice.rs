@@ -105,14 +105,11 @@ impl Conversation {
     }
 
     /// Chooses as the text of a message does that holds other statements too, before a server is taken.
-    pub fn choose_by_text(&mut self, message: &[u8], behind: &[u8]) -> Result<(), Report> {
+    pub fn choose_by_text(&mut self, message: &[u8], behind: &[u8]) -> Result<TextRead, Report> {
         if !self.has_chooser() || self.block == Block::Failed {
-            return Ok(());
+            return Ok(TextRead::Whole);
         }
         let (tag, body) = (message.first(), frame::body(message));
-        if !is_run(tag, behind) {
-            return Ok(());
-        }
         let (reading, values) = match tag {
             Some(b'Q') => (frontend::query(body).and_then(|text| self.choices_in(text)), None),
             Some(b'P') => {
@@ -127,14 +124,19 @@ impl Conversation {
                 let statement = bind.as_ref().and_then(|bind| self.statements.find(bind.statement));
                 (statement.map(|statement| statement.reading.clone()), bind.map(|bind| bind.rest))
             }
-            _ => return Ok(()),
+            _ => return Ok(TextRead::Whole),
         };
-        let Some(choices) = reading.and_then(|reading| reading.choices) else { return Ok(()) };
+        let Some(choices) = reading.and_then(|reading| reading.choices) else { return Ok(TextRead::Whole) };
+        match is_run(tag, behind) {
+            Some(true) => {}
+            Some(false) => return Ok(TextRead::Whole),
+            None => return Ok(TextRead::InPart),
+        }
         if values.is_none() && choices.iter().any(|change| change.parameters() > 0) {
             // It is prepared, and chooses when its values are bound.
-            return Ok(());
+            return Ok(TextRead::Whole);
         }
-        let Some(wish) = Wish::of_all(&choices, values, &self.rules)? else { return Ok(()) };
+        let Some(wish) = Wish::of_all(&choices, values, &self.rules)? else { return Ok(TextRead::Whole) };
         let acting = self.find_for_text(&wish)?;
         if acting.tenant() != self.choice.acting().tenant()
             && let Some(report) = self.pinned_elsewhere()
@@ -143,7 +145,7 @@ impl Conversation {
         }
         self.metrics = Arc::clone(&acting.metrics);
         self.choice.choose_for_waiting(acting, wish.span);
-        Ok(())
+        Ok(TextRead::Whole)
     }
 
     /// The reading of a text that holds choices, and names the setting of the tenant in its usual spelling or none.
@@ -157,21 +159,30 @@ impl Conversation {
     }
 }
 
-/// Whether the statement of a Query, Parse or Bind runs, as far as the messages behind it are there: one that is prepared or
-/// bound for later does not.
-fn is_run(tag: Option<&u8>, behind: &[u8]) -> bool {
+/// Whether the messages are there that say what becomes of a text that chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextRead {
+    /// They are, or it is no such text.
+    Whole,
+    /// More has to come.
+    InPart,
+}
+
+/// Whether the statement of a Query, Parse or Bind runs; one that is prepared or bound for later does not. None: what
+/// decides it has not come yet.
+fn is_run(tag: Option<&u8>, behind: &[u8]) -> Option<bool> {
     let mut is_bound = tag != Some(&b'P');
     if tag == Some(&b'Q') {
-        return true;
+        return Some(true);
     }
     for (tag, _) in whole_frames(behind) {
         match tag {
             b'D' => {}
             b'B' if !is_bound => is_bound = true,
-            tag => return tag == b'E' && is_bound,
+            tag => return Some(tag == b'E' && is_bound),
         }
     }
-    true
+    None
 }
 
 /// The Bind behind the Parse of the unnamed statement, if it is there already.

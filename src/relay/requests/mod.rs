@@ -1,7 +1,7 @@
 //! From the client to the server: what becomes of each frame.
 
 mod begin;
-mod choice;
+pub(in crate::relay) mod choice;
 mod comment;
 mod deallocate;
 mod execute;

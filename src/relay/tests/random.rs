@@ -7,7 +7,7 @@ use super::frames::{Direction, encode_all};
 use super::model::{BlockStatus, Model};
 use super::{Mode, Talk, in_force, name};
 use crate::net::buffer::{BACKPRESSURE_BYTES, ReadBuffer, WriteBuffer};
-use crate::relay::{Absorbed, ClientSide, LongTexts, Pumped, RelayFault};
+use crate::relay::{Absorbed, ClientSide, LongTexts, Pumped, RelayFault, TextRead};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame};
 
@@ -208,7 +208,10 @@ impl Walk {
             b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'F' => {
                 let chosen = conversation.choose_by_comment(message);
                 let chosen = chosen.and_then(|()| conversation.choose_by_text(message, behind));
-                match chosen.map(|()| conversation.answer_without_server(client)) {
+                if chosen.as_ref().is_ok_and(|read| *read == TextRead::InPart) {
+                    return;
+                }
+                match chosen.map(|_| conversation.answer_without_server(client)) {
                     Ok(None) => self.hold = Hold::Taken,
                     Ok(Some(Ok(()))) => {}
                     // The session tells the client; the rest of an extended segment is dropped there.

@@ -189,7 +189,7 @@ fn one_reset_returns_to_the_clients_startup_value() {
     talk.script(&[
         (
             "> Q RESET ALL; SELECT 1",
-            "Q RESET ALL;SET timezone TO 'UTC';SELECT pg_catalog.set_config('search_path','a, b',false); SELECT 1",
+            "Q RESET ALL;SET timezone TO 'UTC';SELECT pg_catalog.set_config('search_path','a, b',false) IS NULL; SELECT 1",
         ),
         (
             "< C RESET | C SET | T a:25 | D x | C SELECT 1 | T a:23 | D 1 | C SELECT 1 | Z I",

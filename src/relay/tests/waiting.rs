@@ -276,6 +276,21 @@ fn a_setting_is_shown_outside_of_a_block_whose_tenant_is_not_chosen_yet() {
 }
 
 #[test]
+fn nothing_but_the_show_itself_runs_outside_of_the_block() {
+    for tail in
+        ["B - im | E - | S", "B p - | E - | S", "B - - | E p | S", "B - - | E - | E - | S", "B - - | E -"]
+    {
+        let mut talk = Talk::gateway(Mode::Sealed);
+        enter(&mut talk);
+        talk.client("P im SHOW a | S");
+        talk.server("apart | 1 | t | T a:25 | Z I");
+        talk.script(&[("~ Q BEGIN READ ONLY", "C BEGIN | Z T")]);
+        let sent = talk.without_server(&format!("P - SHOW search_path | {tail}"));
+        assert!(sent.contains("P - BEGIN READ ONLY | B - - | E -"), "{tail}: {sent}");
+    }
+}
+
+#[test]
 fn statements_in_front_of_a_pipeline_are_answered_from_its_begin_on() {
     let begin = "P - BEGIN | B - - | E -";
     let choice = "P - SELECT set_config('app.tenant_id','b',true) | B - - | D P - | E -";

@@ -269,6 +269,7 @@ impl Context {
         (client, parameters): (ClientKey, &SessionParameters),
     ) {
         state.clear_prepared();
+        state.notifications = Vec::new();
         state.wear = Wear::Clean;
         self.stamp(state, client, parameters);
     }

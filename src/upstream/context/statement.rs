@@ -240,7 +240,8 @@ fn settings(parameters: &SessionParameters, name: Option<&str>, span: Span) -> S
         if is_settable(name, value) {
             sets.push(format!("SET {local}{name} TO '{value}'"));
         } else {
-            calls.push(set_config(name, value, span));
+            // The value itself may be one that the client's encoding does not have.
+            calls.push(format!("{} IS NULL", set_config(name, value, span)));
         }
     }
     Settings { sets, calls }

@@ -343,6 +343,7 @@ impl Lease {
         let mut server = server.filter(|server| server.generation == current);
         if let Some(server) = &mut server {
             server.state.sender.rests();
+            server.state.notifications = Vec::new();
             server.idle_since = Instant::now();
         }
         match server {
