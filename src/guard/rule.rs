@@ -126,7 +126,7 @@ fn hint(rule: &'static str) -> &'static str {
         PLANNER => "Plans are kept beyond a tenant's turn on a server; leave the planner's settings alone.",
         PREPARED_TRANSACTION => "A prepared transaction outlives its tenant's session; use COMMIT.",
         ROLE_CHANGE => {
-            "The proxy chooses the role; list roles that clients may set, in plain sight, in the user's setting user.roles."
+            "The proxy chooses the role. Clients may set those that the configuration lists in user.roles, with the name written out."
         }
         ROLE_SETTING => "All tenants share the role; change roles and privileges as a maintenance user.",
         SEQUENCE => "Sequences are shared by all tenants; take values with nextval.",

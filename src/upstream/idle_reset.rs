@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::observability::metrics::shifted_answer;
 use crate::upstream::context::{Context, SessionParameters};
 use crate::upstream::pool::Pool;
-use crate::upstream::{Shared, TenantServer, Upstreams};
+use crate::upstream::{Shared, TenantServer, UpstreamFault, Upstreams};
 
 /// How long a server has been idle before it is reset.
 const IDLE_FOR: Duration = Duration::from_millis(500);
@@ -47,6 +48,10 @@ async fn reset_all(pool: &Arc<Pool>) {
         let mut server = TenantServer { lease, context: Context::none() };
         match server.reset_for(&SessionParameters::default()).await {
             Ok(()) => server.release(),
+            Err(UpstreamFault::Shifted) => {
+                shifted_answer();
+                tracing::error!("a server answered another statement than its reset; it is closed");
+            }
             // It is closed.
             Err(error) => tracing::debug!(%error, "an idle server could not be reset"),
         }
