@@ -47,9 +47,10 @@ docs:
 	scripts/check-docs
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
-# The wire fuzzer has two minutes of it, always from the same seed, so that it judges a change and not luck.
+# The wire fuzzer has five minutes of it, or as many sequences from one seed, so that it judges a change and not luck.
 unit:
-	PGTENANT_WIRE_FUZZ_SECONDS=$(or $(PGTENANT_WIRE_FUZZ_SECONDS),120) \
+	PGTENANT_WIRE_FUZZ_SECONDS=$(or $(PGTENANT_WIRE_FUZZ_SECONDS),300) \
+	PGTENANT_WIRE_FUZZ_SEQUENCES=$(or $(PGTENANT_WIRE_FUZZ_SEQUENCES),400) \
 	PGTENANT_WIRE_FUZZ_SEED=$(or $(PGTENANT_WIRE_FUZZ_SEED),1) scripts/run-tests
 
 # The parts below run the program that the tests were built for, so that only one profile is ever built.

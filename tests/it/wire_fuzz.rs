@@ -54,8 +54,9 @@ async fn both_sides_answer_the_same_and_leave_the_same() {
     let finds = from_environment("PGTENANT_WIRE_FUZZ_FINDS").unwrap_or(1);
     let mut found = 0;
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+    let most = from_environment("PGTENANT_WIRE_FUZZ_SEQUENCES").unwrap_or(u64::MAX);
     let mut count = 0;
-    while since.elapsed() < Duration::from_secs(seconds) && found < finds {
+    while since.elapsed() < Duration::from_secs(seconds) && count < most && found < finds {
         let number = seed.wrapping_add(count);
         let sequence = generator::sequence(number, &families);
         match world.run(&sequence).await {

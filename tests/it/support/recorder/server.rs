@@ -4,6 +4,8 @@ use super::tampering::Answers;
 use super::{OwnTexts, Record};
 use crate::support::link::Frame;
 
+/// How a hand-over begins, with or without a reset.
+const HAND_OVER: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE;";
 /// How a reset begins.
 pub(super) const RESET: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE;SET SESSION AUTHORIZATION DEFAULT;RESET ALL;";
 /// Where a hand-over ends that stands in front of a client's text.
@@ -11,7 +13,7 @@ const END_OF_FRONT: &[u8] = b";COMMIT;";
 /// How texts of the proxy's own begin.
 const OWN_TEXTS: &[&str] = &[
     // The reset of a hand-over, its entry, and what lets the entry last; what is asked about a transaction's session.
-    RESET,
+    HAND_OVER,
     "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE;SELECT '",
     "SELECT pgtenant.hand_over(",
     "RELEASE \"pgtenant\"",
@@ -176,7 +178,7 @@ impl Server {
 
     /// What is wrong with a frame that is the proxy's, or a client's text that begins as one.
     fn objection_to_question(&mut self, frame: &Frame, record: &Record) -> Option<String> {
-        let is_text = !frame.body.starts_with(RESET.as_bytes()) && !frame.body.starts_with(QUESTION);
+        let is_text = !frame.body.starts_with(HAND_OVER.as_bytes()) && !frame.body.starts_with(QUESTION);
         let key = key(frame.tag, &frame.body)?;
         let may_be_clients = frame.tag == b'Q' || record.sent.contains_key(&key);
         if is_text && may_be_clients && may_be_mixed(&key[1..]) {
@@ -325,7 +327,8 @@ fn may_be_mixed(text: &[u8]) -> bool {
 
 /// Whether a text begins with a hand-over that stands in front of a client's.
 fn is_front(text: &[u8]) -> bool {
-    text.starts_with(RESET.as_bytes()) && text.windows(END_OF_FRONT.len()).any(|part| part == END_OF_FRONT)
+    text.starts_with(HAND_OVER.as_bytes())
+        && text.windows(END_OF_FRONT.len()).any(|part| part == END_OF_FRONT)
 }
 
 /// A frame's body without what the proxy puts into the text of a Query.
