@@ -163,6 +163,13 @@ impl Session {
             // It sends without reading: no more work for it until it does.
             return Next::Flush;
         }
+        if self.conversation.is_within_frame() {
+            // What is there is no header.
+            return match self.conversation.skip_refused(&mut self.client) {
+                Some(()) => self.check_ahead().map_or_else(Next::End, |()| Next::Done),
+                None => Next::More(1),
+            };
+        }
         let header = match frame::header(self.client.input.bytes()) {
             Ok(Some(header)) => header,
             Ok(None) => return Next::More(frame::HEADER_BYTES),

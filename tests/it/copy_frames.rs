@@ -521,3 +521,24 @@ async fn a_sync_behind_the_rows_of_a_failed_copy_is_answered() {
         }
     }
 }
+
+#[tokio::test]
+async fn the_rest_of_a_row_that_comes_behind_its_failed_copy_is_no_message() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::start(&cluster, |_| {}).await;
+    let mut link = proxy.link("acme_app").await;
+    link.send(query("COPY notes (id, body) FROM STDIN")).await;
+    // Nothing of it reads like the header of a message.
+    let row = [&b"no number\trow\n"[..], &[0xff; 3000]].concat();
+    let frame = raw(b'd', &row);
+    link.send(&frame[..100]).await;
+    link.send(&frame[100..1000]).await;
+    let answer = within("the error", link.until(b'Z')).await;
+    assert!(answer.code().is_some(), "{answer}");
+    for part in frame[1000..].chunks(600) {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        link.send(part).await;
+    }
+    link.send(copy_done()).await;
+    assert_eq!(link.query("SELECT 1").await.value(), "1");
+}

@@ -59,6 +59,11 @@ impl Conversation {
         self.segment == Segment::Skipping(Skip::NoServer) || !self.from_client.is_boundary()
     }
 
+    /// Whether the rest of a frame is to be dropped, for example of rows whose COPY has failed.
+    pub fn is_within_frame(&self) -> bool {
+        !self.from_client.is_boundary()
+    }
+
     /// Drops the next frame, or what is there of one. None: more bytes are needed, or the client says goodbye.
     pub fn skip_refused(&mut self, client: &mut Channel) -> Option<()> {
         if !self.from_client.is_boundary() {
@@ -102,7 +107,8 @@ impl Conversation {
     /// Whether the frame in front of what the client has sent is one for a server, and not one that is answered without. One
     /// that is not whole yet is waited for without a server.
     pub fn wants_server(&self, bytes: &[u8]) -> bool {
-        if !matches!(frame::header(bytes), Ok(Some(header)) if bytes.len() >= header.total) {
+        let is_whole = matches!(frame::header(bytes), Ok(Some(header)) if bytes.len() >= header.total);
+        if !is_whole || self.is_within_frame() {
             return false;
         }
         let may_discard =
