@@ -10,20 +10,25 @@ const RESET: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'
 /// Of what an idle server still has of a tenant.
 const LEFT: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
 
+async fn one_server(context: &str) -> (Cluster, Proxy) {
+    let cluster = Cluster::start().await;
+    if context == "sealed" {
+        install(&cluster);
+    }
+    let proxy = Proxy::start(&cluster, |config| {
+        if context == "sealed" {
+            sealed(config, KEY);
+        }
+        config.one_server();
+    })
+    .await;
+    (cluster, proxy)
+}
+
 #[tokio::test]
 async fn an_idle_server_is_reset_and_serves_whoever_comes_next() {
     for context in ["plain", "sealed"] {
-        let cluster = Cluster::start().await;
-        if context == "sealed" {
-            install(&cluster);
-        }
-        let proxy = Proxy::start(&cluster, |config| {
-            if context == "sealed" {
-                sealed(config, KEY);
-            }
-            config.one_server();
-        })
-        .await;
+        let (cluster, proxy) = one_server(context).await;
         let mut links = [proxy.link("acme_app").await, proxy.link("globex_app").await];
         for link in &mut links {
             link.ask([message::parse("mine", WHO), message::sync()].concat()).await;
@@ -105,17 +110,7 @@ async fn notifications_for_who_listened_before_reach_nobody_behind_a_reset() {
 #[tokio::test]
 async fn settings_that_the_clients_encoding_does_not_have_are_carried() {
     for context in ["plain", "sealed"] {
-        let cluster = Cluster::start().await;
-        if context == "sealed" {
-            install(&cluster);
-        }
-        let proxy = Proxy::start(&cluster, |config| {
-            if context == "sealed" {
-                sealed(config, KEY);
-            }
-            config.one_server();
-        })
-        .await;
+        let (cluster, proxy) = one_server(context).await;
         let mut link = proxy.link("acme_app").await;
         for text in ["SET app.note = '\u{20ac}'", "SET client_encoding = 'LATIN1'"] {
             assert!(link.query(text).await.code().is_none(), "{text}");

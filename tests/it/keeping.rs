@@ -39,7 +39,7 @@ async fn keeps(link: &mut Link, statement: &str) {
 }
 
 #[tokio::test]
-async fn a_client_that_keeps_its_server_keeps_its_session_when_the_context_is_lost() {
+async fn a_kept_server_keeps_its_session_when_the_context_is_lost() {
     for (context, mode) in [("plain", "transaction"), ("sealed", "transaction"), ("sealed", "session")] {
         let (_cluster, proxy) = stage(context, mode).await;
         let mut link = proxy.link("acme_app").await;

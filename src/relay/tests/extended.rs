@@ -338,7 +338,7 @@ fn a_statement_prepared_again_declares_the_types_its_client_was_told() {
 }
 
 #[test]
-fn a_statement_without_columns_is_prepared_again_in_the_write_that_runs_it() {
+fn a_statement_without_columns_is_prepared_again_in_its_own_write() {
     for text in ["COMMIT", "SAVEPOINT a", "INSERT INTO t VALUES ($1)", "UPDATE t SET a = 1", "SET a.b = 1"] {
         let mut talk = in_force(Mode::Sealed);
         talk.client(&format!("P s {text} | S"));

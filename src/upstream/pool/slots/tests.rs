@@ -50,7 +50,7 @@ fn of_strangers_servers_the_one_idle_longest_is_taken_over() {
 }
 
 #[test]
-fn an_idle_server_is_taken_whatever_its_tenants_limit_and_keeps_its_place_in_the_pool() {
+fn an_idle_server_is_taken_past_its_limit_and_keeps_its_place() {
     let mut slots: Pool = Slots::new(2);
     assert_eq!(slots.take(&1, 9, |_| 0), Taken::Open);
     assert_eq!(slots.take(&1, 9, |_| 0), Taken::Open);
