@@ -1,25 +1,36 @@
 
 -- The register holds the digest of the tenant that this server process was handed over to last; currval fails
 -- while it is empty. A tag comes from pgtenant.enter and holds for this server process and this transaction only.
-DECLARE
-  v_tag text := current_setting('pgtenant.tag', true);
-  v_tenant text;
+-- Policies call this once a statement, so it has no SET search_path, which costs as much as the look at the register:
+-- every name, type and operator is qualified instead.
 BEGIN
-  IF v_tag IS NULL OR v_tag = '' OR NOT {tags} THEN
-    v_tenant := current_setting({setting}, true);
-    IF v_tenant IS NOT NULL AND v_tenant <> ''
-       AND int8send(currval('pgtenant.register_1'::regclass)) || int8send(currval('pgtenant.register_2'::regclass))
-           = substr(sha256(convert_to(v_tenant, 'UTF8')), 1, 16)
-    THEN RETURN v_tenant; END IF;
-    RAISE EXCEPTION 'pgtenant: no tenant context' USING ERRCODE = '28000';
-  END IF;
-  SELECT substr(v_tag, length(k.kid) + 67)
-  INTO v_tenant
-  FROM pgtenant.key AS k
-  WHERE k.kid = split_part(v_tag, '.', 1) AND substr(v_tag, length(k.kid) + 67) <> ''
-    AND sha256(k.t_opad || convert_to(substr(v_tag, length(k.kid) + 2, 64), 'UTF8')) =
-        sha256(k.t_opad || convert_to(encode(sha256(k.t_opad || sha256(k.t_ipad ||
-               int4send(pg_backend_pid()) || timestamptz_send(now()) || convert_to(substr(v_tag, length(k.kid) + 67), 'UTF8'))), 'hex'), 'UTF8'));
-  IF v_tenant IS NULL THEN RAISE EXCEPTION 'pgtenant: forged or stale tenant context' USING ERRCODE = '28000'; END IF;
-  RETURN v_tenant;
+  IF (CASE WHEN pg_catalog.current_setting('pgtenant.tag', true) OPERATOR(pg_catalog.<>) '' AND {tags} THEN false
+           WHEN pg_catalog.current_setting({setting}, true) OPERATOR(pg_catalog.<>) ''
+           THEN pg_catalog.int8send(pg_catalog.currval('pgtenant.register_1'::pg_catalog.regclass))
+                OPERATOR(pg_catalog.||) pg_catalog.int8send(pg_catalog.currval('pgtenant.register_2'::pg_catalog.regclass))
+                OPERATOR(pg_catalog.=) pg_catalog.substr(pg_catalog.sha256(pg_catalog.convert_to(
+                  pg_catalog.current_setting({setting}, true), 'UTF8')), 1, 16) END)
+  THEN RETURN pg_catalog.current_setting({setting}); END IF;
+  DECLARE
+    v_tag pg_catalog.text := pg_catalog.current_setting('pgtenant.tag', true);
+    v_tenant pg_catalog.text;
+  BEGIN
+    IF v_tag IS NULL OR v_tag OPERATOR(pg_catalog.=) '' OR NOT {tags}
+    THEN RAISE EXCEPTION 'pgtenant: no tenant context' USING ERRCODE = '28000'; END IF;
+    SELECT pg_catalog.substr(v_tag, pg_catalog.length(k.kid) OPERATOR(pg_catalog.+) 67)
+    INTO v_tenant
+    FROM pgtenant.key AS k
+    WHERE k.kid OPERATOR(pg_catalog.=) pg_catalog.split_part(v_tag, '.', 1)
+      AND pg_catalog.substr(v_tag, pg_catalog.length(k.kid) OPERATOR(pg_catalog.+) 67) OPERATOR(pg_catalog.<>) ''
+      AND pg_catalog.sha256(k.t_opad OPERATOR(pg_catalog.||) pg_catalog.convert_to(
+            pg_catalog.substr(v_tag, pg_catalog.length(k.kid) OPERATOR(pg_catalog.+) 2, 64), 'UTF8')) OPERATOR(pg_catalog.=)
+          pg_catalog.sha256(k.t_opad OPERATOR(pg_catalog.||) pg_catalog.convert_to(pg_catalog.encode(
+            pg_catalog.sha256(k.t_opad OPERATOR(pg_catalog.||) pg_catalog.sha256(k.t_ipad OPERATOR(pg_catalog.||)
+              pg_catalog.int4send(pg_catalog.pg_backend_pid()) OPERATOR(pg_catalog.||)
+              pg_catalog.timestamptz_send(pg_catalog.now()) OPERATOR(pg_catalog.||) pg_catalog.convert_to(
+                pg_catalog.substr(v_tag, pg_catalog.length(k.kid) OPERATOR(pg_catalog.+) 67), 'UTF8'))), 'hex'), 'UTF8'));
+    IF v_tenant IS NULL
+    THEN RAISE EXCEPTION 'pgtenant: forged or stale tenant context' USING ERRCODE = '28000'; END IF;
+    RETURN v_tenant;
+  END;
 END

@@ -12,10 +12,17 @@ use crate::seal::key_id;
 struct Function {
     signature: &'static str,
     head: &'static str,
-    /// Volatility, definer, parallel and cost as the catalog has them.
+    /// Volatility, definer, parallel, cost and settings as the catalog has them.
     traits: &'static str,
     body: &'static str,
     whose: Whose,
+}
+
+impl Function {
+    /// The clause without which names in the body are the caller's to give a meaning.
+    fn search_path(&self) -> &'static str {
+        if self.traits.contains("search_path") { "SET search_path = pg_catalog, pg_temp " } else { "" }
+    }
 }
 
 /// Whose rights a function has, and who calls it.
@@ -58,7 +65,7 @@ impl Tags {
     const fn condition(self) -> &'static str {
         match self {
             Self::Everywhere => "true",
-            Self::InRecovery => "pg_is_in_recovery()",
+            Self::InRecovery => "pg_catalog.pg_is_in_recovery()",
         }
     }
 }
@@ -67,35 +74,35 @@ const FUNCTIONS: [Function; 5] = [
     Function {
         signature: "pgtenant.hmac_pad(bytea, integer)",
         head: "pgtenant.hmac_pad(k bytea, x integer) RETURNS bytea LANGUAGE plpgsql IMMUTABLE",
-        traits: "i|f|u|100",
+        traits: "i|f|u|100 search_path=pg_catalog, pg_temp",
         body: include_str!("hmac_pad.sql"),
         whose: Whose::Installers,
     },
     Function {
         signature: "pgtenant.add_key(text)",
         head: "pgtenant.add_key(hex text) RETURNS text LANGUAGE plpgsql VOLATILE",
-        traits: "v|f|u|100",
+        traits: "v|f|u|100 search_path=pg_catalog, pg_temp",
         body: include_str!("add_key.sql"),
         whose: Whose::Installers,
     },
     Function {
         signature: "pgtenant.hand_over(text, text)",
         head: "pgtenant.hand_over(p_tenant text, p_proof text) RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE",
-        traits: "v|t|u|100",
+        traits: "v|t|u|100 ",
         body: include_str!("hand_over.sql"),
         whose: Whose::Registers,
     },
     Function {
         signature: "pgtenant.enter(text, text)",
         head: "pgtenant.enter(p_tenant text, p_proof text) RETURNS void LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE",
-        traits: "v|t|u|100",
+        traits: "v|t|u|100 search_path=pg_catalog, pg_temp",
         body: include_str!("enter.sql"),
         whose: Whose::Registers,
     },
     Function {
         signature: "pgtenant.current_tenant()",
         head: "pgtenant.current_tenant() RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL RESTRICTED COST 1000",
-        traits: "s|t|r|1000",
+        traits: "s|t|r|1000 ",
         body: include_str!("current_tenant.sql"),
         whose: Whose::Registers,
     },
@@ -262,17 +269,15 @@ async fn compare_function(
     callers: &Callers<'_>,
     (plan, work): (&mut Plan, &mut Work),
 ) -> Result<(), ProtectError> {
-    let sql = "SELECT prosrc, concat_ws('|', provolatile, prosecdef, proparallel, procost) || ' ' || array_to_string(proconfig, ';'),
+    let sql = "SELECT prosrc, concat_ws('|', provolatile, prosecdef, proparallel, procost) || ' ' || coalesce(array_to_string(proconfig, ';'), ''),
                       pg_get_userbyid(proowner) = $2::text::name
                FROM pg_proc WHERE oid = to_regprocedure($1)";
-    let wanted = format!("{} search_path=pg_catalog, pg_temp", function.traits);
     let rows = client.query(sql, &[&function.signature, &register::ROLE]).await?;
     let (signature, is_registers) = (function.signature, function.whose == Whose::Registers);
     let own = if is_registers { &mut work.own } else { plan };
     let (mut is_same, mut is_given) = (false, is_registers && rows.is_empty());
     if let Some(row) = rows.first() {
-        is_same = row.try_get::<_, String>(0)? == body
-            && row.try_get::<_, Option<String>>(1)?.as_deref() == Some(&wanted);
+        is_same = row.try_get::<_, String>(0)? == body && row.try_get::<_, String>(1)? == function.traits;
         if is_registers && callers.has_role && !row.try_get::<_, bool>(2)? {
             is_given = true;
             work.given.add(PART, format!("ALTER FUNCTION {signature} OWNER TO {}", register::ROLE));
@@ -282,8 +287,9 @@ async fn compare_function(
         own.add(
             PART,
             format!(
-                "CREATE OR REPLACE FUNCTION {}\nSET search_path = pg_catalog, pg_temp AS $pgtenant${body}$pgtenant$",
-                function.head
+                "CREATE OR REPLACE FUNCTION {}\n{}AS $pgtenant${body}$pgtenant$",
+                function.head,
+                function.search_path()
             ),
         );
     }
@@ -383,5 +389,76 @@ fn compare_keys((key, retires): (&SealKey, bool), kids: &[String], plan: &mut Pl
             "proofs of other keys are accepted too: {}; --retire-keys takes them away",
             others.join(", ")
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::lexer::{Lexer, TokenKind};
+
+    /// What a body leaves to the caller's `search_path`, by the name it stands for.
+    fn unqualified(body: &str) -> Vec<String> {
+        let tokens: Vec<_> = Lexer::new(body.as_bytes()).collect();
+        let text = |index: usize| {
+            tokens.get(index).map_or("", |token| str::from_utf8(token.bytes).unwrap()).to_ascii_lowercase()
+        };
+        let (mut found, mut index) = (Vec::new(), 0);
+        while index < tokens.len() {
+            let (word, before, next) = (text(index), text(index.wrapping_sub(1)), text(index + 1));
+            let is_free = match tokens[index].kind {
+                // An assignment, and an option of RAISE.
+                TokenKind::Operator if word == "=" && [":", "errcode"].contains(&&*before) => false,
+                TokenKind::Operator => !(before == "." && text(index.wrapping_sub(4)) == "operator"),
+                TokenKind::Punctuation if word == ":" && before == ":" => next != "pg_catalog",
+                TokenKind::Word if next == "(" => before != "." && !["if", "operator"].contains(&&*word),
+                // These stand for operators that are looked up.
+                TokenKind::Word => {
+                    ["in", "between", "like", "ilike", "similar", "nullif", "distinct", "any", "all"]
+                        .contains(&&*word)
+                        || (["text", "bytea", "int8", "float8", "regclass"].contains(&&*word)
+                            && before != ".")
+                        || (word == "case" && next != "when")
+                }
+                _ => false,
+            };
+            if is_free {
+                found.push(format!("{before} {word} {next}"));
+            }
+            index += 1;
+        }
+        found
+    }
+
+    #[test]
+    fn functions_without_a_search_path_leave_no_name_to_it() {
+        let bare: Vec<_> = FUNCTIONS.iter().filter(|function| function.search_path().is_empty()).collect();
+        assert_eq!(
+            bare.iter().map(|function| function.signature).collect::<Vec<_>>(),
+            ["pgtenant.hand_over(text, text)", "pgtenant.current_tenant()"]
+        );
+        for function in bare {
+            for tags in [Tags::Everywhere, Tags::InRecovery] {
+                let body =
+                    function.body.replace("{setting}", "'app.tenant_id'").replace("{tags}", tags.condition());
+                assert_eq!(unqualified(&body), Vec::<String>::new(), "{}", function.signature);
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_left_to_the_search_path_is_found() {
+        for (body, name) in [
+            ("RETURN now();", "now"),
+            ("IF a = b THEN", "="),
+            ("RETURN a::text;", ":"),
+            ("DECLARE a text;", "text"),
+            ("RETURN CASE a WHEN b THEN c END;", "case"),
+            ("RETURN NULLIF(a, b);", "nullif"),
+            ("RETURN a IN (b);", "in"),
+            ("RETURN a OPERATOR(pg_catalog.||) pg_catalog.left(b, 1) || c;", "||"),
+        ] {
+            assert!(unqualified(body).iter().any(|free| free.split(' ').nth(1) == Some(name)), "{body}");
+        }
     }
 }

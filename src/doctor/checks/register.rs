@@ -55,18 +55,18 @@ WHERE d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_databas
         "functions of another version",
         "What they verify and what this version sends must be of one kind, and anything else in their place decides over tenants.",
         concat!(
-            "WITH template (name, traits, body) AS (VALUES ('hand_over(text, text)', 'v|t|u|100', $pgtenant_body$",
+            "WITH template (name, traits, body) AS (VALUES ('hand_over(text, text)', 'v|t|u|100 ', $pgtenant_body$",
             include_str!("../../protect/hand_over.sql"),
-            "$pgtenant_body$), ('enter(text, text)', 'v|t|u|100', $pgtenant_body$",
+            "$pgtenant_body$), ('enter(text, text)', 'v|t|u|100 search_path=pg_catalog, pg_temp', $pgtenant_body$",
             include_str!("../../protect/enter.sql"),
-            "$pgtenant_body$), ('current_tenant()', 's|t|r|1000', $pgtenant_body$",
+            "$pgtenant_body$), ('current_tenant()', 's|t|r|1000 ', $pgtenant_body$",
             include_str!("../../protect/current_tenant.sql"),
             r"$pgtenant_body$)),
 installed AS (
-    SELECT f.oid, f.name, p.proowner, t.traits || ' search_path=pg_catalog, pg_temp'
-               = concat_ws('|', p.provolatile, p.prosecdef, p.proparallel, p.procost) || ' ' || array_to_string(p.proconfig, ';') AS has_traits,
+    SELECT f.oid, f.name, p.proowner, t.traits
+               = concat_ws('|', p.provolatile, p.prosecdef, p.proparallel, p.procost) || ' ' || coalesce(array_to_string(p.proconfig, ';'), '') AS has_traits,
            p.prosrc = replace(replace(t.body, '{setting}', quote_literal($2)), '{tags}', 'true') AS is_serving,
-           p.prosrc = replace(replace(t.body, '{setting}', quote_literal($2)), '{tags}', 'pg_is_in_recovery()') AS is_retired
+           p.prosrc = replace(replace(t.body, '{setting}', quote_literal($2)), '{tags}', 'pg_catalog.pg_is_in_recovery()') AS is_retired
     FROM own_function f JOIN pg_proc p ON p.oid = f.oid JOIN template t ON t.name = f.name
 )
 SELECT 'pgtenant.' || i.name AS object, 'is not the function of this version' AS message, 'pgtenant protect --apply' AS fix, NULL AS severity
