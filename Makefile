@@ -5,12 +5,13 @@
 # make fuzz-wire  the differential fuzzer of the wire: two hours; SECONDS=600 SEED=1 FAMILY=rows for less; CONTEXT=sealed
 # make fuzz-wire-versions  the same on PostgreSQL 14, 16, 17 and 18, plain and sealed; ten minutes each
 # make crowd  a million random transactions of 20 tenants over three servers; TRANSACTIONS=100000 SEED=1 for others
+# make hand-overs  disturbs a hand-over at every byte of it
 # make mutations  drops the rules of the relay's core one by one and shows that each loss is noticed
 # make bench  the comparison with PostgreSQL directly and with PgBouncer
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench suites fuzz-wire fuzz-wire-versions crowd mutations setup setup-test lint unit lexer drivers frameworks isolation runbook demo-once docs
+.PHONY: demo test bench suites fuzz-wire fuzz-wire-versions crowd hand-overs mutations setup setup-test lint unit lexer drivers frameworks isolation runbook demo-once docs
 
 demo: setup
 	cargo build --release --locked
@@ -105,6 +106,11 @@ crowd:
 	cargo build --release --locked
 	PGTENANT_BINARY=$(abspath $(TARGET)/release/pgtenant) PGTENANT_CROWD=$(or $(TRANSACTIONS),1000000) \
 		$(if $(SEED),PGTENANT_SEED=$(SEED)) cargo test --locked --test it crowd -- --nocapture
+
+hand-overs:
+	cargo build --release --locked
+	PGTENANT_BINARY=$(abspath $(TARGET)/release/pgtenant) PGTENANT_HAND_OVER_STRIDE=1 \
+		cargo test --locked --test it hand_over_faults -- --nocapture
 
 mutations:
 	scripts/mutate-wire --seconds $(or $(SECONDS),300) $(if $(ONLY),--only $(ONLY))

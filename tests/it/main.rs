@@ -28,6 +28,7 @@ mod directory;
 mod doctor;
 mod guard;
 mod guard_fuzz;
+mod hand_over_faults;
 mod identity;
 mod idle_servers;
 mod isolation;
