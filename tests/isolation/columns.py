@@ -6,6 +6,7 @@ import secrets
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -39,6 +40,23 @@ LIMITS = {
 }
 DEFAULT = ("off-sealed", "strict-plain", "strict-sealed", "off-schema", "strict-schema", "off-database")
 MAINTENANCE = Login("owner", "owner-secret", "app")
+# Tables of the maintenance user's own, named as the tenants': what it attacks with does not change theirs. What another of its
+# clients inserts is not kept, so that those that work know their rows.
+OF_ITS_OWN = """
+\\connect {database}
+CREATE SCHEMA maintenance AUTHORIZATION app_owner;
+ALTER ROLE app_owner IN DATABASE {database} SET search_path = maintenance, public;
+CREATE TABLE maintenance.orders (tenant_id text, id bigint, note text, cents bigint DEFAULT 0);
+INSERT INTO maintenance.orders SELECT 'maintenance', g, 'own note ' || g FROM generate_series(1, 7) g;
+CREATE FUNCTION maintenance.keeps_none() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER keeps_none BEFORE INSERT ON maintenance.orders FOR EACH ROW
+    WHEN (NEW.tenant_id IS DISTINCT FROM 'maintenance') EXECUTE FUNCTION maintenance.keeps_none();
+CREATE PROCEDURE maintenance.commit_and_count() LANGUAGE plpgsql AS
+    'BEGIN COMMIT; UPDATE maintenance.orders SET cents = cents + 1; END';
+ALTER TABLE maintenance.orders OWNER TO app_owner;
+ALTER FUNCTION maintenance.keeps_none OWNER TO app_owner;
+ALTER PROCEDURE maintenance.commit_and_count OWNER TO app_owner;
+"""
 SECRETS = {"APP_DB_PASSWORD": "app-secret", "OWNER_PASSWORD": "owner-secret", "ROOT_PASSWORD": "root-secret"}
 ROLES = """
 CREATE ROLE app_owner LOGIN PASSWORD 'owner-secret';
@@ -82,7 +100,8 @@ def column(name):
             cluster = PostgreSQL(stage, settings={"max_prepared_transactions": 5, "log_min_error_statement": "panic", "log_min_messages": "fatal", "jit": "off"})
             cluster.sql(ROLES, "postgres")
             # One iteration: a proxy built for debugging would else spend most of its time on logins to PostgreSQL.
-            cluster.sql(f"ALTER ROLE app PASSWORD '{scram_verifier('app-secret', 1)}'", "postgres")
+            for role, secret in (("app", "app-secret"), ("app_owner", "owner-secret")):
+                cluster.sql(f"ALTER ROLE {role} PASSWORD '{scram_verifier(secret, 1)}'", "postgres")
             if COLUMNS[name] and COLUMNS[name][1] in PLACES:
                 yield placed(stage, cluster, name)
             else:
@@ -116,6 +135,7 @@ def through_pgtenant(stage, cluster, guard, context):
         protect(configs["narrow"])
         if guard == "strict":
             mend(world, configs["narrow"])
+    cluster.sql(OF_ITS_OWN.format(database="app"), "postgres")
     world.settle()
     for where, config in configs.items():
         serve(stage, world, where, config)
@@ -141,12 +161,14 @@ def placed(stage, cluster, name):
     places = tuple(Place(tenant, tenant if isolation == "database" and tenant == "acme" else "",
                          f"tenant_{tenant}" if isolation == "schema" else "public", f"tenant_{tenant}") for tenant in ("acme", "globex"))
     attacker, victim = Login("acme_app", "acme-secret", "app"), Login("globex_app", "globex-secret", "app")
+    victims = "globex" if isolation == "database" else "app"
     ports = {where: free_port() for where in SIZES}
     world = World(Target(
         **{where: ("127.0.0.1", port) for where, port in ports.items()}, direct=(str(cluster.sockets), cluster.port),
-        maintenance=MAINTENANCE, admin=Login("postgres", "", "globex" if isolation == "database" else "app"), attacker=attacker, victim=victim,
+        maintenance=replace(MAINTENANCE, database=victims), admin=Login("postgres", "", victims), attacker=attacker, victim=victim,
         keeps_servers=True, places=places))
     world.make()
+    cluster.sql(OF_ITS_OWN.format(database=victims), "postgres")
     world.settle()
     for where in SIZES:
         text = configuration(cluster, ports[where], where, (guard, "plain", ""), (attacker, victim), isolation)
@@ -181,6 +203,7 @@ def configuration(cluster, port, where, tenancy, logins, isolation="row"):
     guard, context, key = tenancy
     (listen, defaults), pool_size = LIMITS[where], SIZES[where]
     attacker, victim = logins
+    databases = ', databases = ["globex"]' if isolation == "database" else ""
     own = "" if isolation == "row" else f'isolation = "{isolation}"\nrole = "tenant_{{tenant}}"\nrole_password = "own-secret"'
     return f"""
 [listen]
@@ -224,7 +247,7 @@ tenant = "globex"
 [[user]]
 name = "owner"
 password = "{scram_verifier("owner-secret")}"
-maintenance = {{ server_user = "app_owner", server_password = {{ env = "OWNER_PASSWORD" }} }}
+maintenance = {{ server_user = "app_owner", server_password = {{ env = "OWNER_PASSWORD" }}{databases} }}
 [[user]]
 name = "root"
 password = "{scram_verifier("root-secret")}"
