@@ -29,7 +29,16 @@ COLUMNS = {
     "strict-schema": ("strict", "schema"),
     "strict-database": ("strict", "database"),
     "open-schema": ("off", "schema"),
+    "open-register": ("off", "sealed"),
 }
+# The only families that say something about a column.
+FAMILIES = {"open-register": ("35-register",)}
+# What docs/protect.md forbids, and the doctor calls critical: privileges on the register, and a function with its owner's rights.
+OPEN_REGISTER = """
+GRANT ALL ON SEQUENCE pgtenant.register_1, pgtenant.register_2 TO app;
+GRANT USAGE ON SCHEMA pgtenant TO app;
+ALTER FUNCTION public.set_sequence OWNER TO pgtenant_register;
+"""
 # A proxy for each kind of place. The last bounds what one tenant may take, as a production configuration does.
 SIZES = {"narrow": 1, "wide": 4, "fair": 4}
 LIMITS = {
@@ -92,6 +101,13 @@ GRANT CREATE, USAGE ON SCHEMA public TO app_owner;
 PLACES = {"schema": SCHEMA, "database": DATABASE}
 
 
+def fetched(version):
+    """Where the programs of another major version are, which are fetched if need be."""
+    fetch = ROOT / "tests/scripts/fetch-postgres"
+    subprocess.run([fetch, version], check=True, stdout=sys.stderr)
+    return subprocess.run([fetch, "--bin", version], check=True, capture_output=True, text=True).stdout.strip()
+
+
 @contextmanager
 def column(name):
     """A world behind pgtenant, set up as the column says; everything ends with the block."""
@@ -105,7 +121,8 @@ def column(name):
             if COLUMNS[name] and COLUMNS[name][1] in PLACES:
                 yield placed(stage, cluster, name)
             else:
-                yield through_pgtenant(stage, cluster, *COLUMNS[name]) if COLUMNS[name] else without_proxy(cluster)
+                opened = OPEN_REGISTER if name == "open-register" else ""
+                yield through_pgtenant(stage, cluster, *COLUMNS[name], opened) if COLUMNS[name] else without_proxy(cluster)
         except Exception:
             for log in (*(f"{where}.log" for where in SIZES), "postgres.log"):
                 print(f"--- end of {log}\n{stage.tail(log)}", file=sys.stderr, flush=True)
@@ -121,7 +138,7 @@ def without_proxy(cluster):
     return world
 
 
-def through_pgtenant(stage, cluster, guard, context):
+def through_pgtenant(stage, cluster, guard, context, opened=""):
     attacker, victim = Login("acme_app", "acme-secret", "app"), Login("globex_app", "globex-secret", "app")
     ports = {where: free_port() for where in SIZES}
     world = World(Target(
@@ -136,6 +153,7 @@ def through_pgtenant(stage, cluster, guard, context):
         if guard == "strict":
             mend(world, configs["narrow"])
     cluster.sql(OF_ITS_OWN.format(database="app"), "postgres")
+    cluster.sql(opened)
     world.settle()
     for where, config in configs.items():
         serve(stage, world, where, config)

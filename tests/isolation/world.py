@@ -4,6 +4,7 @@ Everything here goes straight to PostgreSQL as a superuser; the proxy is never a
 """
 
 import base64
+import hashlib
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class World:
             "attacker": target.tenants[0], "victim": target.tenants[1], "role": target.role, "owner": target.owner,
             "setting": target.setting, "database": target.attacker.database, "token": self.token,
             "number": self.number, "large": str(LARGE_OBJECT), "attacker_user": target.attacker.user,
-            "victim_user": target.victim.user, "invoker": "", **bulk(), **target.words,
+            "victim_user": target.victim.user, "invoker": "", **digests(target.tenants[1]), **bulk(), **target.words,
         }
         self.needles = needles(self.token) + [self.number.encode()]
         self.shared, self.victims = len(target.places) == 1, target.places[-1]
@@ -213,6 +214,12 @@ class World:
 
     def is_told(self, heard):
         return any(needle in heard for needle in self.needles)
+
+
+def digests(tenant):
+    """What the register of a sealed context holds for a tenant."""
+    digest = hashlib.sha256(tenant.encode()).digest()
+    return {f"digest_{number + 1}": int.from_bytes(digest[8 * number:8 * number + 8], "big", signed=True) for number in range(2)}
 
 
 def bulk():
