@@ -34,8 +34,8 @@ pub(crate) use pool::login::Connector;
 #[cfg(any(test, fuzzing))]
 pub(crate) use pool::senders::Sender;
 pub use pool::server::{
-    BackendIdentity, ClientKey, ContextState, Deallocated, Server, ServerState, StatementId, Temporary, Wear,
-    prepared_name,
+    BackendIdentity, ClientKey, ContextState, Deallocated, OtherRoles, Server, ServerState, StatementId,
+    Temporary, Wear, prepared_name,
 };
 use pool::{Asker, Lease, Pool};
 pub use question::{Answer, Question};
