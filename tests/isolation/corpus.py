@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 KEYS = {"id", "title", "steps", "spread", "where", "beside", "hold", "login", "seen_when", "disturbed_when", "leave",
         "protocols", "from", "until", "note", "one_server", "watch", "keeps", "memory", "servers", "columns", "maintenance"}
 STEP_KEYS = {"sql", "batch", "as", "args", "copy", "frames", "save", "cancel", "run", "raw", "until", "times", "seconds", "crowd", "source", "owed"}
-WHO = {"attacker", "second", "victim", "admin"}
+WHO = {"attacker", "second", "colleague", "victim", "admin"}
 
 # What every change of context is for: the other tenant's rows read, then written.
 TOUCH = "SELECT count(*) FROM jobs"  # a proxy may enter the context late: it has to be there before it is changed

@@ -329,7 +329,8 @@ class Trial:
             return self.range.victim(self.attack.where)
         if who not in self.clients:
             startup = {self.fill(key): self.fill(value) for key, value in self.attack.login.get("startup", {}).items()}
-            self.clients[who] = self.range.log_in(self.place, self.words(), ATTACKER, startup)
+            login = self.target.colleague or self.target.attacker if who == "colleague" else self.words()
+            self.clients[who] = self.range.log_in(self.place, login, ATTACKER, startup)
         return self.clients[who]
 
     def words(self):

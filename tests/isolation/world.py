@@ -55,6 +55,8 @@ class Target:
     words: dict = field(default_factory=dict)  # further words for the attacks
     places: tuple = (Place(),)  # the victim's is the last
     fair: tuple = ()  # as wide, with limits for each tenant; without it, the same
+    roles: tuple = ()  # that the attacker's role may become
+    colleague: Login | None = None  # another user of the attacker's tenant
     maintenance: Login | None = None  # who is no tenant, on servers of its own role (the owner's)
     processes: dict = field(default_factory=dict)  # the proxy's process, by port, where its memory can be read
 
@@ -140,7 +142,8 @@ class World:
         if self.sql("SELECT to_regclass('pgtenant.key')").value():
             self.fingerprint_sql = self.fingerprint_sql.replace(
                 "SELECT part, md5(", "SELECT 'keys', md5(string_agg(k::text, '' ORDER BY k::text)) FROM pgtenant.key k UNION ALL SELECT part, md5(")
-        self.role_sql = "; ".join(text for place in self.target.places for text in self.role_as_it_is(place))
+        self.role_sql = "; ".join([*(text for place in self.target.places for text in self.role_as_it_is(place)),
+                                   *(f"ALTER ROLE {role} RESET ALL; ALTER ROLE {role} NOLOGIN PASSWORD NULL" for role in self.target.roles)])
         self.canonical = self.look()
 
     def role_as_it_is(self, place):
