@@ -290,11 +290,11 @@ impl Access {
         if known.state.temporary == Temporary::Maybe && !known.was_of(self.context.tenant_id()) {
             Box::pin(server.lease.replace()).await?;
         }
-        server.lease.server().state.sender.is(process_id_of(client));
         // Without a context there is nothing that would fail if the reset did, so its answer is waited for.
         if !self.context.enters() {
-            Box::pin(server.reset_if_needed(client, parameters)).await?;
+            Box::pin(server.prepare(client, parameters)).await?;
         }
+        server.lease.server().state.sender.is(process_id_of(client));
         Ok(server)
     }
 

@@ -52,7 +52,7 @@ MAINTENANCE_WORK = {
 VICTIMS, MAINTENANCE = "the victim", "the maintenance user"  # the parties whose clients work
 # What they may wait, in seconds: never more than the floor or so many times what they wait alone, whichever is more.
 # Far above what a busy machine adds, far below what an attack that works takes.
-SLOWEST, MEDIAN, FACTOR = 2.0, 0.15, 25
+SLOWEST, MEDIAN, FACTOR = 2.0, 0.3, 25
 ALONE = 0.4  # seconds for which they are watched alone
 BUSY = "UPDATE orders SET note = note WHERE id = 1 /* @token@-busy */"
 
