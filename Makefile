@@ -4,6 +4,7 @@
 # make suites the test suites of real drivers, direct and through
 # make fuzz-wire  the differential fuzzer of the wire: two hours; SECONDS=600 SEED=1 FAMILY=rows for less; CONTEXT=sealed
 # make fuzz-wire-versions  the same on PostgreSQL 14, 16, 17 and 18, plain and sealed; ten minutes each
+# make isolation-versions  the attacks on the register on PostgreSQL 14, 16, 17 and 18
 # make crowd  a million random transactions of 20 tenants over three servers; TRANSACTIONS=100000 SEED=1 for others
 # make hand-overs  disturbs a hand-over at every byte of it
 # make mutations  drops the rules of the relay's core one by one and shows that each loss is noticed
@@ -11,7 +12,7 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench suites fuzz-wire fuzz-wire-versions crowd hand-overs mutations setup setup-test lint unit lexer drivers frameworks isolation runbook demo-once docs
+.PHONY: demo test bench suites fuzz-wire fuzz-wire-versions crowd hand-overs mutations setup setup-test lint unit lexer drivers frameworks isolation runbook demo-once docs isolation-versions
 
 demo: setup
 	cargo build --release --locked
@@ -72,6 +73,17 @@ frameworks:
 isolation:
 	cargo build --locked
 	PGTENANT=$(TARGET)/debug/pgtenant tests/isolation/run --pgtenant
+
+# The attacks on the register and on proofs, on other versions than the installed one. There is no sealed context on 14.
+isolation-versions:
+	cargo build --locked
+	set -e; for version in 14 16 17 18; do \
+		echo "PostgreSQL $$version"; \
+		columns="--column off-plain --column strict-plain"; \
+		if [ $$version != 14 ]; then columns="--column open-register --column off-sealed --column strict-sealed"; fi; \
+		PGTENANT=$(TARGET)/debug/pgtenant tests/isolation/run --pgtenant --postgres $$version $$columns \
+		--column off-schema --column strict-schema --column strict-database --only 35-register --only 23-proofs --only 17-sequences; \
+	done
 
 # What docs/moving.md says, done while the tenants that move work.
 runbook:

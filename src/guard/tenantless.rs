@@ -232,10 +232,11 @@ fn common_table_expressions(text: &[u8]) -> HashSet<Vec<u8>> {
     names
 }
 
-/// A function of `pg_catalog`, or one of its names that nothing qualifies.
+/// A function of `pg_catalog`, or one of its names that nothing qualifies; one that the views of `information_schema` use.
 fn is_known_function(name: &[Vec<u8>]) -> bool {
     match name {
         [name] => FUNCTIONS.find(name).is_some() || WORDS.find(name).is_some_and(|(_, word)| *word == Syntax),
+        [schema, name] if schema == b"information_schema" => name.starts_with(b"_pg_"),
         [schema, name] => schema == b"pg_catalog" && FUNCTIONS.find(name).is_some(),
         _ => false,
     }
@@ -287,6 +288,11 @@ mod tests {
             "(SELECT 1) UNION (SELECT 2)",
             "SELECT * FROM (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace)",
             "SELECT CAST(current_setting('server_version_num') AS int)",
+            "SET LOCAL SCHEMA ''",
+            "SELECT (pg_relation_is_updatable(c.oid::regclass, TRUE) & 8) = 8, information_schema._pg_truetypid(a.*, t.*), \
+             (parse_ident(n.oid::regnamespace::text))[1], json_array_elements(c.relname::text::json->0) \
+             FROM pg_class c, pg_attribute a, pg_type t, pg_namespace n",
+            "SELECT name FROM pg_settings WHERE has_parameter_privilege(quote_ident(current_user)::regrole::oid, name, 'set')",
         ] {
             assert!(is_tenantless(text.as_bytes()), "{text}");
         }
@@ -314,6 +320,9 @@ mod tests {
             "SELECT (ARRAY['a'])[1] . my_function",
             "SELECT * FROM my_function()",
             "SELECT public.version()",
+            "SELECT _pg_truetypid(a.*, t.*) FROM pg_attribute a, pg_type t",
+            "SELECT information_schema.my_function()",
+            "SELECT public._pg_truetypid(1)",
             "SELECT * FROM pg_type t WHERE my_function(t.oid)",
             "SELECT extract(year FROM orders)",
             "SELECT * INTO TEMP x FROM pg_type",

@@ -34,8 +34,8 @@ pub(crate) use pool::login::Connector;
 #[cfg(any(test, fuzzing))]
 pub(crate) use pool::senders::Sender;
 pub use pool::server::{
-    BackendIdentity, ClientKey, ContextState, Deallocated, Server, ServerState, StatementId, Temporary, Wear,
-    prepared_name,
+    BackendIdentity, ClientKey, ContextState, Deallocated, OtherRoles, Server, ServerState, StatementId,
+    Temporary, Wear, prepared_name,
 };
 use pool::{Asker, Lease, Pool};
 pub use question::{Answer, Question};
@@ -290,11 +290,11 @@ impl Access {
         if known.state.temporary == Temporary::Maybe && !known.was_of(self.context.tenant_id()) {
             Box::pin(server.lease.replace()).await?;
         }
-        server.lease.server().state.sender.is(process_id_of(client));
         // Without a context there is nothing that would fail if the reset did, so its answer is waited for.
         if !self.context.enters() {
-            Box::pin(server.reset_if_needed(client, parameters)).await?;
+            Box::pin(server.prepare(client, parameters)).await?;
         }
+        server.lease.server().state.sender.is(process_id_of(client));
         Ok(server)
     }
 

@@ -63,8 +63,24 @@ impl TenantServer {
     }
 
     /// Prepares the server for a maintenance user, whose transactions begin without a context: a reset that would fail
-    /// could not stop its statements, so the reset is waited for.
-    pub(super) async fn reset_if_needed(
+    /// could not stop its statements, so the reset is waited for. A server that does not come through it, because of a time
+    /// limit that was left on it, say, is replaced: nothing of the client has run.
+    pub(super) async fn prepare(
+        &mut self,
+        client: ClientKey,
+        parameters: &SessionParameters,
+    ) -> Result<(), UpstreamFault> {
+        match self.reset_if_needed(client, parameters).await {
+            Err(fault) if is_of_this_server(&fault) => {
+                tracing::info!(%fault, "the server is replaced before the client's statement has run");
+                self.lease.replace().await?;
+                self.reset_if_needed(client, parameters).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn reset_if_needed(
         &mut self,
         client: ClientKey,
         parameters: &SessionParameters,
@@ -134,6 +150,21 @@ impl TenantServer {
         timeout(OWN_STATEMENT_TIMEOUT, finish_own(server))
             .await
             .map_err(|_| UpstreamFault::Doubt("a statement of the proxy took too long"))?
+    }
+}
+
+/// Whether a reset that failed so may succeed on a new server. What PostgreSQL says of a value that the client has set is
+/// the client's; an answer to another statement is to be told.
+fn is_of_this_server(fault: &UpstreamFault) -> bool {
+    match fault {
+        UpstreamFault::Connect(_) | UpstreamFault::Lost(_) => true,
+        UpstreamFault::Parameters { sqlstate, .. } => sqlstate.starts_with("57"),
+        UpstreamFault::QueueTimeout
+        | UpstreamFault::TenantFull
+        | UpstreamFault::Doubt(_)
+        | UpstreamFault::Shifted
+        | UpstreamFault::Elsewhere
+        | UpstreamFault::Context(_) => false,
     }
 }
 

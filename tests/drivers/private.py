@@ -180,7 +180,7 @@ class PostgreSQL:
 
     def psql_process(self, sql, database):
         return subprocess.run(
-            [self.bin / "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", self.sockets, "-p", str(self.port),
+            [psql_of(self.bin), "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", self.sockets, "-p", str(self.port),
              "-U", "postgres", "-d", database, "-f", "-"],
             input=sql, text=True, capture_output=True, timeout=300)
 
@@ -197,10 +197,20 @@ class PostgreSQL:
         return words.stdout.split()[2]
 
 
+def psql_of(place):
+    """A server's own psql, or the newest one: packages of other versions hold no clients."""
+    own = place / "psql"
+    return own if own.exists() else newest_installed() / "psql"
+
+
 def newest_postgres():
     """The newest /usr/lib/postgresql/*/bin, unless PG_BIN names another."""
     if os.environ.get("PG_BIN"):
         return Path(os.environ["PG_BIN"])
+    return newest_installed()
+
+
+def newest_installed():
     found = glob.glob("/usr/lib/postgresql/*/bin")
     if not found:
         raise RuntimeError("no PostgreSQL under /usr/lib/postgresql; set PG_BIN to its bin directory")

@@ -6,6 +6,7 @@ import secrets
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -28,7 +29,21 @@ COLUMNS = {
     "strict-schema": ("strict", "schema"),
     "strict-database": ("strict", "database"),
     "open-schema": ("off", "schema"),
+    "open-register": ("off", "sealed"),
+    "roles-plain": ("strict", "plain"),
+    "roles-sealed": ("strict", "sealed"),
+    "roles-schema": ("strict", "schema"),
+    "roles-database": ("strict", "database"),
+    "open-roles": ("off", "plain"),
 }
+# The only families that say something about a column.
+FAMILIES = {"open-register": ("35-register",)} | {name: ("36-application-roles",) for name in COLUMNS if "roles" in name}
+# What docs/protect.md forbids, and the doctor calls critical: privileges on the register, and a function with its owner's rights.
+OPEN_REGISTER = """
+GRANT ALL ON SEQUENCE pgtenant.register_1, pgtenant.register_2 TO app;
+GRANT USAGE ON SCHEMA pgtenant TO app;
+ALTER FUNCTION public.set_sequence OWNER TO pgtenant_register;
+"""
 # A proxy for each kind of place. The last bounds what one tenant may take, as a production configuration does.
 SIZES = {"narrow": 1, "wide": 4, "fair": 4}
 LIMITS = {
@@ -37,8 +52,27 @@ LIMITS = {
     "fair": ("max_clients = 300\nmax_logins = 200\nmax_logins_per_address = 30\nlogin_timeout = \"5s\"\nmax_message_bytes = \"16MiB\"\nmax_client_memory = \"24MiB\"\nmax_tenant_memory = \"32MiB\"",
              "max_servers = 2\nmax_pins = 1\nmax_clients = 60\nqueue_timeout = \"2s\"\nstatement_timeout = \"3s\"\nidle_transaction_timeout = \"5s\""),
 }
-DEFAULT = ("off-sealed", "strict-plain", "strict-sealed", "off-schema", "strict-schema", "off-database")
+DEFAULT = ("off-sealed", "strict-plain", "strict-sealed", "off-schema", "strict-schema", "off-database", "roles-plain", "roles-sealed", "roles-schema",
+           "roles-database")
 MAINTENANCE = Login("owner", "owner-secret", "app")
+COLLEAGUE = Login("acme_colleague", "colleague-secret", "app")  # of the attacker's tenant
+# Tables of the maintenance user's own, named as the tenants': what it attacks with does not change theirs. What another of its
+# clients inserts is not kept, so that those that work know their rows.
+OF_ITS_OWN = """
+\\connect {database}
+CREATE SCHEMA maintenance AUTHORIZATION app_owner;
+ALTER ROLE app_owner IN DATABASE {database} SET search_path = maintenance, public;
+CREATE TABLE maintenance.orders (tenant_id text, id bigint, note text, cents bigint DEFAULT 0);
+INSERT INTO maintenance.orders SELECT 'maintenance', g, 'own note ' || g FROM generate_series(1, 7) g;
+CREATE FUNCTION maintenance.keeps_none() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER keeps_none BEFORE INSERT ON maintenance.orders FOR EACH ROW
+    WHEN (NEW.tenant_id IS DISTINCT FROM 'maintenance') EXECUTE FUNCTION maintenance.keeps_none();
+CREATE PROCEDURE maintenance.commit_and_count() LANGUAGE plpgsql AS
+    'BEGIN COMMIT; UPDATE maintenance.orders SET cents = cents + 1; END';
+ALTER TABLE maintenance.orders OWNER TO app_owner;
+ALTER FUNCTION maintenance.keeps_none OWNER TO app_owner;
+ALTER PROCEDURE maintenance.commit_and_count OWNER TO app_owner;
+"""
 SECRETS = {"APP_DB_PASSWORD": "app-secret", "OWNER_PASSWORD": "owner-secret", "ROOT_PASSWORD": "root-secret"}
 ROLES = """
 CREATE ROLE app_owner LOGIN PASSWORD 'owner-secret';
@@ -72,6 +106,29 @@ GRANT CONNECT, TEMPORARY ON DATABASE {0} TO tenant_{0};
 GRANT CREATE, USAGE ON SCHEMA public TO app_owner;
 """
 PLACES = {"schema": SCHEMA, "database": DATABASE}
+# Roles that the attacker's user may set, one that it may not, and code of the application that sets any of them for the session.
+LISTED = ("authenticated", "anon")
+APPLICATION_ROLES = """
+GRANT authenticated, anon, unlisted TO {role};
+GRANT USAGE ON SCHEMA {schema} TO authenticated, anon, unlisted;
+GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.orders, {schema}.lines, {schema}.papers, {schema}.jobs TO authenticated, unlisted;
+GRANT SELECT ON {schema}.orders, {schema}.jobs TO anon;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO authenticated;
+CREATE FUNCTION {schema}.becomes(role text) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS
+    $$ BEGIN RETURN set_config('role', role, false); END $$;
+CREATE FUNCTION {schema}.becomes_too() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS
+    $$ BEGIN PERFORM set_config('role', NEW.value, false); RETURN NEW; END $$;
+CREATE TRIGGER becomes AFTER INSERT ON {schema}.jobs FOR EACH ROW WHEN (NEW.done = 'becomes') EXECUTE FUNCTION {schema}.becomes_too();
+CREATE VIEW {schema}.becomes_view AS SELECT set_config('role', 'authenticated', false) AS role;
+GRANT SELECT ON {schema}.becomes_view TO {role}, authenticated, unlisted;
+"""
+
+
+def fetched(version):
+    """Where the programs of another major version are, which are fetched if need be."""
+    fetch = ROOT / "tests/scripts/fetch-postgres"
+    subprocess.run([fetch, version], check=True, stdout=sys.stderr)
+    return subprocess.run([fetch, "--bin", version], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager
@@ -82,11 +139,12 @@ def column(name):
             cluster = PostgreSQL(stage, settings={"max_prepared_transactions": 5, "log_min_error_statement": "panic", "log_min_messages": "fatal", "jit": "off"})
             cluster.sql(ROLES, "postgres")
             # One iteration: a proxy built for debugging would else spend most of its time on logins to PostgreSQL.
-            cluster.sql(f"ALTER ROLE app PASSWORD '{scram_verifier('app-secret', 1)}'", "postgres")
+            for role, secret in (("app", "app-secret"), ("app_owner", "owner-secret")):
+                cluster.sql(f"ALTER ROLE {role} PASSWORD '{scram_verifier(secret, 1)}'", "postgres")
             if COLUMNS[name] and COLUMNS[name][1] in PLACES:
                 yield placed(stage, cluster, name)
             else:
-                yield through_pgtenant(stage, cluster, *COLUMNS[name]) if COLUMNS[name] else without_proxy(cluster)
+                yield through_pgtenant(stage, cluster, name) if COLUMNS[name] else without_proxy(cluster)
         except Exception:
             for log in (*(f"{where}.log" for where in SIZES), "postgres.log"):
                 print(f"--- end of {log}\n{stage.tail(log)}", file=sys.stderr, flush=True)
@@ -102,13 +160,32 @@ def without_proxy(cluster):
     return world
 
 
-def through_pgtenant(stage, cluster, guard, context):
-    attacker, victim = Login("acme_app", "acme-secret", "app"), Login("globex_app", "globex-secret", "app")
+def parties(name):
+    """Attacker and victim; where there are roles of the application, the attacker's user may set some."""
+    attacker = Login("acme_web" if "roles" in name else "acme_app", "acme-secret", "app")
+    return attacker, Login("globex_app", "globex-secret", "app")
+
+
+def grant_roles(world, name):
+    """What the attacker's role may become. Where others have places of their own, it is nothing to them."""
+    if "roles" in name:
+        place = world.target.places[0]
+        world.target.roles = (*LISTED, "unlisted")
+        world.sql("; ".join(f"CREATE ROLE {role}" for role in world.target.roles))
+        world.sql(APPLICATION_ROLES.format(schema=place.schema, role=world.role_of(place)), place.database)
+    if name == "open-roles":
+        world.sql("ALTER ROLE authenticated BYPASSRLS; ALTER ROLE unlisted BYPASSRLS")
+
+
+def through_pgtenant(stage, cluster, name):
+    guard, context = COLUMNS[name]
+    attacker, victim = parties(name)
     ports = {where: free_port() for where in SIZES}
     world = World(Target(
         **{where: ("127.0.0.1", port) for where, port in ports.items()}, direct=(str(cluster.sockets), cluster.port),
-        admin=Login("postgres", "", "app"), attacker=attacker, victim=victim, keeps_servers=True, maintenance=MAINTENANCE))
+        admin=Login("postgres", "", "app"), attacker=attacker, victim=victim, keeps_servers=True, maintenance=MAINTENANCE, colleague=COLLEAGUE))
     world.make()
+    grant_roles(world, name)
     key = secrets.token_hex(32)
     configs = {where: stage.write(f"{where}.toml", configuration(cluster, ports[where], where, (guard, context, key), (attacker, victim)))
                for where in SIZES}
@@ -116,6 +193,9 @@ def through_pgtenant(stage, cluster, guard, context):
         protect(configs["narrow"])
         if guard == "strict":
             mend(world, configs["narrow"])
+    cluster.sql(OF_ITS_OWN.format(database="app"), "postgres")
+    if name == "open-register":
+        cluster.sql(OPEN_REGISTER)
     world.settle()
     for where, config in configs.items():
         serve(stage, world, where, config)
@@ -140,13 +220,16 @@ def placed(stage, cluster, name):
         cluster.sql("GRANT tenant_globex TO tenant_acme; GRANT USAGE ON SCHEMA tenant_globex TO tenant_acme", "app")
     places = tuple(Place(tenant, tenant if isolation == "database" and tenant == "acme" else "",
                          f"tenant_{tenant}" if isolation == "schema" else "public", f"tenant_{tenant}") for tenant in ("acme", "globex"))
-    attacker, victim = Login("acme_app", "acme-secret", "app"), Login("globex_app", "globex-secret", "app")
+    attacker, victim = parties(name)
+    victims = "globex" if isolation == "database" else "app"
     ports = {where: free_port() for where in SIZES}
     world = World(Target(
         **{where: ("127.0.0.1", port) for where, port in ports.items()}, direct=(str(cluster.sockets), cluster.port),
-        maintenance=MAINTENANCE, admin=Login("postgres", "", "globex" if isolation == "database" else "app"), attacker=attacker, victim=victim,
+        maintenance=replace(MAINTENANCE, database=victims), colleague=COLLEAGUE, admin=Login("postgres", "", victims), attacker=attacker, victim=victim,
         keeps_servers=True, places=places))
     world.make()
+    grant_roles(world, name)
+    cluster.sql(OF_ITS_OWN.format(database=victims), "postgres")
     world.settle()
     for where in SIZES:
         text = configuration(cluster, ports[where], where, (guard, "plain", ""), (attacker, victim), isolation)
@@ -181,6 +264,8 @@ def configuration(cluster, port, where, tenancy, logins, isolation="row"):
     guard, context, key = tenancy
     (listen, defaults), pool_size = LIMITS[where], SIZES[where]
     attacker, victim = logins
+    roles = f"roles = {json.dumps(LISTED)}" if attacker.user == "acme_web" else ""
+    databases = ', databases = ["globex"]' if isolation == "database" else ""
     own = "" if isolation == "row" else f'isolation = "{isolation}"\nrole = "tenant_{{tenant}}"\nrole_password = "own-secret"'
     return f"""
 [listen]
@@ -217,6 +302,11 @@ id = "globex"
 name = "{attacker.user}"
 password = "{scram_verifier(attacker.password)}"
 tenant = "acme"
+{roles}
+[[user]]
+name = "{COLLEAGUE.user}"
+password = "{scram_verifier(COLLEAGUE.password)}"
+tenant = "acme"
 [[user]]
 name = "{victim.user}"
 password = "{scram_verifier(victim.password)}"
@@ -224,7 +314,7 @@ tenant = "globex"
 [[user]]
 name = "owner"
 password = "{scram_verifier("owner-secret")}"
-maintenance = {{ server_user = "app_owner", server_password = {{ env = "OWNER_PASSWORD" }} }}
+maintenance = {{ server_user = "app_owner", server_password = {{ env = "OWNER_PASSWORD" }}{databases} }}
 [[user]]
 name = "root"
 password = "{scram_verifier("root-secret")}"

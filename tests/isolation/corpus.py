@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 KEYS = {"id", "title", "steps", "spread", "where", "beside", "hold", "login", "seen_when", "disturbed_when", "leave",
         "protocols", "from", "until", "note", "one_server", "watch", "keeps", "memory", "servers", "columns", "maintenance"}
 STEP_KEYS = {"sql", "batch", "as", "args", "copy", "frames", "save", "cancel", "run", "raw", "until", "times", "seconds", "crowd", "source", "owed"}
-WHO = {"attacker", "second", "victim", "admin"}
+WHO = {"attacker", "second", "colleague", "victim", "admin"}
 
 # What every change of context is for: the other tenant's rows read, then written.
 TOUCH = "SELECT count(*) FROM jobs"  # a proxy may enter the context late: it has to be there before it is changed
@@ -25,7 +25,7 @@ class Variant:
     protocol: str  # simple | extended
     arrangement: str  # as written | apart | block | batch | as maintenance
     steps: tuple
-    is_maintenance: bool = False  # both are one maintenance user instead of two tenants
+    is_maintenance: bool = False  # the attacker is a maintenance user
 
     @property
     def name(self):
@@ -53,7 +53,7 @@ class Attack:
     memory: int = 48  # MiB by which the proxy may grow meanwhile
     servers: int = 8  # server processes that may be started meanwhile
     columns: tuple = ()  # the only ones where it is tried
-    maintenance: bool = False  # also between two clients of a maintenance user
+    maintenance: bool = False  # also as a maintenance user
 
     def variants(self):
         if not self.spread:
@@ -74,9 +74,10 @@ def load(version=99, only=()):
     """All attacks for a PostgreSQL version, or those whose id or family is named."""
     found = []
     for path in sorted((HERE / "attacks").glob("*.toml")):
-        for raw in tomllib.loads(path.read_text())["attack"]:
+        words = tomllib.loads(path.read_text())
+        for raw in words["attack"]:
             if raw.get("from", 0) <= version <= raw.get("until", 99):
-                found.append(attack(raw, path.stem))
+                found.append(attack({**words.get("every", {}), **raw}, path.stem))
     names = [it.id for it in found]
     twice = {name for name in names if names.count(name) > 1}
     if twice:

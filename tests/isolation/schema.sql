@@ -48,13 +48,15 @@ INSERT INTO public.events (tenant_id, id, note) VALUES ('@attacker@', 1, 'own ev
 -- === what the tenants share, for better or worse ===
 
 -- Owner-made and harmless by itself: what a session says goes into settings, by a function, an operator, a cast,
--- a domain, a default, a trigger, a view and a rule. None of them is SECURITY DEFINER.
+-- a domain, a default, a trigger, a view and a rule. One is SECURITY DEFINER: it sets the sequences of its owner.
 CREATE FUNCTION public.put_setting(name text, value text) RETURNS text LANGUAGE plpgsql AS
     $$ BEGIN RETURN set_config(name, value, true); END $$;
 CREATE FUNCTION public.put_session_setting(name text, value text) RETURNS text LANGUAGE plpgsql AS
     $$ BEGIN RETURN set_config(name, value, false); END $$;
 CREATE FUNCTION public.run_sql(sql text) RETURNS SETOF text LANGUAGE plpgsql AS
     $$ BEGIN RETURN QUERY EXECUTE sql; END $$;
+CREATE FUNCTION public.set_sequence(name text, value bigint) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN setval(name::regclass, value); END $$;
 CREATE FUNCTION public.run_command(sql text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE sql; END $$;
 CREATE FUNCTION public.switch() RETURNS text LANGUAGE sql AS $$ SELECT set_config('@setting@', '@victim@', true) $$;
 RESET ROLE;  -- from PostgreSQL 15 on, only a superuser may name a setting here that no module knows

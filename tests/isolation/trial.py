@@ -13,7 +13,7 @@ from pathlib import Path
 from crowd import Crowd
 from client import QUIET, Client, Closed, cancel, frame, message, reach
 from watch import Watch
-from world import changes
+from world import Login, changes
 
 # How a session looks from inside, with rows of its own and a write that is undone. A fresh one is the measure.
 SETTINGS = """application_name bytea_output check_function_bodies client_encoding client_min_messages cursor_tuple_fraction DateStyle
@@ -41,12 +41,18 @@ PROBE = [
     "SELECT lastval()",
 ]
 ATTACKER, VICTIM = 0, 1
-# What the victim's clients do while an attack runs, and what a maintenance user's do: see watch.py.
+# What the victim's clients do while an attack runs, and a maintenance user's with tables of its own: see watch.py.
 WORK = {"source": "id, note FROM orders ORDER BY id", "write": "BEGIN; INSERT INTO lines (id, order_id, note) VALUES ({key}, 1, '{nonce}') RETURNING tenant_id, note; ROLLBACK"}
-MAINTENANCE_WORK = {"source": "g, md5(g::text) FROM generate_series(1, 7) g ORDER BY g", "write": "BEGIN; SELECT 'maintenance', '{nonce}'; ROLLBACK"}
+SESSION = ("session_user || ' ' || current_user || ' ' || coalesce(current_setting('@setting@', true), '') || ' ' || "
+           + " || ' ' || ".join(f"current_setting('{name}')" for name in ("search_path", "TimeZone", "DateStyle", "work_mem", "row_security"))
+           + " || ' ' || (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema())")
+MAINTENANCE_WORK = {
+    "source": "id, note FROM orders ORDER BY id",
+    "write": f"BEGIN; INSERT INTO orders (tenant_id, id, note) VALUES ('maintenance', {{key}}, '{{nonce}}') RETURNING {SESSION}, note; ROLLBACK"}
+VICTIMS, MAINTENANCE = "the victim", "the maintenance user"  # the parties whose clients work
 # What they may wait, in seconds: never more than the floor or so many times what they wait alone, whichever is more.
 # Far above what a busy machine adds, far below what an attack that works takes.
-SLOWEST, MEDIAN, FACTOR = 2.0, 0.15, 25
+SLOWEST, MEDIAN, FACTOR = 2.0, 0.3, 25
 ALONE = 0.4  # seconds for which they are watched alone
 BUSY = "UPDATE orders SET note = note WHERE id = 1 /* @token@-busy */"
 
@@ -118,32 +124,35 @@ class Range:
         except (TimeoutError, OSError) as error:
             outcome.disturbed.append(f"the victim is stopped: {type(error).__name__} {error}")
 
-    # === the victim's clients that work meanwhile ===
+    # === the clients that work meanwhile ===
 
-    def watch_begins(self, where, is_maintenance):
-        """Clients work as the victim (or as the maintenance user) from here on. Watches them alone first, once for each place."""
+    def watch_begins(self, where):
+        """Clients of both parties work from here on. Watches them alone first, once for each place."""
         if self.watch is None:
             self.watch = Watch()
-        if (where, is_maintenance) not in self.alone:
-            self.begin_work(where, is_maintenance)
+        if where not in self.alone:
+            self.begin_work(where)
             time.sleep(ALONE)
-            self.alone[where, is_maintenance] = alone = self.watch.end()
-            if alone["wrong"]:
-                raise RuntimeError(f"the victim's clients do not work even when nobody attacks: {alone['examples']}")
-        self.begin_work(where, is_maintenance)
-        return self.alone[where, is_maintenance]
+            self.alone[where] = self.watch.end()["parties"]
+            for party, alone in self.alone[where].items():
+                if alone["wrong"]:
+                    raise RuntimeError(f"clients of {party} do not work even when nobody attacks: {alone['examples']}")
+        self.begin_work(where)
+        return self.alone[where]
 
-    def begin_work(self, where, is_maintenance):
-        target = self.target
-        login = target.maintenance if is_maintenance else target.victim
-        work = dict(MAINTENANCE_WORK if is_maintenance else WORK)
-        work["enter"] = "" if is_maintenance else target.enter.replace("{tenant}", target.tenants[VICTIM])
-        work["written"] = "maintenance" if is_maintenance else target.tenants[VICTIM]
-        client = self.log_in(target.direct, target.admin, VICTIM)
-        work["rows"] = client.query(f"SET search_path = {self.world.victims.schema}; SELECT " + (
-            work["source"] if is_maintenance else f"id, note FROM orders WHERE tenant_id = '{target.tenants[VICTIM]}' ORDER BY id")).rows
-        client.leave()
-        self.watch.begin(self.place(where), login, work, (target.direct, target.admin, self.world.roles(target.owner)))
+    def begin_work(self, where):
+        target, world = self.target, self.world
+        own = f"SET search_path = {world.victims.schema}; SELECT id, note FROM orders WHERE tenant_id = '{target.tenants[VICTIM]}' ORDER BY id"
+        parties = {VICTIMS: (target.victim, {
+            **WORK, "enter": target.enter.replace("{tenant}", target.tenants[VICTIM]), "written": target.tenants[VICTIM],
+            "rows": world.sql(own).rows})}
+        if target.maintenance:
+            owner = Client(target.direct, Login(target.owner, "", target.maintenance.database))
+            parties[MAINTENANCE] = (target.maintenance, {
+                **{key: world.fill(text) for key, text in MAINTENANCE_WORK.items()}, "enter": "",
+                "written": owner.query(world.fill(f"SELECT {SESSION}")).value(), "rows": owner.query(f"SELECT {MAINTENANCE_WORK['source']}").rows})
+            owner.leave()
+        self.watch.begin(self.place(where), parties, (target.direct, target.admin, world.roles(target.owner)))
 
     def close(self):
         if self.watch:
@@ -220,11 +229,11 @@ class Trial:
                     outcome.disturbed.append(f"{short(step)}: {type(error).__name__} {error}")
         if self.attack.hold:  # the attacker's transaction stays open while the victim works
             self.range.check_victim(self.attack.where, self.variant.protocol, outcome, self.measure)
-        if alone and not self.attack.keeps:
+        if alone:
             self.round(alone, outcome, "while the attacker is there")
         self.end_attack()
         if alone:
-            self.round(alone, outcome, "behind the attacker")
+            self.round(alone, outcome, "behind the attacker", is_gone=True)
             self.watch_ends(alone, outcome)
         if self.busy:
             self.victim_ends(outcome)
@@ -238,34 +247,39 @@ class Trial:
             client.leave()
         return outcome
 
-    # === the victim's clients that work meanwhile ===
+    # === the clients that work meanwhile ===
 
     def watch_begins(self):
-        alone = self.range.watch_begins(self.attack.where, self.variant.is_maintenance)
+        alone = self.range.watch_begins(self.attack.where)
         self.proxy = Process(self.target.processes.get(self.place[1]))
         return alone
 
-    def round(self, alone, outcome, when):
-        limit = max(SLOWEST, FACTOR * alone["slowest"])
-        if self.range.watch.round(limit) >= limit:
-            outcome.disturbed.append(f"{when} a client of the victim's has no answer within {limit:.1f} s")
+    def may_wait(self, party):
+        """Whether the attacker may keep the only server of this party's."""
+        shares = self.variant.is_maintenance if party == MAINTENANCE else self.world.shared and not self.variant.is_maintenance
+        return self.attack.keeps and shares
+
+    def round(self, alone, outcome, when, is_gone=False):
+        limits = {party: max(SLOWEST, FACTOR * own["slowest"]) for party, own in alone.items() if is_gone or not self.may_wait(party)}
+        for party in self.range.watch.round(limits) if limits else ():
+            outcome.disturbed.append(f"{when} a client of {party} has no answer within {limits[party]:.1f} s")
 
     def watch_ends(self, alone, outcome):
-        """What the victim's clients saw, and what the proxy took, against what is theirs."""
+        """What the clients saw, and what the proxy took, against what is theirs."""
         found, grown = self.range.watch.end(), self.proxy.grown()
-        if found["wrong"]:
-            outcome.disturbed.append(f"{found['wrong']} of {found['answers']} answers are wrong: {found['examples']}")
-        if not self.attack.keeps:
-            for what, floor in (("slowest", SLOWEST), ("median", MEDIAN)):
-                limit = max(floor, FACTOR * alone[what])
-                if found[what] > limit:
-                    outcome.disturbed.append(f"{what} answer within {found[what]:.2f} s, {alone[what]:.3f} s alone, limit {limit:.2f} s")
+        for party, own in found["parties"].items():
+            if own["wrong"]:
+                outcome.disturbed.append(f"{own['wrong']} of {own['answers']} answers to {party} are wrong: {own['examples']}")
+            for what, floor in () if self.may_wait(party) else (("slowest", SLOWEST), ("median", MEDIAN)):
+                limit = max(floor, FACTOR * alone[party][what])
+                if own[what] > limit:
+                    outcome.disturbed.append(f"{party}: {what} answer within {own[what]:.2f} s, {alone[party][what]:.3f} s alone, limit {limit:.2f} s")
         if grown > self.attack.memory:
             outcome.disturbed.append(f"the proxy grew by {grown} MiB, limit {self.attack.memory} MiB")
         if found["servers"] > self.attack.servers:
             outcome.disturbed.append(f"{found['servers']} server processes were started, limit {self.attack.servers}")
-        self.figures = {"answers": found["answers"], "slowest": round(found["slowest"], 3), "median": round(found["median"], 4),
-                        "grown": grown, "servers": found["servers"]}
+        self.figures = {party: {"answers": own["answers"], "slowest": round(own["slowest"], 3), "median": round(own["median"], 4)}
+                        for party, own in found["parties"].items()} | {"grown": grown, "servers": found["servers"]}
 
     def judge_what_was_heard(self, outcome):
         heard = bytes(self.gone) + b"".join(bytes(client.heard) for client in self.clients.values())
@@ -315,7 +329,8 @@ class Trial:
             return self.range.victim(self.attack.where)
         if who not in self.clients:
             startup = {self.fill(key): self.fill(value) for key, value in self.attack.login.get("startup", {}).items()}
-            self.clients[who] = self.range.log_in(self.place, self.words(), ATTACKER, startup)
+            login = self.target.colleague or self.target.attacker if who == "colleague" else self.words()
+            self.clients[who] = self.range.log_in(self.place, login, ATTACKER, startup)
         return self.clients[who]
 
     def words(self):

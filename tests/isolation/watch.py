@@ -1,5 +1,5 @@
-"""Clients of the victim that work while an attack runs: whether their answers are their own, how long they wait,
-and how many server processes come and go meanwhile.
+"""Clients that work while an attack runs, of each party that it must not disturb: whether their answers are their own, how
+long they wait, and how many server processes come and go meanwhile.
 
 They run in a process of their own, so that what the attacker costs its own process is not taken for what the victim
 waits for. `Watch` starts that process; the two talk in lines of JSON. Standard library only.
@@ -15,14 +15,14 @@ from dataclasses import asdict
 
 from client import Client, Closed, bind, message, text
 
-WORKERS = 3  # clients that work at one time
+WORKERS = 3  # clients of a party that work at one time
 PAUSE = 0.003  # seconds between two statements of one client
 PATIENCE = 15.0  # seconds after which a client gives an answer up
 KEPT = 5  # examples of what went wrong that are told
 
 
 class Watch:
-    """The process with the victim's clients, as the runner sees it."""
+    """The process with the clients, as the runner sees it."""
 
     def __init__(self):
         self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -32,22 +32,25 @@ class Watch:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError("the process with the victim's clients has ended")
+            raise RuntimeError("the process with the clients has ended")
         answer = json.loads(line)
         if "failed" in answer:
-            raise RuntimeError(f"the victim's clients cannot work: {answer['failed']}")
+            raise RuntimeError(f"the clients cannot work: {answer['failed']}")
         return answer
 
-    def begin(self, place, login, work, admin):
-        """Returns when every client has had its first answer. `work`: see `Worker`; `admin`: (place, login, roles)."""
-        self.ask("begin", place=place, login=asdict(login), work=work, admin=[admin[0], asdict(admin[1]), admin[2]])
+    def begin(self, place, parties, admin):
+        """Returns when every client has had its first answer. `parties`: login and work (see `Worker`) by name; `admin`:
+        (place, login, roles)."""
+        parties = {name: [asdict(login), work] for name, (login, work) in parties.items()}
+        self.ask("begin", place=place, parties=parties, admin=[admin[0], asdict(admin[1]), admin[2]])
 
-    def round(self, limit):
-        """Seconds until every client has had the answer to a statement that it begins from now on; no more than `limit`."""
-        return self.ask("round", limit=limit)["seconds"]
+    def round(self, limits):
+        """The parties of which a client has no answer, within the party's limit in seconds, to a statement that it begins
+        from now on."""
+        return self.ask("round", limits=limits)["late"]
 
     def end(self):
-        """What the clients saw: answers, median, slowest, wrong, servers."""
+        """What the clients saw, by party: answers, median, slowest, wrong, examples; and the servers."""
         return self.ask("end")
 
     def close(self):
@@ -56,15 +59,15 @@ class Watch:
 
 
 class Worker(threading.Thread):
-    """One client of the victim, which asks in all ways in turn and knows what the answer is.
+    """One client, which asks in all ways in turn and knows what the answer is.
 
     `work` holds `rows`, what `source` selects, and `write`, a text that is rolled back and answers with `written`.
     Each statement carries a new nonce that comes back in its rows: an answer to another statement is a wrong one.
     """
 
-    def __init__(self, number, place, login, work):
+    def __init__(self, number, party, place, login, work):
         super().__init__(daemon=True)
-        self.number, self.place, self.login, self.work = number, place, login, work
+        self.number, self.party, self.place, self.login, self.work = number, party, place, login, work
         self.seconds, self.wrong, self.begun, self.is_over = [], [], None, False
         self.turn = 0  # of the statement that runs, or of the last one
         self.answered = 0  # the turn of the last statement that was answered rightly
@@ -116,7 +119,7 @@ class Worker(threading.Thread):
             expected = [[self.work["written"], nonce]]
             answer = self.client.query(self.work["write"].replace("{key}", str(950 + self.number)).replace("{nonce}", nonce))
         if answer.errors:
-            return f"an error: {', '.join(answer.errors)}"
+            return f"an error: {', '.join(answer.errors)}: {bytes(self.client.heard[-200:])!r}"
         if answer.rows != expected:
             return f"{str(answer.rows)[:160]} in place of {str(expected)[:160]}"
         return None
@@ -163,38 +166,46 @@ class Counter(threading.Thread):
 class Shift:
     """One attack's time, from `begin` to `end`."""
 
-    def __init__(self, place, login, work, admin):
+    def __init__(self, place, parties, admin):
         class Who:
             def __init__(self, words):
                 self.__dict__.update(words)
 
-        self.workers = [Worker(number, tuple(place), Who(login), work) for number in range(WORKERS)]
+        self.workers = [Worker(number, party, tuple(place), Who(login), work)
+                        for party, (login, work) in parties.items() for number in range(WORKERS)]
         for worker in self.workers:
             worker.start()
-        if self.round(PATIENCE)["seconds"] >= PATIENCE:
+        if self.round(dict.fromkeys(parties, PATIENCE))["late"]:
             raise TimeoutError(f"no answer: {[problem for worker in self.workers for problem in worker.wrong][:KEPT]}")
         for worker in self.workers:  # what came before the attack is not told
             worker.seconds, worker.wrong = [], []
         self.counter = Counter(tuple(admin[0]), Who(admin[1]), admin[2])
         self.counter.start()
 
-    def round(self, limit):
-        began, marks = time.monotonic(), [worker.turn for worker in self.workers]
-        while time.monotonic() - began < limit:
-            if all(worker.answered > mark for worker, mark in zip(self.workers, marks)):
-                break
+    def round(self, limits):
+        began, marks = time.monotonic(), {worker: worker.turn for worker in self.workers if worker.party in limits}
+        late = set(limits)
+        while late and time.monotonic() - began < max(limits[party] for party in late):
             time.sleep(0.002)
-        return {"seconds": time.monotonic() - began}
+            late = {worker.party for worker, mark in marks.items() if worker.answered <= mark}
+        return {"late": sorted(late)}
 
     def end(self):
         for worker in self.workers:
             worker.is_over = True
         for worker in self.workers:
             worker.stop()
-        seconds = sorted(second for worker in self.workers for second in worker.seconds) or [0.0]
-        wrong = [problem for worker in self.workers for problem in worker.wrong]
-        return {"answers": len(seconds), "median": seconds[len(seconds) // 2], "slowest": seconds[-1],
-                "wrong": len(wrong), "examples": wrong[:KEPT], "servers": self.counter.stop()}
+        parties = {party: told([worker for worker in self.workers if worker.party == party])
+                   for party in dict.fromkeys(worker.party for worker in self.workers)}
+        return {"parties": parties, "servers": self.counter.stop()}
+
+
+def told(workers):
+    """What the clients of one party saw."""
+    seconds = sorted(second for worker in workers for second in worker.seconds) or [0.0]
+    wrong = [problem for worker in workers for problem in worker.wrong]
+    return {"answers": len(seconds), "median": seconds[len(seconds) // 2], "slowest": seconds[-1],
+            "wrong": len(wrong), "examples": wrong[:KEPT]}
 
 
 def main():

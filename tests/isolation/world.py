@@ -4,6 +4,7 @@ Everything here goes straight to PostgreSQL as a superuser; the proxy is never a
 """
 
 import base64
+import hashlib
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -54,6 +55,8 @@ class Target:
     words: dict = field(default_factory=dict)  # further words for the attacks
     places: tuple = (Place(),)  # the victim's is the last
     fair: tuple = ()  # as wide, with limits for each tenant; without it, the same
+    roles: tuple = ()  # that the attacker's role may become
+    colleague: Login | None = None  # another user of the attacker's tenant
     maintenance: Login | None = None  # who is no tenant, on servers of its own role (the owner's)
     processes: dict = field(default_factory=dict)  # the proxy's process, by port, where its memory can be read
 
@@ -67,7 +70,7 @@ class World:
             "attacker": target.tenants[0], "victim": target.tenants[1], "role": target.role, "owner": target.owner,
             "setting": target.setting, "database": target.attacker.database, "token": self.token,
             "number": self.number, "large": str(LARGE_OBJECT), "attacker_user": target.attacker.user,
-            "victim_user": target.victim.user, "invoker": "", **bulk(), **target.words,
+            "victim_user": target.victim.user, "invoker": "", **digests(target.tenants[1]), **bulk(), **target.words,
         }
         self.needles = needles(self.token) + [self.number.encode()]
         self.shared, self.victims = len(target.places) == 1, target.places[-1]
@@ -139,7 +142,8 @@ class World:
         if self.sql("SELECT to_regclass('pgtenant.key')").value():
             self.fingerprint_sql = self.fingerprint_sql.replace(
                 "SELECT part, md5(", "SELECT 'keys', md5(string_agg(k::text, '' ORDER BY k::text)) FROM pgtenant.key k UNION ALL SELECT part, md5(")
-        self.role_sql = "; ".join(text for place in self.target.places for text in self.role_as_it_is(place))
+        self.role_sql = "; ".join([*(text for place in self.target.places for text in self.role_as_it_is(place)),
+                                   *(f"ALTER ROLE {role} RESET ALL; ALTER ROLE {role} NOLOGIN PASSWORD NULL" for role in self.target.roles)])
         self.canonical = self.look()
 
     def role_as_it_is(self, place):
@@ -213,6 +217,12 @@ class World:
 
     def is_told(self, heard):
         return any(needle in heard for needle in self.needles)
+
+
+def digests(tenant):
+    """What the register of a sealed context holds for a tenant."""
+    digest = hashlib.sha256(tenant.encode()).digest()
+    return {f"digest_{number + 1}": int.from_bytes(digest[8 * number:8 * number + 8], "big", signed=True) for number in range(2)}
 
 
 def bulk():

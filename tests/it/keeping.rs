@@ -1,6 +1,7 @@
 //! Clients that keep their server: the context is entered again where it was lost, and nothing of the session is reset.
 
 use crate::protect::{KEY, install, sealed};
+use crate::support::config::Config;
 use crate::support::{Cluster, Link, Proxy, message};
 
 const WHO: &str = "SELECT string_agg(DISTINCT tenant_id, ',') FROM notes";
@@ -89,6 +90,22 @@ async fn what_postgresql_says_of_a_text_reaches_its_client() {
             assert_eq!(notices[0].fault().code, "42622", "{number}");
         }
         link.query("ROLLBACK").await;
+    }
+}
+
+/// The next client needs the reset, for it has another's settings, and nothing at all to set.
+#[tokio::test]
+async fn a_time_limit_that_was_left_on_a_server_is_no_maintenance_users_error() {
+    let cluster = Cluster::postgres18().await;
+    let proxy = Proxy::start(&cluster, Config::one_server).await;
+    for limit in ["transaction_timeout", "idle_session_timeout", "statement_timeout"] {
+        for _ in 0..30 {
+            let mut leaves = proxy.link("migrate").await;
+            let mut next = proxy.link("migrate").await;
+            leaves.query(&format!("SET {limit} = 1")).await;
+            assert_eq!(next.query("SELECT 1").await.value(), "1", "{limit}");
+            assert_eq!(next.query(&format!("SHOW {limit}")).await.value(), "0");
+        }
     }
 }
 

@@ -243,6 +243,48 @@ async fn a_role_that_code_of_the_database_left_is_gone_with_its_client() {
     }
 }
 
+/// Texts that name no role, of a user without `roles`.
+#[tokio::test]
+async fn a_role_that_code_left_reaches_no_client_of_a_user_without_roles() {
+    let mut all = both(Config::one_server).await;
+    all.extend(on([Cluster::postgres18().await, Cluster::postgres18().await], Config::one_server).await);
+    for (_cluster, proxy) in all {
+        let mut leaver = proxy.link("initech_app").await;
+        let mut same = proxy.link("initech_app").await;
+        for leave in [
+            "SELECT becomes('authenticated')",
+            "SELECT becomes('unlisted')",
+            "INSERT INTO triggers (tenant_id, n) VALUES ('initech', 1)",
+        ] {
+            assert!(leaver.query(leave).await.code().is_none(), "{leave}");
+            assert_eq!(role_of(&mut same).await, LOGIN, "{leave}");
+            assert_eq!(same.query(WHO).await.value(), "initech", "{leave}");
+            assert!(leaver.extended(leave, &[]).await.code().is_none(), "{leave}");
+            assert_eq!(same.extended(ROLE, &[]).await.value(), LOGIN, "{leave}");
+        }
+    }
+}
+
+/// A login role that can become no other needs no reset between clients of one tenant.
+#[tokio::test]
+async fn clients_of_a_login_role_that_can_become_no_other_share_a_server_as_it_is() {
+    for (membership, is_reset) in [
+        ("", false),
+        ("CREATE ROLE crew; GRANT crew TO app", true),
+        ("CREATE ROLE crew; GRANT crew TO app WITH SET FALSE, INHERIT TRUE", false),
+        ("REVOKE SELECT ON pg_auth_members FROM PUBLIC", true),
+    ] {
+        let cluster = Cluster::postgres18().await;
+        cluster.execute(membership).await;
+        cluster.execute("CREATE FUNCTION leaves() RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.left', 'x', false) $$").await;
+        let proxy = Proxy::start(&cluster, Config::one_server).await;
+        let (mut one, mut other) = (proxy.link("acme_app").await, proxy.link("acme_app").await);
+        assert_eq!(one.query("SELECT leaves()").await.value(), "x");
+        let left = other.query("SELECT coalesce(current_setting('app.left', true), '')").await.value();
+        assert_eq!(left.is_empty(), is_reset, "{membership}");
+    }
+}
+
 #[tokio::test]
 async fn other_roles_are_refused_with_the_setting_that_lists_them() {
     let cluster = Cluster::start().await;

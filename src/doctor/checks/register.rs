@@ -13,11 +13,12 @@ pub(super) const CHECKS: &[Check] = &[
 FROM own_sequence c CROSS JOIN hat h JOIN pg_roles r ON r.oid = h.roleid CROSS JOIN me
 WHERE NOT me.rolsuper AND (has_sequence_privilege(h.roleid, c.oid, 'USAGE,SELECT,UPDATE') OR has_any_column_privilege(h.roleid, c.oid, 'SELECT'))
 UNION ALL
--- Those of superusers are critical by D12.
+-- Those of superusers are critical by D12, but for triggers, whose rows it cannot judge: everybody may hang one on a temporary table.
 SELECT format('function %s', p.oid::regprocedure), format('runs as %s, which can use or set the register', p.proowner::regrole),
        format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC, %I; -- or give the register a role of its own, as pgtenant protect says', p.oid::regprocedure, me.rolname)
 FROM pg_proc p CROSS JOIN me
-WHERE p.prosecdef AND NOT me.rolsuper AND p.proowner NOT IN (SELECT roleid FROM free)
+WHERE p.prosecdef AND NOT me.rolsuper
+  AND (p.proowner NOT IN (SELECT roleid FROM free) OR p.prorettype = 'trigger'::regtype AND p.prosrc ~* '\m(setval|execute)\M')
   AND p.oid NOT IN (SELECT oid FROM own_door)
   AND EXISTS (SELECT FROM own_sequence c WHERE has_sequence_privilege(p.proowner, c.oid, 'USAGE,SELECT,UPDATE'))
   AND EXISTS (SELECT FROM hat h WHERE has_function_privilege(h.roleid, p.oid, 'EXECUTE'))",

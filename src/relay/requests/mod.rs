@@ -21,7 +21,7 @@ use crate::relay::core::replies::{Closed, Reply, Room, Text};
 use crate::relay::core::segment::{AwaitedReply, Segment};
 use crate::relay::{Conversation, RelayFault};
 use crate::sql::{Reset, SessionEffect, Survey};
-use crate::upstream::{APPLICATION_NAME, ServerSide, SessionParameters, Span, Temporary, Wear};
+use crate::upstream::{APPLICATION_NAME, OtherRoles, ServerSide, SessionParameters, Span, Temporary, Wear};
 use crate::wire::backend::Status;
 use crate::wire::{encode, frame, frontend};
 
@@ -306,8 +306,10 @@ impl Conversation {
         self.note_for_choice(survey);
         self.note_for_pin(survey);
         self.session.note(survey);
-        // Code of the database may set a role unseen, where roles decide what a client may do.
-        if survey.session_effect == SessionEffect::Maybe || self.rules.has_roles() {
+        // Code of the database may set a role that no text tells, where there is one to be set.
+        let may_set_role =
+            self.rules.has_roles() || server.state().identity().other_roles == OtherRoles::Maybe;
+        if survey.session_effect == SessionEffect::Maybe || may_set_role {
             server.state().wear = Wear::Dirty;
         }
     }

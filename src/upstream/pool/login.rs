@@ -21,7 +21,7 @@ use crate::net::tls::{client_config, server_name};
 use crate::secret::Secret;
 use crate::upstream::error::{ConnectError, UpstreamFault};
 use crate::upstream::pool::senders::Senders;
-use crate::upstream::pool::server::{BackendIdentity, Server};
+use crate::upstream::pool::server::{BackendIdentity, OtherRoles, Server};
 use crate::upstream::settings::{ServerAddress, UpstreamSettings};
 use crate::wire::{backend, encode, frame};
 
@@ -331,16 +331,27 @@ async fn greeting(channel: &mut Channel) -> Result<Greeting, ConnectError> {
     }
 }
 
-/// Asks the server which process it is and what its clock shows: what a sealed context is bound to.
+/// Asks the server which process it is and what its clock shows, which a sealed context is bound to, and whether its login
+/// role can become another one. From PostgreSQL 16 on a membership says whether it is for that. A role that may not read the
+/// catalogs gets an error in place of the second answer.
 async fn identify(channel: &mut Channel) -> Result<BackendIdentity, ConnectError> {
     const QUESTION: &[u8] = b"SELECT pg_catalog.pg_backend_pid(), \
-        pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()))::pg_catalog.int8";
+        pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()))::pg_catalog.int8; \
+        SELECT r.rolsuper OR EXISTS(SELECT FROM pg_catalog.pg_auth_members AS m WHERE m.member OPERATOR(pg_catalog.=) r.oid \
+        AND COALESCE((pg_catalog.to_jsonb(m) OPERATOR(pg_catalog.->>) 'set_option')::pg_catalog.bool, true)) \
+        FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER";
     encode::query(channel.output.space(), QUESTION);
     channel.flush().await?;
-    let mut identity = None;
+    let (mut identity, mut other_roles) = (None, OtherRoles::Maybe);
     loop {
         let (tag, body) = read_message(channel).await?;
         match tag {
+            b'D' if identity.is_some() => {
+                if backend::column(&body, 0) == Some("f") {
+                    other_roles = OtherRoles::None;
+                }
+            }
+            b'E' if identity.is_some() => {}
             b'D' => {
                 let number = |column: usize| backend::column(&body, column)?.parse::<u64>().ok();
                 let process_id = number(0).and_then(|number| u32::try_from(number).ok());
@@ -352,5 +363,5 @@ async fn identify(channel: &mut Channel) -> Result<BackendIdentity, ConnectError
         }
     }
     let (backend_pid, epoch) = identity.ok_or(ConnectError::Protocol)?;
-    Ok(BackendIdentity { backend_pid, clock: (epoch, Instant::now()) })
+    Ok(BackendIdentity { backend_pid, clock: (epoch, Instant::now()), other_roles })
 }

@@ -57,6 +57,16 @@ pub enum Wear {
     Dirty,
 }
 
+/// Whether the login role could become another role when the server logged in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OtherRoles {
+    /// It could not: whatever runs on the server, its role stays.
+    #[default]
+    None,
+    /// It could, or PostgreSQL does not say: code of the database may set a role that no text tells.
+    Maybe,
+}
+
 /// A prepared statement on a server.
 #[derive(Debug)]
 struct PreparedCopy {
@@ -143,13 +153,15 @@ pub struct BackendIdentity {
     pub backend_pid: u32,
     /// Its clock when that was asked, in seconds of the Unix epoch, and ours.
     pub clock: (u64, Instant),
+    /// What its login role could become.
+    pub other_roles: OtherRoles,
 }
 
 impl BackendIdentity {
     /// A process whose clock begins now.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn for_tests() -> Self {
-        Self { backend_pid: 1, clock: (0, Instant::now()) }
+        Self { backend_pid: 1, clock: (0, Instant::now()), other_roles: OtherRoles::None }
     }
 
     /// What the server's clock shows now.
