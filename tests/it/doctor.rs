@@ -186,6 +186,37 @@ async fn the_exit_code_says_whether_there_is_more_than_advice() {
 }
 
 #[tokio::test]
+async fn doctor_and_protect_agree_that_temp_stays() {
+    let cluster = sound_cluster().await;
+    let (_, found) = findings(&cluster, |_| {});
+    let on_database = |one: &&Finding| one.fix.contains("ON DATABASE");
+    assert_eq!(found.iter().find(on_database).map(|one| &one.fix), None, "TEMP is granted, and stays");
+    cluster.execute("GRANT CREATE ON DATABASE app TO app").await;
+    let (_, found) = findings(&cluster, |_| {});
+    let fixes: Vec<&str> = found.iter().filter(on_database).map(|one| &*one.fix).collect();
+    assert_eq!(fixes, ["REVOKE CREATE ON DATABASE app FROM PUBLIC, app;"]);
+}
+
+#[tokio::test]
+async fn a_login_role_without_privileges_is_told_which_it_needs() {
+    let cluster = Cluster::start().await;
+    let d45 = async || {
+        let (_, mut found) = findings(&cluster, |_| {});
+        found.retain(|one| one.id == "D45");
+        found.pop().map(|one| (one.message, one.fix))
+    };
+    assert_eq!(d45().await, None);
+    cluster.execute("REVOKE ALL ON ALL TABLES IN SCHEMA public, shelf FROM app").await;
+    let (message, fix) = d45().await.unwrap();
+    assert_eq!(message, "the login role has no privilege on any table yet, or none on its schema");
+    assert!(fix.contains("GRANT SELECT, INSERT, UPDATE, DELETE ON … TO app;"), "{fix}");
+    cluster.execute("CREATE TABLE plain (id int); GRANT SELECT ON plain TO app").await;
+    let (message, fix) = d45().await.unwrap();
+    assert_eq!(message, "the login role reaches no table with a tenant column");
+    assert!(fix.contains("pgtenant protect --column"), "{fix}");
+}
+
+#[tokio::test]
 async fn the_sql_that_mends_a_table_mends_it() {
     let cluster = sound_cluster().await;
     cluster
