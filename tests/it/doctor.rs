@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::placement;
+use crate::protect;
 use crate::support::config::Config;
 use crate::support::proxy::{binary, run};
 use crate::support::{Cluster, Proxy, within};
@@ -390,6 +392,40 @@ async fn what_comes_up_later_is_counted_and_serving_goes_on() {
     proxy.link("acme_app").await.query("SELECT 1").await;
     cluster.execute("DROP TABLE open").await;
     proxy.measures("pgtenant_isolation_findings", &critical, 0.0).await;
+}
+
+#[tokio::test]
+async fn a_reload_has_the_doctor_look_at_what_is_new_in_the_file() {
+    let cluster = placement::cluster().await;
+    cluster.execute("GRANT USAGE ON SCHEMA tenant_globex TO app").await;
+    let mut proxy = Proxy::start(&cluster, |config| config.set("tenancy.doctor_interval", "0s")).await;
+    let critical = [("severity", "critical")];
+    assert_eq!(proxy.metrics().await.sum("pgtenant_isolation_findings", &critical), 0.0);
+    let log = proxy.reload(placement::placed).await;
+    assert!(log.contains("configuration reloaded"), "{log}");
+    proxy.measures("pgtenant_isolation_findings", &critical, 1.0).await;
+    proxy.logged("does not isolate tenants any more").await;
+    assert!(proxy.log().contains("D47"), "{}", proxy.log());
+    // Mended, and looked at again.
+    cluster.execute("REVOKE ALL ON SCHEMA tenant_globex FROM app").await;
+    proxy.reload(|_| {}).await;
+    proxy.measures("pgtenant_isolation_findings", &critical, 0.0).await;
+}
+
+#[tokio::test]
+async fn a_reloaded_key_that_the_database_does_not_have_opens_nothing() {
+    let cluster = Cluster::start().await;
+    protect::install(&cluster);
+    let mut proxy = Proxy::start(&cluster, |config| protect::sealed(config, protect::KEY)).await;
+    let mut before = proxy.link("acme_app").await;
+    assert_eq!(before.query("SELECT count(*) FROM notes").await.value(), "10");
+    proxy.reload(|config| config.set("tenancy.seal_key", "ab".repeat(32))).await;
+    // A hand-over with the new key: another tenant, on a server that was this one's or is new.
+    let mut behind = proxy.link("globex_app").await;
+    let refused = behind.query("SELECT count(*) FROM notes").await;
+    assert_eq!(refused.code().as_deref(), Some("08006"), "{refused}");
+    proxy.logged("proof refused").await;
+    proxy.logged("D40").await;
 }
 
 #[tokio::test]
