@@ -98,3 +98,22 @@ async fn a_statement_that_would_pin_says_that_the_choice_ends_before_its_state()
         assert_eq!(link.query("CREATE TEMP TABLE t (a int)").await, "C(CREATE TABLE) Z(I)");
     }
 }
+
+#[tokio::test]
+async fn where_no_tenant_is_required_no_statement_without_one_reaches_a_row() {
+    let all = both(|config| config.set("tenancy.require_tenant", false)).await;
+    for ((_cluster, proxy), is_sealed) in all.iter().zip([false, true]) {
+        let mut link = proxy.link("any").await;
+        for (sql, plain, sealed) in [
+            ("SELECT count(*) FROM notes", "T(count) D(0) C(SELECT 1) Z(I)", "T(count) E(28000) Z(I)"),
+            ("UPDATE notes SET body = 'x'", "C(UPDATE 0) Z(I)", "E(28000) Z(I)"),
+            ("DELETE FROM notes", "C(DELETE 0) Z(I)", "E(28000) Z(I)"),
+            ("INSERT INTO notes (tenant_id, body) VALUES ('acme', 'x')", "E(42501) Z(I)", "E(28000) Z(I)"),
+            ("INSERT INTO notes (tenant_id, body) VALUES ('', 'x')", "E(42501) Z(I)", "E(28000) Z(I)"),
+        ] {
+            assert_eq!(link.query(sql).await, if is_sealed { sealed } else { plain }, "{sql}");
+        }
+        // What no policy limits is there for all.
+        assert_eq!(link.query("SELECT body FROM shelf.notes").await.value(), "from the shelf");
+    }
+}
