@@ -12,7 +12,7 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench suites fuzz-wire fuzz-wire-versions crowd hand-overs mutations setup setup-test lint unit lexer drivers frameworks isolation runbook demo-once docs isolation-versions
+.PHONY: demo test bench suites fuzz-wire fuzz-wire-versions crowd hand-overs mutations setup setup-test lint unit lexer drivers frameworks isolation isolation-versions runbook demo-once docs
 
 demo: setup
 	cargo build --release --locked

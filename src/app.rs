@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -128,6 +128,8 @@ struct App {
     tokens: Option<Arc<Tokens>>,
     /// Settings in force, for operators.
     settings: Arc<ArcSwap<Vec<Setting>>>,
+    /// Has the doctor look again.
+    reloaded: Arc<Notify>,
 }
 
 /// What runs beside the clients, and what comes from there.
@@ -178,7 +180,8 @@ impl App {
         };
         let file = Arc::new(ArcSwap::from_pointee(config.clone()));
         let (shared, rows) = (Arc::new(shared), Arc::default());
-        Ok(Self { path, config, file, rows, shared, mock_key, probes, tokens, settings })
+        let reloaded = Arc::default();
+        Ok(Self { path, config, file, rows, shared, mock_key, probes, tokens, settings, reloaded })
     }
 
     /// Nobody is let in before the doctor has looked at every upstream that can be reached.
@@ -218,7 +221,7 @@ impl App {
         let address = listener.address().map_err(AppError::start)?;
         let Background { tasks, mut requests, mut snapshots } = self.background(exporter);
         let mut upkeep = tokio::time::interval(UPKEEP);
-        let mut watch = std::pin::pin!(watch.run());
+        let mut watch = std::pin::pin!(watch.run(Arc::clone(&self.reloaded)));
         let mut verdict = Ok(());
         match &mut snapshots {
             None => ready.set(),
@@ -341,6 +344,7 @@ impl App {
             finder.forget();
         }
         self.replace(live, "configuration reloaded");
+        self.reloaded.notify_one();
         Ok(())
     }
 

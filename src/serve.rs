@@ -12,7 +12,7 @@ pub mod logins;
 mod replication;
 mod shared;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ use crate::relay::core::tenant_choice::{Acting, Chooser};
 use crate::relay::{Beginning, Conversation};
 use crate::session::{Alarm, Collecting, End, Inspecting, Session, shutdown};
 use crate::startup::{Claim, Opening, StartupFault, StartupParameters};
-use crate::tenant::{Standing, resolve};
+use crate::tenant::{ResolveFault, Standing, resolve};
 use crate::upstream::{Greeting, SessionParameters, Share};
 use crate::wire::encode::{self, Severity};
 use logins::{Crowded, Eviction, LoginSlot};
@@ -73,7 +73,19 @@ enum Rejected {
     /// Nobody is there to be told.
     Gone(String),
     /// The client is told.
-    Told(Box<Channel>, Report),
+    Told(Box<Channel>, Denial),
+}
+
+/// Refusal of a login: what the client reads, and what only the log says of it.
+struct Denial {
+    report: Report,
+    reason: Option<String>,
+}
+
+impl From<Report> for Denial {
+    fn from(report: Report) -> Self {
+        Self { report, reason: None }
+    }
 }
 
 /// Serves one connection in a task of its own. It has its place among those who log in at once, so that connections are as
@@ -129,11 +141,25 @@ async fn connection(shared: Arc<Shared>, stream: Stream, slot: LoginSlot, evicti
             login(LoginOutcome::Failed);
             tracing::debug!(reason, "a connection ended before login");
         }
-        Ok(Err(Rejected::Told(channel, report))) => {
+        Ok(Err(Rejected::Told(channel, denial))) => {
             login(LoginOutcome::Refused);
-            tracing::info!(sqlstate = report.sqlstate.0, reason = report.message, "login refused");
-            tell(*channel, &report).await;
+            denial.log(address);
+            tell(*channel, &denial.report).await;
         }
+    }
+}
+
+impl Denial {
+    /// One line for each refused login.
+    fn log(&self, address: Option<IpAddr>) {
+        let Report { sqlstate, message, .. } = &self.report;
+        let reason = self.reason.as_ref().map(|reason| format!("{message}: {reason}"));
+        tracing::info!(
+            address = address.map(tracing::field::display),
+            sqlstate = sqlstate.0,
+            reason = reason.as_ref().unwrap_or(message),
+            "login refused"
+        );
     }
 }
 
@@ -214,23 +240,27 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream, slot: LoginSlot) -> Result
             }
             return Ok(Welcome::Cancelled);
         }
-        Err(StartupFault::Refused(channel, report)) => return Err(Rejected::Told(channel, report)),
+        Err(StartupFault::Refused(channel, report)) => return Err(Rejected::Told(channel, report.into())),
         Err(fault) => return Err(Rejected::Gone(fault.to_string())),
     };
     slot.is_heard();
     // Nobody has to prove anything for nothing; but who that is, an operator has to prove.
     if shared.seats.available_permits() == 0 && claim.database != CONSOLE {
-        return Err(Rejected::Told(channel, if shared.seats.is_closed() { shutdown() } else { full() }));
+        let report = if shared.seats.is_closed() { shutdown() } else { full() };
+        return Err(Rejected::Told(channel, report.into()));
     }
     let found = find(shared, &live.directory, &claim.user).await;
     let identity = match live.authenticator.authenticate(&mut channel, &claim, &live.directory, found).await {
         Ok(identity) => identity,
         Err(auth::AuthFault::Lost(error)) => return Err(Rejected::Gone(error.to_string())),
-        Err(fault) => return Err(Rejected::Told(channel, fault.report())),
+        Err(fault) => {
+            let denial = Denial { report: fault.report(), reason: fault.reason() };
+            return Err(Rejected::Told(channel, denial));
+        }
     };
     let seat = match take_seat(shared, identity.user()) {
         Ok(seat) => seat,
-        Err(report) => return Err(Rejected::Told(channel, report)),
+        Err(report) => return Err(Rejected::Told(channel, report.into())),
     };
     drop(slot);
     if identity.user().grant == Grant::Operator {
@@ -240,7 +270,7 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream, slot: LoginSlot) -> Result
     if let Some(kind) = claim.replication {
         return match replication::admit(shared, (&identity, channel.stream.peer()), &claim, kind).await {
             Ok(admitted) => Ok(Welcome::Replication(Box::new((admitted, *channel, identity)), seat)),
-            Err(report) => Err(Rejected::Told(channel, report)),
+            Err(report) => Err(Rejected::Told(channel, report.into())),
         };
     }
     match admit(shared, &live, (&identity, channel.stream.peer()), &mut claim).await {
@@ -250,7 +280,7 @@ async fn log_in(shared: &Arc<Shared>, stream: Stream, slot: LoginSlot) -> Result
                 .map(|admitted| Welcome::Session(Box::new(admitted), seat))
                 .map_err(|error| Rejected::Gone(error.to_string()))
         }
-        Err(report) => Err(Rejected::Told(channel, report)),
+        Err(denial) => Err(Rejected::Told(channel, denial)),
     }
 }
 
@@ -269,12 +299,12 @@ fn operator(
 ) -> Result<OperatorSession, Rejected> {
     if identity.reach().is_narrow() {
         let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "what proves a tenant proves no operator");
-        return Err(Rejected::Told(Box::new(channel), report));
+        return Err(Rejected::Told(Box::new(channel), report.into()));
     }
     if claim.database != CONSOLE || claim.replication.is_some() {
         let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "operators may use the console only")
             .hint("Connect to the database \"pgtenant\": psql -d pgtenant.");
-        return Err(Rejected::Told(Box::new(channel), report));
+        return Err(Rejected::Told(Box::new(channel), report.into()));
     }
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
     let user = identity.user().name.clone();
@@ -298,9 +328,10 @@ async fn admit(
     live: &Arc<Live>,
     (identity, address): (&Identity, Option<SocketAddr>),
     claim: &mut Claim,
-) -> Result<Admission, Report> {
+) -> Result<Admission, Denial> {
     let database = database::chosen(shared, live, identity.user(), claim)?;
-    let (standing, reach) = resolve(identity, claim, &live.directory).map_err(|fault| fault.report())?;
+    let denial = |fault: ResolveFault| Denial { report: fault.report(), reason: fault.reason() };
+    let (standing, reach) = resolve(identity, claim, &live.directory).map_err(denial)?;
     let key_bytes = if claim.minor >= 2 { 32 } else { 4 };
     let user = identity.user().name.clone();
     let membership =
@@ -309,7 +340,7 @@ async fn admit(
     if !Arc::ptr_eq(live, &shared.live.load())
         && !still_stands((&live.directory, &shared.live.load().directory), identity, &standing)
     {
-        return Err(shutdown());
+        return Err(shutdown().into());
     }
     let rules = acting::rules(shared, live, identity.user());
     check_parameters(&rules, &claim.parameters)?;

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use pgwire::api::auth::sasl::oauth::{Oauth, OauthValidator, ValidatorModuleResult};
 use pgwire::api::auth::sasl::{OAUTHBEARER_METHOD, SASLState};
 use pgwire::api::{ClientInfo as _, DefaultClient, METADATA_USER};
-use pgwire::error::PgWireResult;
+use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::startup::{Authentication, PasswordMessageFamily, SASLInitialResponse, SASLResponse};
 
 use super::exchange::{CLEARTEXT_PASSWORD, SASL, SASL_CONTINUE, initial_response, read_message};
 use super::token::{MAX_TOKEN_BYTES, Proven, TokenFault, Tokens};
-use super::{AuthFault, MAX_SASL_BYTES};
+use super::{AuthFault, MAX_SASL_BYTES, Reason};
 use crate::net::Channel;
 use crate::wire::{encode, frame};
 
@@ -57,22 +57,26 @@ pub(super) async fn by_oauthbearer(
     let (answer, state) = oauth
         .process_oauth_message(&client, first, &SASLState::OauthStateInit)
         .await
-        .map_err(|error| refused(user, &error))?;
+        .map_err(|error| AuthFault::refused(user, Reason::OauthBearer(fault(&error))))?;
     if let Some(Authentication::SASLContinue(problem)) = answer {
         encode::authentication(channel.output.space(), SASL_CONTINUE, &problem);
         channel.flush().await?;
         let last = SASLResponse::new(read_message(channel, MAX_SASL_BYTES).await?.into());
         let last = PasswordMessageFamily::SASLResponse(last);
         let end = oauth.process_oauth_message(&client, last, &state).await;
-        return Err(end.map_or_else(|error| refused(user, &error), |_| AuthFault::Protocol));
+        let told = Reason::OauthBearer("the client sent no token, and was told where to get one");
+        return Err(end.map_or_else(|_| AuthFault::refused(user, told), |_| AuthFault::Protocol));
     }
     let reached = verdict.reached.lock().unwrap_or_else(PoisonError::into_inner).take();
     reached.ok_or(AuthFault::Protocol)
 }
 
-fn refused(user: &str, reason: &dyn std::error::Error) -> AuthFault {
-    tracing::info!(user, %reason, "OAUTHBEARER failed");
-    AuthFault::refused(user)
+/// In words of our own: an error of the library may hold what the client sent.
+const fn fault(error: &PgWireError) -> &'static str {
+    match error {
+        PgWireError::OAuthAuthenticationFailed(_) => "the client's message holds no bearer token",
+        _ => "the client's message cannot be read",
+    }
 }
 
 /// What pgwire wants to know about a client.

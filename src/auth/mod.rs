@@ -7,6 +7,7 @@ mod certificate;
 mod exchange;
 mod keys;
 mod reach;
+mod reason;
 mod scram;
 pub mod settings;
 mod token;
@@ -25,6 +26,7 @@ use crate::wire::encode;
 use certificate::CertificateMatch;
 use exchange::{AUTHENTICATION_OK, SASL_FINAL};
 pub use reach::Reach;
+pub use reason::Reason;
 use scram::Scram;
 pub use token::Tokens;
 use token::{Proven, TokenFault};
@@ -79,6 +81,8 @@ pub enum AuthFault {
     Refused {
         /// The name as claimed.
         user: String,
+        /// For the log only.
+        reason: Reason,
     },
     /// What came was no message of this login, or one over the limit.
     #[error("invalid authentication message")]
@@ -100,9 +104,25 @@ impl Fault for AuthFault {
 }
 
 impl AuthFault {
-    /// The refusal that tells nothing: the same for user, password and tenant.
-    pub fn refused(user: &str) -> Self {
-        Self::Refused { user: user.to_owned() }
+    /// The refusal that tells the client nothing: the same for user, password and tenant.
+    pub fn refused(user: &str, reason: Reason) -> Self {
+        Self::Refused { user: user.to_owned(), reason }
+    }
+
+    /// What the log says of it and the client does not read.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Refused { reason, .. } => Some(reason.to_string()),
+            Self::Lost(_) | Self::Protocol => None,
+        }
+    }
+
+    /// The same refusal for a name that is no candidate, whatever step of the exchange it failed at.
+    fn because(self, reason: Option<&Reason>) -> Self {
+        match (self, reason) {
+            (Self::Refused { user, .. }, Some(reason)) => Self::Refused { user, reason: reason.clone() },
+            (fault, _) => fault,
+        }
     }
 }
 
@@ -184,25 +204,45 @@ impl Authenticator {
         found: Option<Arc<User>>,
     ) -> Result<Identity, AuthFault> {
         let found = found.map(|user| Candidate { user, suffix: None, reach: Reach::default() });
-        let candidate =
-            find(directory, &claim.user).or(found).and_then(|candidate| certified(candidate, channel, claim));
-        let user = candidate.as_ref().map(|candidate| &*candidate.user);
-        let method = user.map_or_else(|| self.mock_method(&claim.user), Method::of);
-        let found = match readable(method, channel, &claim.user) {
-            Method::Nothing => Found::default(),
-            Method::Scram => {
-                let verifier = user.and_then(|user| user.verifier.as_ref());
-                let server_final = self.scram.prove(channel, &claim.user, verifier).await?;
-                Found { server_final: Some(server_final), ..Found::default() }
-            }
-            Method::Token(how) => self.by_token(how, channel, &claim.user, user).await?,
-        };
+        let candidate = find(directory, &claim.user)
+            .or(found)
+            .ok_or(Reason::UnknownUser)
+            .and_then(|candidate| certified(candidate, channel));
+        let user = candidate.as_ref().ok().map(|candidate| &*candidate.user);
+        let found = self.exchange(channel, &claim.user, user).await;
+        let found = found.map_err(|fault| fault.because(candidate.as_ref().err()))?;
         let Candidate { user, suffix, mut reach } =
-            candidate.ok_or_else(|| AuthFault::refused(&claim.user))?;
+            candidate.map_err(|reason| AuthFault::refused(&claim.user, reason))?;
         if let Some(tenants) = found.tenants {
             reach.narrow(tenants);
         }
         Ok(Identity { user, suffix, reach, expires: found.expires, server_final: found.server_final })
+    }
+
+    /// Asks the client for what the user is configured to prove; a name without a user for something that users are.
+    async fn exchange(
+        &self,
+        channel: &mut Channel,
+        name: &str,
+        user: Option<&User>,
+    ) -> Result<Found, AuthFault> {
+        let method = user.map_or_else(|| self.mock_method(name), Method::of);
+        let prove = async |channel: &mut Channel, verifier, reason| {
+            let server_final = self.scram.prove(channel, name, verifier, reason).await?;
+            Ok(Found { server_final: Some(server_final), ..Found::default() })
+        };
+        match method {
+            Method::Nothing => Ok(Found::default()),
+            // No client is asked for a token where others can read it: the login goes on as for a password, and fails.
+            Method::Token(_) if matches!(channel.stream, Stream::Tcp(_)) => {
+                prove(channel, None, Reason::CleartextToken).await
+            }
+            Method::Scram => {
+                let verifier = user.and_then(|user| user.verifier.as_ref());
+                prove(channel, verifier, Reason::UnknownUser).await
+            }
+            Method::Token(how) => self.by_token(how, channel, name, user).await,
+        }
     }
 
     /// A name that nobody has is asked for what users are asked for, always the same.
@@ -219,30 +259,22 @@ impl Authenticator {
         name: &str,
         user: Option<&User>,
     ) -> Result<Found, AuthFault> {
-        let tokens = self.tokens.as_ref().ok_or_else(|| AuthFault::refused(name))?;
+        let unconfigured =
+            || AuthFault::refused(name, Reason::Token("there is no section [token]".to_owned()));
+        let tokens = self.tokens.as_ref().ok_or_else(unconfigured)?;
         let outcome = match how {
             TokenUse::Password => bearer::by_password(channel, tokens).await?,
             TokenUse::OauthBearer => bearer::by_oauthbearer(channel, name, tokens).await?,
         };
-        let user = user.ok_or_else(|| AuthFault::refused(name))?;
+        let user = user.ok_or_else(|| AuthFault::refused(name, Reason::UnknownUser))?;
         let believed = |proven: Proven| {
             let expires = tokens.settings.end_sessions.then_some(proven.expires);
             Ok(Found { tenants: tokens.tenants_of(user, proven)?, expires, server_final: None })
         };
-        outcome.and_then(believed).map_err(|reason: TokenFault| {
-            tracing::info!(user = name, %reason, "a token was refused");
-            AuthFault::refused(name)
-        })
+        outcome
+            .and_then(believed)
+            .map_err(|fault: TokenFault| AuthFault::refused(name, Reason::Token(fault.to_string())))
     }
-}
-
-/// Nobody is asked for a token where others can read it: the login goes on as if it were for a password, and fails.
-fn readable(method: Method, channel: &Channel, name: &str) -> Method {
-    if matches!(method, Method::Token(_)) && matches!(channel.stream, Stream::Tcp(_)) {
-        tracing::info!(user = name, "a login by token needs TLS or a unix socket");
-        return Method::Scram;
-    }
-    method
 }
 
 /// Whether a name in a claim is one of the directory's.
@@ -259,17 +291,16 @@ pub fn accept(identity: &Identity, out: &mut Vec<u8>) {
 }
 
 /// A candidate that needs a certificate is one only with it. Without, the login goes on as for an unknown name.
-fn certified(mut candidate: Candidate, channel: &Channel, claim: &Claim) -> Option<Candidate> {
-    let Some(wanted) = &candidate.user.certificate else { return Some(candidate) };
-    match certificate::matches(wanted, channel.stream.client_certificate()) {
-        CertificateMatch::No => {
-            tracing::info!(user = claim.user, "the user's certificate was not shown");
-            return None;
-        }
+fn certified(mut candidate: Candidate, channel: &Channel) -> Result<Candidate, Reason> {
+    let Some(wanted) = &candidate.user.certificate else { return Ok(candidate) };
+    let shown = channel.stream.client_certificate();
+    match certificate::matches(wanted, shown) {
+        CertificateMatch::No if shown.is_none() => return Err(Reason::NoCertificate),
+        CertificateMatch::No => return Err(Reason::OtherCertificate),
         CertificateMatch::User => {}
         CertificateMatch::Tenants(tenants) => candidate.reach.narrow(tenants),
     }
-    Some(candidate)
+    Ok(candidate)
 }
 
 /// The user of that name, or the gateway user in front of a dot with the tenant behind it.

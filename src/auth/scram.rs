@@ -5,10 +5,11 @@ use std::io;
 
 use hmac::{Hmac, KeyInit, Mac};
 use pgwire::api::auth::sasl::scram::{ScramSecret, ScramServerAuth};
+use pgwire::error::PgWireError;
 use sha2::Sha256;
 
 use super::exchange::{SASL, SASL_CONTINUE, initial_response, read_message};
-use super::{AuthFault, MAX_SASL_BYTES};
+use super::{AuthFault, MAX_SASL_BYTES, Reason};
 use crate::directory::Verifier;
 use crate::net::Channel;
 use crate::wire::encode;
@@ -41,26 +42,31 @@ impl Scram {
     }
 
     /// Runs the exchange up to the client's proof, and gives the server's own. Without a verifier it fails, as for
-    /// a wrong password.
+    /// a wrong password, and the log reads `otherwise`.
     pub(super) async fn prove(
         &self,
         channel: &mut Channel,
         user: &str,
         verifier: Option<&Verifier>,
+        otherwise: Reason,
     ) -> Result<String, AuthFault> {
+        let refused = |error: &PgWireError| match verifier {
+            Some(_) => AuthFault::refused(user, reason(error)),
+            None => AuthFault::refused(user, otherwise.clone()),
+        };
         let secret = verifier.map_or_else(|| self.mock_secret(user), secret);
         let scram = self.bound.as_ref().filter(|_| channel.stream.is_tls()).unwrap_or(&self.plain);
         offer(channel, scram).await?;
         let first = read_message(channel, MAX_SASL_BYTES).await?;
         let data = client_first(&first, scram).ok_or(AuthFault::Protocol)?;
         let (server_first, waiting) =
-            scram.on_client_first_message_with_secret(data, secret).map_err(|_| AuthFault::refused(user))?;
+            scram.on_client_first_message_with_secret(data, secret).map_err(|error| refused(&error))?;
         encode::authentication(channel.output.space(), SASL_CONTINUE, server_first.as_bytes());
         channel.flush().await?;
         let last = read_message(channel, MAX_SASL_BYTES).await?;
-        let server_final = waiting.on_client_final_message(&last).map_err(|_| AuthFault::refused(user))?;
+        let server_final = waiting.on_client_final_message(&last).map_err(|error| refused(&error))?;
         if verifier.is_none() {
-            return Err(AuthFault::refused(user));
+            return Err(AuthFault::refused(user, otherwise));
         }
         Ok(server_final)
     }
@@ -86,6 +92,19 @@ impl Scram {
         mac.update(purpose);
         mac.update(user.as_bytes());
         mac.finalize().into_bytes().to_vec()
+    }
+}
+
+/// In words of our own: an error of the library may hold what the client sent.
+fn reason(error: &PgWireError) -> Reason {
+    match error {
+        PgWireError::InvalidPassword(_) => Reason::WrongPassword,
+        PgWireError::InvalidScramMessage(text) if text.to_ascii_lowercase().contains("channel binding") => {
+            Reason::Exchange(
+                "the channel binding does not fit; does something between the client and pgtenant end TLS?",
+            )
+        }
+        _ => Reason::Exchange("a field is missing or wrong"),
     }
 }
 

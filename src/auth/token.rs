@@ -21,8 +21,8 @@ const MAX_TENANTS: usize = 64;
 /// Why a token proves nothing. For the log; clients are told the one refusal.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TokenFault {
-    #[error("it is no token: {0}")]
-    Malformed(jsonwebtoken::errors::Error),
+    #[error("it is no JSON Web Token")]
+    Malformed,
     #[error("its header names extensions that are not understood")]
     Critical,
     #[error("its algorithm is not among token.algorithms")]
@@ -30,7 +30,7 @@ pub(super) enum TokenFault {
     #[error("no key of the issuer fits it")]
     UnknownKey,
     #[error("{0}")]
-    Invalid(jsonwebtoken::errors::Error),
+    Invalid(String),
     #[error("its claim {0:?} is missing or no name")]
     Claim(String),
     #[error("it is of another user")]
@@ -65,7 +65,7 @@ impl Tokens {
     }
 
     pub(super) async fn verify(&self, token: &str) -> Result<Proven, TokenFault> {
-        let header = decode_header(token).map_err(TokenFault::Malformed)?;
+        let header = decode_header(token).map_err(|_| TokenFault::Malformed)?;
         if header.crit.is_some() {
             return Err(TokenFault::Critical);
         }
@@ -83,9 +83,9 @@ impl Tokens {
             match decode::<Map<String, Value>>(token, &key.decoding, &validation) {
                 Ok(data) => return self.proven(&data.claims),
                 Err(error) if *error.kind() == ErrorKind::InvalidSignature => {
-                    fault = TokenFault::Invalid(error);
+                    fault = invalid(&error);
                 }
-                Err(error) => return Err(TokenFault::Invalid(error)),
+                Err(error) => return Err(invalid(&error)),
             }
         }
         Err(fault)
@@ -124,6 +124,22 @@ impl Tokens {
             (_, tenants) => Ok(tenants),
         }
     }
+}
+
+/// In words of our own: an error of the library may hold a part of the token.
+fn invalid(error: &jsonwebtoken::errors::Error) -> TokenFault {
+    let what = match error.kind() {
+        ErrorKind::InvalidSignature => "its signature is not by a key of the issuer",
+        ErrorKind::ExpiredSignature => "it has expired (exp)",
+        ErrorKind::ImmatureSignature => "it is not valid yet (nbf)",
+        ErrorKind::InvalidIssuer => "its issuer (iss) is not token.issuer",
+        ErrorKind::InvalidAudience => "its audience (aud) is not token.audience",
+        ErrorKind::MissingRequiredClaim(claim) => {
+            return TokenFault::Invalid(format!("its claim {claim} is missing"));
+        }
+        _ => "it cannot be read, or a claim has another form than RFC 7519 says",
+    };
+    TokenFault::Invalid(what.to_owned())
 }
 
 /// A claim by its name, or by a JSON pointer (RFC 6901) if that begins with a slash.

@@ -124,16 +124,7 @@ async fn work(task: &Task, mode: Mode) -> Result<(String, u8), ProtectError> {
 
 fn report(place: &str, (plan, hardening): (&Plan, &Hardening), mode: Mode) -> String {
     let mut text = format!("-- {place}\n");
-    if plan.steps.is_empty() && hardening.steps.is_empty() {
-        let nothing = if plan.blocked.is_empty() { "nothing to do" } else { "nothing that this role may do" };
-        line(&mut text, &format!("-- {nothing}"));
-    } else if mode == Mode::Apply {
-        text.push_str("-- done:\n");
-    } else {
-        let has_key = plan.steps.iter().any(|step| step.sql == Sql::AddKey);
-        text.push_str("-- missing; --apply does it. With psql: -1");
-        text.push_str(if has_key { " -v seal_key=KEY, where KEY is tenancy.seal_key\n" } else { "\n" });
-    }
+    line(&mut text, &head((plan, hardening), mode));
     let mut part = "";
     for step in &plan.steps {
         if step.part != part {
@@ -154,13 +145,34 @@ fn report(place: &str, (plan, hardening): (&Plan, &Hardening), mode: Mode) -> St
     for step in &hardening.left {
         line(&mut text, &format!("--   {step}"));
     }
-    for blocked in &plan.blocked {
-        line(&mut text, &format!("-- NOT PROTECTED: {blocked}"));
-    }
     for note in &plan.notes {
         line(&mut text, &format!("-- note: {note}"));
     }
+    // Last, where a terminal shows it.
+    for blocked in &plan.blocked {
+        line(&mut text, &format!("-- NOT PROTECTED: {blocked}"));
+    }
     text
+}
+
+/// What the report begins with: what is so, before what it is made of.
+fn head((plan, hardening): (&Plan, &Hardening), mode: Mode) -> String {
+    let is_empty = plan.steps.is_empty() && hardening.steps.is_empty();
+    let is_whole = plan.blocked.is_empty();
+    match (mode, is_empty, is_whole) {
+        (_, true, true) => "-- nothing to do".to_owned(),
+        (_, true, false) => "-- NOT PROTECTED, and nothing to do that this role may: see the end".to_owned(),
+        (Mode::Apply, false, true) => "-- done:".to_owned(),
+        (Mode::Apply, false, false) => {
+            "-- done, but this is not all: see NOT PROTECTED at the end. Done:".to_owned()
+        }
+        (Mode::Show, false, _) => {
+            let rest = if is_whole { "" } else { ", but for NOT PROTECTED at the end" };
+            let has_key = plan.steps.iter().any(|step| step.sql == Sql::AddKey);
+            let key = if has_key { " -v seal_key=KEY, where KEY is tenancy.seal_key" } else { "" };
+            format!("-- missing; --apply does it{rest}. With psql: -1{key}")
+        }
+    }
 }
 
 fn line(text: &mut String, line: &str) {

@@ -8,7 +8,7 @@ use super::command::{Command, Show};
 use super::table::ColumnType::{Number, Text};
 use super::table::{CellValue, ColumnType, Table};
 use crate::clients::{Activity, ClientView};
-use crate::directory::{Grant, PoolMode};
+use crate::directory::{ChoiceSpan, Grant, PoolMode};
 
 type Columns = &'static [(&'static str, ColumnType)];
 
@@ -103,7 +103,8 @@ const PINS: Columns = &[
     ("statement", Text),
     ("since", Text),
 ];
-const USERS: Columns = &[("name", Text), ("pool_mode", Text), ("grant", Text)];
+const USERS: Columns =
+    &[("name", Text), ("pool_mode", Text), ("grant", Text), ("roles", Text), ("choice", Text)];
 const LISTS: Columns = &[("list", Text), ("items", Number)];
 const CONFIG: Columns = &[("key", Text), ("value", Text), ("default", Text), ("changeable", Text)];
 const REFUSALS: Columns = &[("tenant", Text), ("rule", Text), ("count", Number)];
@@ -296,7 +297,13 @@ impl Console {
                 PoolMode::Transaction => "transaction",
                 PoolMode::Session => "session",
             };
-            vec![user.name.as_str().into(), mode.into(), grant.into()]
+            let choice = match user.choice {
+                ChoiceSpan::Session => "session",
+                ChoiceSpan::Transaction => "transaction",
+            };
+            let choice = user.grant.is_gateway().then(|| choice.to_owned());
+            let roles = (!user.roles.is_empty()).then(|| user.roles.join(", "));
+            vec![user.name.as_str().into(), mode.into(), grant.into(), roles.into(), choice.into()]
         };
         all.iter().map(row).collect()
     }

@@ -2,8 +2,10 @@
 //! time to time. Promise: it counts what stands now, says what is new, and ends only if serving has to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Examination, Finding, FindingSeverity, Reached, examine};
@@ -69,20 +71,17 @@ impl Watch {
         verdict
     }
 
-    /// Looks again, for ever. An upstream's first examination may end serving; what a later one finds is
-    /// told and counted only, for a migration must be able to pass through an unfinished state.
-    pub async fn run(mut self) -> Unsafe {
+    /// Looks again, for ever: at intervals, and after each reload. An upstream's first examination may end serving; what
+    /// a later one finds is told and counted only, for a migration must be able to pass through an unfinished state.
+    pub async fn run(mut self, reloaded: Arc<Notify>) -> Unsafe {
         let mut whole_round = Instant::now() + self.tenancy.doctor_interval;
         loop {
-            let waits = self.known.values().any(|known| known.reached == Reached::Unreachable);
-            let again = Instant::now() + AGAIN;
-            match (waits, self.tenancy.doctor_interval.is_zero()) {
-                (true, true) => sleep_until(again).await,
-                (true, false) => sleep_until(again.min(whole_round)).await,
-                (false, false) => sleep_until(whole_round).await,
-                (false, true) => std::future::pending().await,
-            }
-            let is_round = !self.tenancy.doctor_interval.is_zero() && Instant::now() >= whole_round;
+            let is_reload = tokio::select! {
+                () = self.due(whole_round) => false,
+                () = reloaded.notified() => true,
+            };
+            let is_due = !self.tenancy.doctor_interval.is_zero() && Instant::now() >= whole_round;
+            let is_round = is_reload || is_due;
             for settings in self.upstreams.clone() {
                 let known = self.known.get(settings.name.as_str()).map(|known| known.reached);
                 if !is_round && known == Some(Reached::Examined) {
@@ -95,6 +94,18 @@ impl Watch {
             if is_round {
                 whole_round = Instant::now() + self.tenancy.doctor_interval;
             }
+        }
+    }
+
+    /// Waits until an upstream is to be examined.
+    async fn due(&self, whole_round: Instant) {
+        let waits = self.known.values().any(|known| known.reached == Reached::Unreachable);
+        let again = Instant::now() + AGAIN;
+        match (waits, self.tenancy.doctor_interval.is_zero()) {
+            (true, true) => sleep_until(again).await,
+            (true, false) => sleep_until(again.min(whole_round)).await,
+            (false, false) => sleep_until(whole_round).await,
+            (false, true) => std::future::pending().await,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::{AuthFault, Identity, Reach};
+use crate::auth::{AuthFault, Identity, Reach, Reason};
 use crate::directory::{Directory, Fit, Grant, Maintenance, Tenant};
 use crate::fault::{Fault, Kind, Report, sqlstate};
 use crate::names::TenantId;
@@ -34,11 +34,8 @@ impl Standing {
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveFault {
     /// The tenant does not exist: told as a wrong password.
-    #[error("unknown tenant")]
-    Unknown {
-        /// The user as claimed.
-        user: String,
-    },
+    #[error("{0}")]
+    Unknown(AuthFault),
     /// The tenant exists, the user may not act for it.
     #[error("user \"{user}\" may not act for tenant \"{tenant}\"")]
     NotGranted {
@@ -68,7 +65,7 @@ impl Fault for ResolveFault {
 
     fn report(&self) -> Report {
         match self {
-            Self::Unknown { user } => AuthFault::refused(user).report(),
+            Self::Unknown(fault) => fault.report(),
             Self::NotGranted { .. } | Self::NoneLeft { .. } => {
                 Report::new(sqlstate::INVALID_AUTHORIZATION, self.to_string())
                     .hint("Name a tenant that is granted to this user.")
@@ -76,6 +73,16 @@ impl Fault for ResolveFault {
             Self::TwoNames => Report::new(sqlstate::INVALID_AUTHORIZATION, self.to_string())
                 .hint("Name the tenant in one of the two places."),
             Self::Console => Report::new(sqlstate::FEATURE_NOT_SUPPORTED, self.to_string()),
+        }
+    }
+}
+
+impl ResolveFault {
+    /// What the log says of it and the client does not read.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Unknown(fault) => fault.reason(),
+            Self::NotGranted { .. } | Self::NoneLeft { .. } | Self::TwoNames | Self::Console => None,
         }
     }
 }
@@ -98,10 +105,9 @@ pub fn resolve(
     let asked = asked.or_else(|| reach.only().map(str::to_owned));
     let user = identity.user();
     let tenant_of = |name: &str| {
-        TenantId::parse(name)
-            .ok()
-            .and_then(|id| directory.tenants.get(&id))
-            .ok_or_else(|| ResolveFault::Unknown { user: claim.user.clone() })
+        TenantId::parse(name).ok().and_then(|id| directory.tenants.get(&id)).ok_or_else(|| {
+            ResolveFault::Unknown(AuthFault::refused(&claim.user, Reason::UnknownTenant(name.to_owned())))
+        })
     };
     let not_granted =
         |tenant: &str| ResolveFault::NotGranted { user: user.name.to_string(), tenant: tenant.to_owned() };

@@ -8,7 +8,7 @@ use crate::support::{Cluster, Fault, Link, Proxy, message};
 pub(crate) const WHO: &str = "SELECT string_agg(DISTINCT tenant_id, ',') FROM notes";
 
 /// Proxies in both modes, each with a cluster of its own.
-async fn both(edit: impl Fn(&mut Config)) -> Vec<(Cluster, Proxy)> {
+pub(crate) async fn both(edit: impl Fn(&mut Config)) -> Vec<(Cluster, Proxy)> {
     both_with("", edit).await
 }
 

@@ -78,6 +78,27 @@ async fn every_table_is_shown_by_both_protocols_and_says_what_is_so() {
 }
 
 #[tokio::test]
+async fn users_are_shown_with_their_roles_and_their_choice() {
+    let cluster = Cluster::start().await;
+    cluster.execute("CREATE ROLE anon NOLOGIN; CREATE ROLE staff NOLOGIN; GRANT anon, staff TO app").await;
+    let proxy = Proxy::start(&cluster, |config| {
+        with_operator(config);
+        config.set_user("any", "roles", vec!["anon", "staff"]);
+        config.set_user("any", "choice", "transaction");
+    })
+    .await;
+    let mut ops = console(&proxy).await;
+    let users = ops.query("SHOW USERS").await;
+    let row = |name: &str| {
+        let rows = users.0.iter().filter(|frame| frame.tag == b'D').map(|frame| frame.values());
+        rows.filter(|row| row[0] == name).flatten().skip(1).collect::<Vec<_>>()
+    };
+    assert_eq!(row("any"), ["transaction", "any tenant", "anon, staff", "transaction"]);
+    assert_eq!(row("api"), ["transaction", "2 tenants", "NULL", "session"]);
+    assert_eq!(row("acme_app"), ["transaction", "tenant acme", "NULL", "NULL"]);
+}
+
+#[tokio::test]
 async fn pins_are_shown_with_their_statement_as_long_as_they_last() {
     let cluster = Cluster::start().await;
     let proxy = Proxy::start(&cluster, |config| {

@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::placement;
+use crate::protect;
 use crate::support::config::Config;
 use crate::support::proxy::{binary, run};
 use crate::support::{Cluster, Proxy, within};
@@ -186,6 +188,37 @@ async fn the_exit_code_says_whether_there_is_more_than_advice() {
 }
 
 #[tokio::test]
+async fn doctor_and_protect_agree_that_temp_stays() {
+    let cluster = sound_cluster().await;
+    let (_, found) = findings(&cluster, |_| {});
+    let on_database = |one: &&Finding| one.fix.contains("ON DATABASE");
+    assert_eq!(found.iter().find(on_database).map(|one| &one.fix), None, "TEMP is granted, and stays");
+    cluster.execute("GRANT CREATE ON DATABASE app TO app").await;
+    let (_, found) = findings(&cluster, |_| {});
+    let fixes: Vec<&str> = found.iter().filter(on_database).map(|one| &*one.fix).collect();
+    assert_eq!(fixes, ["REVOKE CREATE ON DATABASE app FROM PUBLIC, app;"]);
+}
+
+#[tokio::test]
+async fn a_login_role_without_privileges_is_told_which_it_needs() {
+    let cluster = Cluster::start().await;
+    let d45 = async || {
+        let (_, mut found) = findings(&cluster, |_| {});
+        found.retain(|one| one.id == "D45");
+        found.pop().map(|one| (one.message, one.fix))
+    };
+    assert_eq!(d45().await, None);
+    cluster.execute("REVOKE ALL ON ALL TABLES IN SCHEMA public, shelf FROM app").await;
+    let (message, fix) = d45().await.unwrap();
+    assert_eq!(message, "the login role has no privilege on any table yet, or none on its schema");
+    assert!(fix.contains("GRANT SELECT, INSERT, UPDATE, DELETE ON … TO app;"), "{fix}");
+    cluster.execute("CREATE TABLE plain (id int); GRANT SELECT ON plain TO app").await;
+    let (message, fix) = d45().await.unwrap();
+    assert_eq!(message, "the login role reaches no table with a tenant column");
+    assert!(fix.contains("pgtenant protect --column"), "{fix}");
+}
+
+#[tokio::test]
 async fn the_sql_that_mends_a_table_mends_it() {
     let cluster = sound_cluster().await;
     cluster
@@ -359,6 +392,40 @@ async fn what_comes_up_later_is_counted_and_serving_goes_on() {
     proxy.link("acme_app").await.query("SELECT 1").await;
     cluster.execute("DROP TABLE open").await;
     proxy.measures("pgtenant_isolation_findings", &critical, 0.0).await;
+}
+
+#[tokio::test]
+async fn a_reload_has_the_doctor_look_at_what_is_new_in_the_file() {
+    let cluster = placement::cluster().await;
+    cluster.execute("GRANT USAGE ON SCHEMA tenant_globex TO app").await;
+    let mut proxy = Proxy::start(&cluster, |config| config.set("tenancy.doctor_interval", "0s")).await;
+    let critical = [("severity", "critical")];
+    assert_eq!(proxy.metrics().await.sum("pgtenant_isolation_findings", &critical), 0.0);
+    let log = proxy.reload(placement::placed).await;
+    assert!(log.contains("configuration reloaded"), "{log}");
+    proxy.measures("pgtenant_isolation_findings", &critical, 1.0).await;
+    proxy.logged("does not isolate tenants any more").await;
+    assert!(proxy.log().contains("D47"), "{}", proxy.log());
+    // Mended, and looked at again.
+    cluster.execute("REVOKE ALL ON SCHEMA tenant_globex FROM app").await;
+    proxy.reload(|_| {}).await;
+    proxy.measures("pgtenant_isolation_findings", &critical, 0.0).await;
+}
+
+#[tokio::test]
+async fn a_reloaded_key_that_the_database_does_not_have_opens_nothing() {
+    let cluster = Cluster::start().await;
+    protect::install(&cluster);
+    let mut proxy = Proxy::start(&cluster, |config| protect::sealed(config, protect::KEY)).await;
+    let mut before = proxy.link("acme_app").await;
+    assert_eq!(before.query("SELECT count(*) FROM notes").await.value(), "10");
+    proxy.reload(|config| config.set("tenancy.seal_key", "ab".repeat(32))).await;
+    // A hand-over with the new key: another tenant, on a server that was this one's or is new.
+    let mut behind = proxy.link("globex_app").await;
+    let refused = behind.query("SELECT count(*) FROM notes").await;
+    assert_eq!(refused.code().as_deref(), Some("08006"), "{refused}");
+    proxy.logged("proof refused").await;
+    proxy.logged("D40").await;
 }
 
 #[tokio::test]

@@ -110,6 +110,32 @@ async fn a_tls_server_name_chooses_the_tenant_and_only_ever_narrows() {
     assert_eq!(free.query("SET app.tenant_id = 'globex'").await, "C(SET) Z(I)");
 }
 
+#[tokio::test]
+async fn the_log_says_why_a_login_is_refused_and_the_client_does_not() {
+    let cluster = Cluster::start().await;
+    let pki = Pki::new();
+    let proxy = pki.proxy(&cluster, with_certificates).await;
+    let robot2 = pki.server.issue("robot2", |_| ());
+    for (user, own, reason) in [
+        ("nobody/none-of-these", None, "has this name"),
+        ("nobody.acme/none-of-these", None, "has this name"),
+        ("acme_app/none-of-these", None, "the password is wrong"),
+        ("any.nowhere", None, "there is no tenant \\\"nowhere\\\""),
+        ("robot/none-of-these", None, "the client showed no certificate"),
+        ("robot/none-of-these", Some(&robot2), "does not hold the name in user.certificate"),
+    ] {
+        let before = proxy.log().len();
+        let fault = pki.login(&proxy, ("localhost", own), user, &[]).await.err().unwrap();
+        let name = user.split('/').next().unwrap();
+        let told = format!("password authentication failed for user \"{name}\"");
+        assert_eq!((&*fault.code, &*fault.message), ("28P01", &*told), "{user}");
+        let line = proxy.line_behind(before, "login refused").await;
+        assert!(line.contains(reason) && line.contains("address=127.0.0.1"), "{user}: {line}");
+    }
+    assert_eq!(proxy.log().matches("login refused").count(), 6, "one line for one login");
+    assert!(!proxy.log().contains("none-of-these"), "passwords are secrets");
+}
+
 fn with_certificates(config: &mut Config) {
     config.add_user("robot", "tenant", "acme");
     config.set_user("robot", "certificate", "cn:{user}");

@@ -17,6 +17,7 @@ mod cancel;
 mod chaos;
 mod choosers;
 mod choosing;
+mod choosing_in_vain;
 mod claims;
 mod console;
 mod copy;

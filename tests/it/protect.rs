@@ -305,7 +305,19 @@ async fn what_cannot_protect_is_refused_with_a_hint() {
     assert!(code == 2 && text.contains("no_such"), "{code}: {text}");
     cluster.execute("ALTER TABLE imports ADD tenant_id text; ALTER TABLE imports OWNER TO postgres").await;
     let (code, text) = protect(&cluster, &["--apply"]);
-    assert!(code == 1 && text.contains("NOT PROTECTED: table public.imports"), "{code}: {text}");
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.lines().last().is_some_and(|last| last.starts_with("-- NOT PROTECTED: table public.imports")),
+        "{text}"
+    );
+    assert_eq!(
+        text.lines().nth(1),
+        Some("-- done, but this is not all: see NOT PROTECTED at the end. Done:"),
+        "{text}"
+    );
+    let (code, text) = protect(&cluster, &["--apply"]);
+    let head = "-- NOT PROTECTED, and nothing to do that this role may: see the end";
+    assert_eq!((code, text.lines().nth(1)), (1, Some(head)), "{text}");
     cluster.execute("ALTER ROLE app BYPASSRLS").await;
     let (code, text) = protect(&cluster, &[]);
     assert!(code == 2 && text.contains("BYPASSRLS"), "{code}: {text}");

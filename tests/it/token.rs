@@ -196,7 +196,7 @@ async fn a_token_proves_user_and_tenant_in_both_ways() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_a_token_looks_like_a_wrong_password() {
+async fn a_wrong_token_looks_like_a_wrong_password_and_the_log_says_why() {
     let world = World::new().await;
     let proxy = world.proxy(|_| ()).await;
     let issuer = &world.issuer;
@@ -219,34 +219,57 @@ async fn whatever_is_wrong_with_a_token_looks_like_a_wrong_password() {
         };
         let changed = URL_SAFE_NO_PAD.encode(claims(user, "globex", json!({})).to_string());
         let wrong = [
-            ("garbage", "no token".to_owned()),
-            ("empty", String::new()),
-            ("expired", issuer.token(user, "acme", json!({ "exp": now() - 1 }))),
-            ("of the future", issuer.token(user, "acme", json!({ "nbf": now() + 100 }))),
-            ("without end", issuer.token(user, "acme", json!({ "exp": null }))),
-            ("another audience", issuer.token(user, "acme", json!({ "aud": "other" }))),
-            ("no audience", issuer.token(user, "acme", json!({ "aud": null }))),
-            ("another issuer", issuer.token(user, "acme", json!({ "iss": "https://id.example.org" }))),
-            ("no issuer", issuer.token(user, "acme", json!({ "iss": null }))),
-            ("another user", issuer.token("else", "acme", json!({}))),
-            ("no user", issuer.token(user, "acme", json!({ "sub": null }))),
-            ("no tenant", issuer.token(user, "acme", json!({ "app": null }))),
-            ("a tenant that is no name", issuer.token(user, "acme", json!({ "app": { "tenant": {} } }))),
-            ("an unknown tenant", issuer.token(user, "nobody", json!({}))),
-            ("a stranger's key of the same id", stranger.token(user, "acme", json!({}))),
-            ("a stranger's key", unknown_id.token(user, "acme", json!({}))),
-            ("unsigned", format!("{unsigned}.{payload}.")),
-            ("its signature taken away", format!("{header}.{payload}.")),
-            ("the public key as a shared secret", shared),
-            ("a header that must be understood", critical),
-            ("changed", format!("{header}.{changed}.{signature}")),
+            ("garbage", "no JSON Web Token|holds no bearer token", "no token".to_owned()),
+            ("empty", "no JSON Web Token|holds no bearer token", String::new()),
+            ("expired", "it has expired (exp)", issuer.token(user, "acme", json!({ "exp": now() - 1 }))),
+            (
+                "of the future",
+                "not valid yet (nbf)",
+                issuer.token(user, "acme", json!({ "nbf": now() + 100 })),
+            ),
+            ("without end", "claim exp is missing", issuer.token(user, "acme", json!({ "exp": null }))),
+            (
+                "another audience",
+                "(aud) is not token.audience",
+                issuer.token(user, "acme", json!({ "aud": "other" })),
+            ),
+            ("no audience", "claim aud is missing", issuer.token(user, "acme", json!({ "aud": null }))),
+            (
+                "another issuer",
+                "(iss) is not token.issuer",
+                issuer.token(user, "acme", json!({ "iss": "https://id.example.org" })),
+            ),
+            ("no issuer", "claim iss is missing", issuer.token(user, "acme", json!({ "iss": null }))),
+            ("another user", "it is of another user", issuer.token("else", "acme", json!({}))),
+            ("no user", "sub", issuer.token(user, "acme", json!({ "sub": null }))),
+            ("no tenant", "/app/tenant", issuer.token(user, "acme", json!({ "app": null }))),
+            (
+                "a tenant that is no name",
+                "or no name",
+                issuer.token(user, "acme", json!({ "app": { "tenant": {} } })),
+            ),
+            ("an unknown tenant", "there is no tenant", issuer.token(user, "nobody", json!({}))),
+            (
+                "a stranger's key of the same id",
+                "not by a key of the issuer",
+                stranger.token(user, "acme", json!({})),
+            ),
+            ("a stranger's key", "no key of the issuer fits", unknown_id.token(user, "acme", json!({}))),
+            ("unsigned", "no JSON Web Token", format!("{unsigned}.{payload}.")),
+            ("its signature taken away", "not by a key of the issuer", format!("{header}.{payload}.")),
+            ("the public key as a shared secret", "not among token.algorithms", shared),
+            ("a header that must be understood", "extensions", critical),
+            ("changed", "not by a key of the issuer", format!("{header}.{changed}.{signature}")),
         ];
-        for (what, token) in wrong {
+        for (what, reason, token) in wrong {
+            let before = proxy.log().len();
             let fault = world.login(&proxy, user, &token).await.err();
             let fault = fault.unwrap_or_else(|| panic!("{user} {what}: let in"));
             assert_eq!(fault.code, "28P01", "{user} {what}: {fault:?}");
             let message = format!("password authentication failed for user \"{user}\"");
             assert_eq!(fault.message, message, "{user} {what}");
+            let line = proxy.line_behind(before, "login refused").await;
+            assert!(reason.split('|').any(|reason| line.contains(reason)), "{user} {what}: {line}");
         }
         assert!(world.login(&proxy, user, &fine).await.is_ok());
         assert!(!proxy.log().contains(payload), "tokens are secrets");

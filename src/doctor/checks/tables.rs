@@ -126,7 +126,12 @@ FROM pg_user_mappings u CROSS JOIN me WHERE u.umuser = 0 OR u.umuser IN (SELECT 
         ("D45", Rank::Always(Warning)),
         "no tenant table was found",
         "The doctor knows a tenant table by a column that a policy compares with the setting, or that is called tenant_id. Without any, it can say nothing about rows.",
-        r"SELECT format('database %I', current_database()) AS object, 'the login role reaches no table with a tenant column' AS message, '' AS fix
+        r"SELECT format('database %I', current_database()) AS object,
+       CASE WHEN has.tables THEN 'the login role reaches no table with a tenant column'
+            ELSE 'the login role has no privilege on any table yet, or none on its schema' END AS message,
+       CASE WHEN has.tables THEN 'name the column that holds the tenant tenant_id, or run pgtenant protect --column NAME'
+            ELSE format('GRANT USAGE ON SCHEMA … TO %I; GRANT SELECT, INSERT, UPDATE, DELETE ON … TO %1$I; -- as their owner; before it pgtenant protect --table …, or behind it pgtenant protect', me.rolname) END AS fix
+FROM me CROSS JOIN (SELECT EXISTS (SELECT FROM reach JOIN rel r ON r.oid = reach.relid WHERE r.nspname <> 'pgtenant') AS tables) has
 WHERE NOT EXISTS (SELECT FROM tenant_table c JOIN reach ON reach.relid = c.oid)",
     ),
 ];

@@ -272,16 +272,14 @@ impl Conversation {
             return Ok(());
         }
         let statement = excerpt(text);
-        let is_refused =
-            self.session.policy.pinning == Pinning::Refuse || self.choice.ends_with_transaction();
-        if self.session.pin.is_none() && is_refused {
+        if self.session.pin.is_none()
+            && let Some((why, hint)) = self.refuses_pins()
+        {
             let labels: Vec<&str> = states.iter().map(State::label).collect();
-            return Err(Report::new(
-                sqlstate::FEATURE_NOT_SUPPORTED,
-                "this statement would pin the client to a server",
-            )
-            .detail(format!("pinning is refused for this user; {}: {statement}", labels.join(", ")))
-            .hint("Do without session state that outlives a transaction, or allow pinning for the user."));
+            let message = "this statement would pin the client to a server";
+            return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+                .detail(format!("{why}; {}: {statement}", labels.join(", ")))
+                .hint(hint));
         }
         let seat = match &self.choice.acting().seat {
             Some(seat) if self.session.pin.is_none() => Some(seat.pin().ok_or_else(|| {
@@ -293,6 +291,17 @@ impl Conversation {
         };
         self.session.candidates = Some(Box::new(Candidates { states, statement, seat }));
         Ok(())
+    }
+
+    /// Why a statement that would pin the client is refused, and what to do; none: it is not.
+    fn refuses_pins(&self) -> Option<(&'static str, &'static str)> {
+        if self.session.policy.pinning == Pinning::Refuse {
+            let hint = "Do without session state that outlives a transaction, or allow pinning for the user.";
+            return Some(("pinning is refused for this user", hint));
+        }
+        let why = "the tenant was chosen for one transaction, and the state would outlive it";
+        let hint = "Do without such state, name the tenant at login, or give the user choice = \"session\".";
+        self.choice.ends_with_transaction().then_some((why, hint))
     }
 
     /// Notes a statement that may take back what pins the client.

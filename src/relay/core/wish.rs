@@ -31,11 +31,11 @@ impl Wish {
             match &mut all {
                 // The text runs as it stands; only SET and RESET without a tenant are read.
                 _ if wish.tenant.is_none() && change.form == Form::SetConfig => {
-                    return Err(unreadable("it names no tenant"));
+                    return Err(unreadable(Unreadable::Nothing));
                 }
                 None => all = Some(wish),
                 Some(one) if one.tenant != wish.tenant => {
-                    return Err(unreadable("its statements name different tenants"));
+                    return Err(unreadable(Unreadable::StatementsDiffer));
                 }
                 Some(one) if wish.span == Span::Session => one.span = Span::Session,
                 Some(_) => {}
@@ -52,7 +52,7 @@ impl TenantChange {
         if self.name == ChangedName::Tenant {
             let tenant = self.value(bound)?;
             if tenant.is_none() && matches!(self.form, Form::Call(_)) {
-                return Err(unreadable("NULL is no tenant"));
+                return Err(unreadable(Unreadable::Null));
             }
             return Ok(Some(Wish { tenant, span }));
         }
@@ -61,7 +61,7 @@ impl TenantChange {
         for (name, value) in self.bound_settings(bound.unwrap_or_default(), rules)? {
             if rules.is_claims(&name) {
                 if span == Span::Session {
-                    return Err(unreadable("claims are set for a transaction only"));
+                    return Err(unreadable(Unreadable::SessionClaims));
                 }
                 tenants.push(Some(Cow::Owned(claimed(value.as_deref(), rules)?)));
             } else if rules.is_tenant_setting(&name) {
@@ -70,14 +70,14 @@ impl TenantChange {
         }
         let Some(tenant) = tenants.pop() else { return Ok(None) };
         if tenants.iter().any(|other| *other != tenant) {
-            return Err(unreadable("it names different tenants"));
+            return Err(unreadable(Unreadable::SettingsDiffer));
         }
-        let tenant = tenant.filter(|tenant| !tenant.is_empty() && tenant.is_ascii());
-        let tenant = tenant.and_then(|tenant| String::from_utf8(tenant.into_owned()).ok());
-        match tenant {
-            Some(tenant) => Ok(Some(Wish { tenant: Some(tenant), span })),
-            None => Err(unreadable("it names no tenant, or one beyond ASCII")),
-        }
+        let tenant = tenant.filter(|tenant| !tenant.is_empty()).ok_or(Unreadable::Nothing);
+        let is_ascii =
+            |tenant: &Cow<'_, [u8]>| if tenant.is_ascii() { Ok(()) } else { Err(Unreadable::BeyondAscii) };
+        let tenant = tenant.and_then(|tenant| is_ascii(&tenant).map(|()| tenant)).map_err(unreadable)?;
+        let tenant = String::from_utf8(tenant.into_owned()).map_err(|_| unreadable(Unreadable::NoText))?;
+        Ok(Some(Wish { tenant: Some(tenant), span }))
     }
 
     /// The settings that it names when its values are bound, each with its value; no value is NULL.
@@ -117,13 +117,13 @@ impl TenantChange {
                 None | Some(None) => return Ok(None),
                 Some(Some(bytes)) => {
                     let text = std::str::from_utf8(bytes).ok();
-                    text.ok_or_else(|| unreadable("its value is not a text"))?.to_owned()
+                    text.ok_or_else(|| unreadable(Unreadable::NoText))?.to_owned()
                 }
             },
         };
         // PostgreSQL reads the value of `set_config` once more, in the client's encoding.
         if self.form.is_select() && !value.is_ascii() {
-            return Err(unreadable("set_config takes a tenant beyond ASCII only by SET"));
+            return Err(unreadable(Unreadable::BeyondAscii));
         }
         Ok(Some(value))
     }
@@ -254,11 +254,75 @@ fn unfit(change: &TenantChange, types: &[u8]) -> Option<Report> {
         name => is_text(name.parameter()) && is_text(change.target.parameter()),
     };
     let scope = change.scope.parameter().is_none_or(|number| [UNSPECIFIED, BOOL].contains(&declared(number)));
-    (!texts || !scope).then(|| unreadable("its parameters are of other types than text and boolean"))
+    (!texts || !scope).then(|| unreadable(Unreadable::Types))
 }
 
-pub(in crate::relay) fn unreadable(why: &str) -> Report {
+/// Why a change of tenant cannot be carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::relay) enum Unreadable {
+    /// The value is NULL or empty.
+    Nothing,
+    /// NULL is the argument of a chooser function.
+    Null,
+    /// Several statements of one text name different tenants.
+    StatementsDiffer,
+    /// Several settings of one statement name different tenants.
+    SettingsDiffer,
+    /// Claims would be set for the session.
+    SessionClaims,
+    /// The value is not UTF-8.
+    NoText,
+    /// PostgreSQL would read the value in the client's encoding, the proxy in UTF-8.
+    BeyondAscii,
+    /// PostgreSQL would read a parameter as something else than a text.
+    Types,
+    /// The setting would be gone, and the tenant of the login with it.
+    LeavesLogin,
+}
+
+impl Unreadable {
+    /// The reason, and what to send instead.
+    const fn told(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Nothing => (
+                "it names no tenant",
+                "Name the tenant by a text that is not empty, or return to the tenant of the login by RESET of the setting.",
+            ),
+            Self::Null => ("NULL is no tenant", "Call the function with the id of the tenant."),
+            Self::StatementsDiffer => (
+                "its statements name different tenants",
+                "Name one tenant in a message, or send a message for each tenant.",
+            ),
+            Self::SettingsDiffer => {
+                ("its settings name different tenants", "Name one tenant in all settings of a statement.")
+            }
+            Self::SessionClaims => (
+                "claims are set for a transaction only",
+                "In a transaction block, use SET LOCAL, or set_config with true as its third argument.",
+            ),
+            Self::NoText => (
+                "its value is not a text in UTF-8",
+                "Bind the id of the tenant as a text, with client_encoding set to UTF8.",
+            ),
+            Self::BeyondAscii => (
+                "PostgreSQL may read a value beyond ASCII as another than the proxy does",
+                "Name this tenant by SET or SET LOCAL with its id in the text, or at login.",
+            ),
+            Self::Types => (
+                "its parameters are of other types than text and boolean",
+                "Declare the name and the value as text and the third argument as boolean, or leave their types open.",
+            ),
+            Self::LeavesLogin => (
+                "it would leave the tenant of the login without its setting",
+                "Send RESET of the setting in a message of its own.",
+            ),
+        }
+    }
+}
+
+pub(in crate::relay) fn unreadable(why: Unreadable) -> Report {
+    let (detail, hint) = why.told();
     Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "this change of tenant cannot be carried out")
-        .detail(format!("The proxy carries it out, and {why}."))
-        .hint("Use SET, or set_config with a text.")
+        .detail(format!("The proxy carries it out, and {detail}."))
+        .hint(hint)
 }

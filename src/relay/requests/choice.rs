@@ -11,7 +11,7 @@ use crate::relay::Conversation;
 use crate::relay::core::block::Block;
 use crate::relay::core::statements::Reading;
 use crate::relay::core::tenant_choice::{Acting, too_late};
-use crate::relay::core::wish::{Wish, unreadable};
+use crate::relay::core::wish::{Unreadable, Wish, unreadable};
 use crate::relay::requests::begin::whole_frames;
 use crate::sql::{Count, Survey, contains};
 use crate::upstream::Span;
@@ -40,7 +40,7 @@ impl Conversation {
     fn find_for_text(&self, wish: &Wish) -> Result<Arc<Acting>, Report> {
         let acting = self.find(wish.tenant.as_deref())?;
         if wish.tenant.is_none() && acting.tenant().is_some() {
-            return Err(unreadable("it would leave the tenant of the login without its setting"));
+            return Err(unreadable(Unreadable::LeavesLogin));
         }
         Ok(acting)
     }

@@ -134,6 +134,7 @@ GRANT SELECT, INSERT ON d19_reference, good_reference, d21_unindexed, d22_null T
 
 CREATE SCHEMA d18_schema;
 GRANT USAGE, CREATE ON SCHEMA d18_schema TO app;
+GRANT CREATE ON DATABASE app TO app;
 CREATE SEQUENCE d23_sequence;
 CREATE SEQUENCE good_sequence;
 GRANT UPDATE, SELECT ON SEQUENCE d23_sequence TO app;

@@ -237,6 +237,16 @@ impl Proxy {
             .await;
     }
 
+    /// Waits for the first line that holds a text and is not among the first bytes of the log.
+    pub(crate) async fn line_behind(&self, bytes: usize, text: &str) -> String {
+        eventually(&format!("a line with '{text}' in the log"), || async {
+            let log = self.log();
+            let line = log[bytes..].split_inclusive('\n').find(|line| line.contains(text));
+            line.filter(|line| line.ends_with('\n')).map(str::to_owned)
+        })
+        .await
+    }
+
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
         process::resident_kib(self.child.id())
