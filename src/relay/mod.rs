@@ -356,6 +356,7 @@ impl Conversation {
                 | Reply::OpenBlock(_)
                 | Reply::DescribeStatement(..)
                 | Reply::DescribePortal(_)
+                | Reply::LocalDescription(_)
                 | Reply::ClosePortal
                 | Reply::FunctionCall
                 | Reply::Sync

@@ -62,6 +62,11 @@ impl Conversation {
         self.course = self.course_here();
     }
 
+    /// Whether PostgreSQL runs nothing here but the end of a failed block. The segment's own statements may have ended it.
+    pub(in crate::relay) fn is_in_failed_block(&self) -> bool {
+        self.course_here().is_in_failed_block()
+    }
+
     /// The way of the segment's statements so far.
     pub(in crate::relay) fn course_here(&self) -> Course {
         match (self.segment, self.told()) {
@@ -98,7 +103,9 @@ impl Conversation {
         let entered = self.hand_over_if_needed(server);
         let has_failed = self.block == Block::Failed;
         let begin = self.block.open().unwrap_or_else(|| "BEGIN".to_owned());
-        let (_, out, context) = server.parts();
+        let (state, out, context) = server.parts();
+        // A Query closes it.
+        state.unnamed = None;
         if let Some(assertion) = context.assertion().filter(|_| entered == ContextEntered::Before) {
             encode::query(out, &assertion.text);
             self.replies.push(Reply::OwnQuery);

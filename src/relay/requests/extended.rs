@@ -15,7 +15,6 @@ use crate::relay::requests::Taken;
 use crate::relay::requests::execute::DISCARD_STAND_IN;
 use crate::relay::{Conversation, refusal};
 use crate::upstream::{ServerSide, prepared_name};
-use crate::wire::backend::Status;
 use crate::wire::{encode, frontend};
 
 /// What a statement takes besides its texts and types, roughly, in bytes.
@@ -31,6 +30,8 @@ enum Provided {
     Later,
     /// Its columns are not what the client was told.
     Changed,
+    /// The server does not have it, and prepares nothing in a failed block.
+    Never,
 }
 
 impl Conversation {
@@ -51,7 +52,7 @@ impl Conversation {
         };
         let survey = reading.survey;
         self.begin_with(survey.first, server);
-        if self.status == Status::Failed && !survey.first.ends_failed_block() {
+        if self.is_in_failed_block() && !survey.first.ends_failed_block() {
             // PostgreSQL looks at the block's state first; what is answered here without it must not.
             let (state, out, _) = server.parts();
             state.unnamed = None;
@@ -109,7 +110,7 @@ impl Conversation {
     pub(super) fn describe_unnamed(&mut self, server: &mut dyn ServerSide) {
         let is_new = std::mem::take(&mut self.unnamed) == Unnamed::Parsed;
         let Some(statement) = self.statements.unnamed.clone().filter(|_| is_new) else { return };
-        if self.status != Status::Failed && server.state().unnamed == Some(statement.id) {
+        if !self.is_in_failed_block() && server.state().unnamed == Some(statement.id) {
             encode::describe(server.parts().1, b'S', "");
             self.replies.push(Reply::DescribeStatement(Shown::Nobody, Box::default(), statement));
         }
@@ -204,13 +205,11 @@ impl Conversation {
         if self.untold.changed.take() == Some(statement.id) {
             return Provided::Changed;
         }
-        let on_server = if name.is_empty() {
-            (server.state().unnamed == Some(statement.id)).then(String::new)
-        } else {
-            self.statements.named(name).and_then(|named| named.on(server.state())).map(prepared_name)
-        };
-        if let Some(name) = on_server {
+        if let Some(name) = self.name_on_server(name, statement, server) {
             return Provided::Yes(name);
+        }
+        if self.is_in_failed_block() && !statement.survey().first.ends_failed_block() {
+            return Provided::Never;
         }
         if statement.encoding.is_some() && statement.encoding.as_deref() != self.encoding()
             || statement.is_of_another_place(self.choice.acting().access.place())
@@ -230,10 +229,7 @@ impl Conversation {
             self.prepare(statement, (Shown::Nobody, undo), server);
             prepared_name(statement.id)
         };
-        if statement.description.get().is_none()
-            || statement.never_has_columns()
-            || self.status == Status::Failed
-        {
+        if statement.description.get().is_none() || statement.never_has_columns() {
             return Provided::Yes(sent_name);
         }
         let out = server.parts().1;
@@ -242,6 +238,19 @@ impl Conversation {
         self.replies.push(Reply::DescribeStatement(Shown::Nobody, name.into(), Arc::clone(statement)));
         self.hold = Some(AwaitedReply::Description);
         Provided::Later
+    }
+
+    /// The name of a client's statement on the server, if it is there.
+    fn name_on_server(
+        &self,
+        name: &[u8],
+        statement: &Statement,
+        server: &mut dyn ServerSide,
+    ) -> Option<String> {
+        if name.is_empty() {
+            return (server.state().unnamed == Some(statement.id)).then(String::new);
+        }
+        self.statements.named(name).and_then(|named| named.on(server.state())).map(prepared_name)
     }
 
     pub(super) fn bind(
@@ -292,6 +301,7 @@ impl Conversation {
             Provided::Yes(name) => name,
             Provided::Later => return Ok(Taken::Later),
             Provided::Changed => return Err(count_of(&bind, &statement).unwrap_or_else(changed)),
+            Provided::Never => return Err(count_of(&bind, &statement).unwrap_or_else(aborted)),
         };
         let footprint = statement.reading.footprint.as_deref();
         let names = footprint.map(|footprint| bound_names(footprint, bind.rest)).unwrap_or_default();
@@ -357,6 +367,14 @@ impl Conversation {
             Provided::Later => return Taken::Later,
             Provided::Changed => {
                 self.refuse_message(changed(), server);
+                return Taken::Yes;
+            }
+            Provided::Never if statement.has_no_columns() => {
+                self.replies.push(Reply::LocalDescription(statement));
+                return Taken::Yes;
+            }
+            Provided::Never => {
+                self.refuse_message(aborted(), server);
                 return Taken::Yes;
             }
         };
@@ -428,6 +446,14 @@ fn count_of(bind: &frontend::Bind<'_>, statement: &Statement) -> Option<Report> 
         );
         Report::new(sqlstate::PROTOCOL_VIOLATION, message)
     })
+}
+
+/// PostgreSQL's words in a failed block.
+fn aborted() -> Report {
+    Report::new(
+        sqlstate::IN_FAILED_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
 }
 
 /// PostgreSQL's words for a statement whose columns are not what they were when it was prepared.

@@ -1,7 +1,11 @@
 //! Refusals by the proxy in every state of a segment: outside a transaction no server is needed; inside one the server
 //! fails in the client's place, so that the transaction ends as it would.
 
+use super::frames::{Direction, encode_all};
 use super::{Mode, Talk, in_force};
+use crate::net::Channel;
+use crate::net::buffer::ReadBuffer;
+use crate::net::stream::Stream;
 
 const REFUSED: &str = "P - refused by pgtenant";
 const REFUSED_QUERY: &str = "Q refused by pgtenant";
@@ -201,5 +205,21 @@ fn a_gateway_without_a_tenant_is_refused_in_every_protocol() {
         let mut talk = Talk::gateway(Mode::Sealed);
         super::enter(&mut talk);
         talk.script(&[(&format!("> {frames}"), sent)]);
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_is_refused_without_a_server_closes_the_unnamed_statement() {
+    for (frames, is_closed) in [("Q SELECT 1", true), ("F", false), ("B - - | S", false)] {
+        let mut talk = in_force(Mode::Sealed);
+        talk.script(&[
+            ("> P - SELECT 1 | S", "P - SELECT 1 | D S - | S"),
+            ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ]);
+        let stream = tokio::net::UnixStream::pair().unwrap().0;
+        let mut client = Channel::new(Stream::Unix(stream));
+        client.input = ReadBuffer::of(&encode_all(frames, Direction::Client, ""));
+        talk.conversation.refuse(&mut client);
+        assert_eq!(talk.conversation.statements.unnamed.is_none(), is_closed, "{frames}");
     }
 }

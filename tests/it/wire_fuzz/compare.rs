@@ -90,16 +90,9 @@ const EXPECTED: &[Difference] = &[
         rule: Rule::Ends(|both| both.direct.iter().any(is_wrong_frame_in_copy)),
     },
     Difference {
-        what: "the unnamed portal of a Query that failed in a block",
-        why: "PostgreSQL keeps it until the block ends, to say 25P02; the proxy says that there is none",
-        rule: Rule::Ends(|both| {
-            let has = |frames: &[Frame], code: &str| {
-                frames.iter().any(|frame| frame.tag == b'E' && frame.fault().code == code)
-            };
-            // A Describe of it is answered.
-            let is_there = has(&both.direct, "25P02") || both.direct.iter().any(|frame| frame.tag == b'n');
-            has(&both.proxied, "34000") && !has(&both.direct, "34000") && is_there
-        }),
+        what: "the unnamed portal of a Query or Bind that failed in a block",
+        why: "PostgreSQL keeps it until the block ends; the proxy says that there is none",
+        rule: Rule::Ends(|both| lacks_failed_portal(&both.direct, &both.proxied)),
     },
     Difference {
         what: "a Query behind a pipeline on PostgreSQL 18",
@@ -199,6 +192,16 @@ fn is_loss(segment: &[Frame]) -> bool {
 /// Why an answer of the direct side makes the proxied one incomparable, whatever that is.
 pub(super) fn excuse(direct: &[Frame]) -> Option<&'static str> {
     direct.iter().any(is_wrong_frame_in_copy).then_some("another frame within COPY from the client")
+}
+
+/// Whether the proxy knows no unnamed portal where PostgreSQL has that of a Query or Bind that failed: it says 25P02, or
+/// answers a Describe of it, or an Execute of one that was never defined.
+pub(super) fn lacks_failed_portal(direct: &[Frame], proxied: &[Frame]) -> bool {
+    let has = |frames: &[Frame], code: &str| {
+        frames.iter().any(|frame| frame.tag == b'E' && frame.fault().code == code)
+    };
+    let is_there = has(direct, "25P02") || direct.iter().any(|frame| matches!(frame.tag, b'n' | b'I'));
+    has(proxied, "34000") && !has(direct, "34000") && is_there
 }
 
 /// Why each expected difference is none, for the reader of a report.
