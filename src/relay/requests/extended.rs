@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::fault::{Fault as _, Report, sqlstate};
+use crate::guard::Given;
 use crate::guard::footprint::{Footprint, Name};
 use crate::memory::{Charge, OverBudget};
 use crate::relay::core::portals::{self, Portal, Ran, Unbind};
@@ -284,7 +285,7 @@ impl Conversation {
             return Err(report);
         }
         self.check_bound_settings(&statement.reading, bind.rest)?;
-        self.check_bound_roles(&statement, bind.rest)?;
+        self.check_bound_values(&statement, bind.rest)?;
         let wish = statement.reading.wish(Some(bind.rest), &self.rules)?;
         let wish = wish.map(|wish| self.settled(wish, statement.reading.change.as_deref()));
         self.begin_with(statement.survey().first, server);
@@ -323,18 +324,18 @@ impl Conversation {
         Ok(Taken::Yes)
     }
 
-    /// Why values may not be bound that a call of `set_config` makes the role.
-    fn check_bound_roles(&self, statement: &Statement, rest: &[u8]) -> Result<(), Report> {
+    /// Why values may not be bound that a call of `set_config` gives to a setting whose values are judged.
+    fn check_bound_values(&self, statement: &Statement, rest: &[u8]) -> Result<(), Report> {
         let Some(footprint) = statement.reading.footprint.as_deref() else { return Ok(()) };
-        if footprint.roles.is_empty() || !self.rules.has_roles() {
-            return Ok(());
-        }
-        for number in &footprint.roles {
-            let declared = frontend::parameter_type(&statement.types, *number).unwrap_or_default();
+        for bound in &footprint.bound {
+            let declared = frontend::parameter_type(&statement.types, bound.number).unwrap_or_default();
             // A parameter of another type may become another text.
-            let value = frontend::parameter(rest, *number).filter(|_| TEXTS.contains(&declared));
-            let checked = self.rules.check_bound_role(value.unwrap_or(Some(b"")));
-            checked.map_err(|refused| {
+            let value = match frontend::parameter(rest, bound.number).filter(|_| TEXTS.contains(&declared)) {
+                Some(Some(value)) => Given::Text(value),
+                Some(None) => Given::Null,
+                None => Given::Unknown,
+            };
+            self.rules.check_bound_value(bound.setting, value).map_err(|refused| {
                 self.metrics.refusal(refused.rule);
                 refusal(refused)
             })?;

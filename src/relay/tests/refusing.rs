@@ -223,3 +223,22 @@ async fn a_query_that_is_refused_without_a_server_closes_the_unnamed_statement()
         assert_eq!(talk.conversation.statements.unnamed.is_none(), is_closed, "{frames}");
     }
 }
+
+#[test]
+fn a_bound_value_is_judged_when_it_is_bound() {
+    const TEXT: &str = "SELECT set_config('search_path', $1, true)";
+    let parse = format!("P - {TEXT}");
+    for (value, is_refused) in [("shelf", false), ("pgtenant", true), ("PG_TEMP_3", true)] {
+        let mut talk = in_force(Mode::Sealed);
+        let sent = talk.client(&format!("{parse} | B - - {value} | E - | S"));
+        let expected = if is_refused {
+            format!("{parse} | {REFUSED} | {REFUSED} | S")
+        } else {
+            format!("{parse} | B - - … | E - | S")
+        };
+        assert_eq!(sent, expected, "{value}");
+    }
+    // Of a guard that is off, nothing is judged.
+    in_force(Mode::Bare)
+        .script(&[(&format!("> {parse} | B - - pgtenant | S"), &format!("{parse} | B - - … | S"))]);
+}
