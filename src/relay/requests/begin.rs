@@ -4,7 +4,7 @@
 use crate::relay::Conversation;
 use crate::relay::core::block::Block;
 use crate::relay::core::replies::{Reply, TextHandOver};
-use crate::relay::core::segment::{AwaitedReply, Executed, Progress, Segment, Unnamed};
+use crate::relay::core::segment::{AwaitedReply, Executed, InFront, Progress, Segment, Unnamed};
 use crate::relay::requests::{REFUSED, Taken};
 use crate::sql::lexer::{Lexer, TokenKind};
 use crate::sql::{Course, StatementKind};
@@ -133,6 +133,7 @@ impl Conversation {
     /// Writes a hand-over in front of a transaction, unless the context is in force on the server.
     pub(super) fn hand_over_if_needed(&mut self, server: &mut dyn ServerSide) -> ContextEntered {
         self.progress = Progress::Running;
+        self.in_front = InFront::Nothing;
         if self.status != Status::Idle || !server.context().enters() {
             return ContextEntered::Nothing;
         }
@@ -145,6 +146,7 @@ impl Conversation {
         let session = context.session_on(state, keeper);
         let written = context.write_hand_over((state, out), (client, &self.parameters), session);
         self.relay.switches.increment();
+        self.in_front = InFront::HandOver;
         self.progress = Progress::Entering;
         self.replies.push(Reply::Reset(written.reset));
         self.replies.push(Reply::Own(written.entry));
