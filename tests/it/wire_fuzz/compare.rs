@@ -181,7 +181,7 @@ pub(super) fn compare_or_lost(direct: Vec<Frame>, proxied: &[Frame]) -> Result<(
 /// busy machine the direct side is taken for silent too early, and then the end of the turn is sent ahead.
 pub(super) fn is_cut_off(direct: &[Frame], proxied: &[Frame]) -> bool {
     let ready = |frames: &[Frame]| frames.iter().filter(|frame| frame.tag == b'Z').count();
-    let is_fatal = |fault: Fault| fault.severity == "FATAL" && fault.code == "08006";
+    let is_fatal = |fault: Fault| fault.severity == "FATAL" && tells_of_loss(&fault);
     let last = proxied.last().filter(|frame| frame.tag == b'E').map(Frame::fault);
     last.is_some_and(is_fatal) && ready(direct) > ready(proxied) + 1
 }
@@ -189,13 +189,14 @@ pub(super) fn is_cut_off(direct: &[Frame], proxied: &[Frame]) -> bool {
 /// Whether a segment was answered with the loss of its server between two transactions.
 fn is_loss(segment: &[Frame]) -> bool {
     match segment {
-        [error, ready] if error.tag == b'E' && ready.body[..] == *b"I" => {
-            let fault = error.fault();
-            // A maintenance user is told that the server did not take its parameters.
-            fault.code == "08006" || (fault.code == "22023" && fault.message == "tampered")
-        }
+        [error, ready] if error.tag == b'E' && ready.body[..] == *b"I" => tells_of_loss(&error.fault()),
         _ => false,
     }
+}
+
+/// A maintenance user is told that the server did not take its parameters.
+fn tells_of_loss(fault: &Fault) -> bool {
+    fault.code == "08006" || (fault.code == "22023" && fault.message == "tampered")
 }
 
 /// Why an answer of the direct side makes the proxied one incomparable, whatever that is.
