@@ -358,8 +358,8 @@ async fn admit(
 
 /// Settings that the user may not set cannot be asked for at startup either.
 fn check_parameters(rules: &Rules, parameters: &StartupParameters) -> Result<(), Report> {
-    for (name, _) in parameters {
-        rules.check_parameter(name).map_err(|refused| {
+    for (name, value) in parameters {
+        rules.check_parameter(name, value).map_err(|refused| {
             Report::new(
                 sqlstate::INSUFFICIENT_PRIVILEGE,
                 format!("parameter \"{name}\" cannot be set by a client"),

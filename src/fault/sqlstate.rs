@@ -18,6 +18,8 @@ pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState("0A000");
 pub const INVALID_PARAMETER_VALUE: SqlState = SqlState("22023");
 /// A statement that no transaction block may hold.
 pub const ACTIVE_SQL_TRANSACTION: SqlState = SqlState("25001");
+/// A message that means something in a block that has not failed only.
+pub const IN_FAILED_TRANSACTION: SqlState = SqlState("25P02");
 /// A client idle in a transaction for too long.
 pub const IDLE_IN_TRANSACTION_TIMEOUT: SqlState = SqlState("25P03");
 /// A prepared statement that is not there.

@@ -19,11 +19,14 @@ pub(super) enum RemainingValues {
 
 impl Rules {
     /// What is wrong with a setting that a client asks for at startup.
-    pub fn check_parameter(&self, name: &str) -> Result<(), Refusal> {
+    pub fn check_parameter(&self, name: &str, value: &str) -> Result<(), Refusal> {
         let setting = Setting::named(name.as_bytes());
         if self.claims().is_some_and(|claims| setting.is(&claims.setting)) {
             // It would last for the session.
             return Err(refusal(rule::CONTEXT_CHANGE, &format!("the startup parameter {}", setting.echo())));
+        }
+        if setting.is_search_path() {
+            self.check_schemas(value.as_bytes())?;
         }
         self.check_group("the startup parameter", &setting)
     }
@@ -57,6 +60,9 @@ impl Rules {
             };
             check_value(&setting, &value)?;
         }
+        if setting.is_search_path() {
+            self.check_assigned_path(lexer)?;
+        }
         Ok(watch(&setting))
     }
 
@@ -78,8 +84,10 @@ impl Rules {
             let ends = lexer.next().is_some_and(|token| token.kind == TokenKind::Comma);
             let value = value.filter(|_| ends).map_or(AssignedValue::Opaque, AssignedValue::Given);
             check_value(&setting, &value)?;
+        } else if setting.is_search_path() {
+            self.check_called_path(lexer)?;
         }
-        Ok(watch(&setting))
+        Ok(RemainingValues::Nothing)
     }
 
     /// The setting that a call of the function names.

@@ -2,11 +2,12 @@
 //! that is, is seen when the parameter is bound: the tenant setting is a choice of the tenant, any other is judged then
 //! as it is judged where it stands in the text.
 
+use super::argument::{Given, JudgedSetting};
 use super::assignment::check_value;
 use super::change::{CalledName, ChangeReader, ChangedName, Scope, TenantChange};
 use super::inspection::inspect_but;
 use super::rule::{self, Refusal, refusal};
-use super::setting::{AssignedValue, OWN_SCHEMA, Setting};
+use super::setting::{AssignedValue, Setting};
 use super::{Rules, Verdict};
 use crate::sql::Survey;
 use crate::sql::keyword::Keyword;
@@ -98,13 +99,19 @@ impl Rules {
             let value = value.map_or(AssignedValue::Default, |value| AssignedValue::Given(value.to_vec()));
             check_value(&setting, &value)?;
         }
-        let is_own = |value: &[u8]| {
-            value.to_ascii_lowercase().windows(OWN_SCHEMA.len()).any(|window| window == OWN_SCHEMA)
-        };
-        if setting.is_search_path() && value.is_some_and(is_own) {
-            return Err(super::inspection::own_objects());
+        let given = value.map_or(Given::Null, Given::Text);
+        if setting.is_search_path() { self.check_bound_path(given) } else { Ok(()) }
+    }
+
+    /// What is wrong with the value that a parameter gives to a setting which the text names.
+    pub fn check_bound_value(&self, setting: JudgedSetting, value: Given<'_>) -> Result<(), Refusal> {
+        match (setting, value) {
+            (JudgedSetting::SearchPath, value) => self.check_bound_path(value),
+            (JudgedSetting::Role, _) if !self.has_roles() => Ok(()),
+            (JudgedSetting::Role, Given::Null) => self.check_bound_role(None),
+            (JudgedSetting::Role, Given::Text(value)) => self.check_bound_role(Some(value)),
+            (JudgedSetting::Role, Given::Unknown) => self.check_bound_role(Some(b"")),
         }
-        Ok(())
     }
 }
 
@@ -218,7 +225,7 @@ mod tests {
     fn claims_are_a_choice_for_a_transaction_and_nothing_else() {
         let claims = ClaimsSetting { setting: "request.jwt.claims".to_owned(), pointer: "/t".to_owned() };
         let rules = Rules::new("app.tenant_id", GuardLevel::Strict, &[]).with_claims(Some(&claims));
-        let refused = rules.check_parameter("Request.JWT.Claims").map_err(|refused| refused.rule);
+        let refused = rules.check_parameter("Request.JWT.Claims", "{}").map_err(|refused| refused.rule);
         assert_eq!(refused, Err("context-change"), "at startup it would last for the session");
         let text = |scope: &str| format!("SELECT set_config('Request.jwt.claims', $1, {scope})");
         let read = |scope: &str| setting_calls(text(scope).as_bytes(), &rules);

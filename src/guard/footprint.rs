@@ -2,9 +2,10 @@
 //! server only. Decides nothing, and may say too much: what really came to be is asked of the server.
 //! What functions, triggers and DO blocks leave behind stands in no text.
 
+use super::ROLE;
+use super::argument::{BoundValue, MAX_BOUND, bound_value};
 use super::calls::Calls;
 use super::inspection::{Poll, Stopped};
-use super::roles::{MAX_BOUND, ROLE, bound_role};
 use super::setting::Setting;
 use crate::sql::lexer::{Lexer, Token, TokenKind};
 use crate::sql::words::folded;
@@ -19,8 +20,8 @@ pub struct Footprint {
     pub settings: Vec<Touch>,
     /// State that cannot be carried to another server.
     pub states: States,
-    /// Parameters that are the role in a call of `set_config`, as far as the guard lets them be that.
-    pub roles: Vec<u16>,
+    /// Parameters of calls of `set_config` whose values are judged when they are bound.
+    pub bound: Vec<BoundValue>,
 }
 
 /// A setting that is set or reset for the session.
@@ -172,7 +173,7 @@ pub(super) fn footprint_until(text: &[u8], stop: &dyn Fn() -> bool) -> Result<Fo
         }
         if word == Word::SetConfig {
             calls.begin();
-            found.note_role(&lexer);
+            found.note_bound(&lexer);
         }
         found.note_word(word, &statement);
         statement.note(word, token.kind);
@@ -274,14 +275,14 @@ impl Word {
 impl Footprint {
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
-        self.settings.is_empty() && self.states.is_empty() && self.roles.is_empty()
+        self.settings.is_empty() && self.states.is_empty() && self.bound.is_empty()
     }
 
     /// Behind the name of `set_config`.
-    fn note_role(&mut self, lexer: &Lexer<'_>) {
-        let Some(number) = bound_role(lexer.clone()) else { return };
-        if self.roles.len() < MAX_BOUND && !self.roles.contains(&number) {
-            self.roles.push(number);
+    fn note_bound(&mut self, lexer: &Lexer<'_>) {
+        let Some(value) = bound_value(lexer.clone()) else { return };
+        if self.bound.len() < MAX_BOUND && !self.bound.contains(&value) {
+            self.bound.push(value);
         }
     }
 

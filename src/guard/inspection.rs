@@ -1,9 +1,9 @@
 //! One pass over a text: each token goes to the survey, to the rules of the level, and on. Nothing is read twice but
 //! for what a rule looks at ahead, which is a few tokens, or up to the end of the command where it begins.
 
+use super::argument::{JudgedSetting, binds_values_only, bound_value};
 use super::assignment::RemainingValues;
 use super::footprint::{Footprint, footprint_until};
-use super::roles::{binds_roles_only, bound_role};
 use super::rule::refusal;
 use super::weight::{MIN_WEIGHED_BYTES, Weight};
 use super::{Refusal, Rules, Verdict, names, rule, setting, strict};
@@ -119,8 +119,8 @@ struct Inspection<'a> {
     stop: &'a dyn Fn() -> bool,
     /// Where changes of the tenant begin that are not refused.
     places: &'a [usize],
-    /// The parameter of the last call of `set_config` that takes the role from one.
-    bound_role: Option<u16>,
+    /// What the last call of `set_config` sets that takes a value from a parameter which is judged when it is bound.
+    bound: Option<JudgedSetting>,
 }
 
 /// A token on its way through the guard.
@@ -154,7 +154,7 @@ impl<'a> Inspection<'a> {
             watch: RemainingValues::Nothing,
             stop,
             places: &[],
-            bound_role: None,
+            bound: None,
         }
     }
 
@@ -198,11 +198,11 @@ impl<'a> Inspection<'a> {
         }
         let survey = surveyor.finish();
         // Of any other statement the value comes from elsewhere than from a Bind.
-        if self.bound_role.is_some()
+        if let Some(setting) = self.bound
             && ((survey.statements, survey.first) != (Count::One, StatementKind::Select)
-                || !binds_roles_only(self.text))
+                || !binds_values_only(self.text))
         {
-            return Err(opaque_role().into());
+            return Err(unbound(setting).into());
         }
         Ok(survey)
     }
@@ -237,9 +237,9 @@ impl<'a> Inspection<'a> {
                 self.watch_for(self.rules.check_set(read, step.lexer.clone())?);
                 Ok(())
             }
-            Keyword::SetConfig if self.rules.has_roles() => {
+            Keyword::SetConfig => {
                 self.watch_for(self.rules.check_set_config(step.lexer.clone())?);
-                self.bound_role = bound_role(step.lexer.clone()).or(self.bound_role);
+                self.bound = bound_value(step.lexer.clone()).map(|value| value.setting).or(self.bound);
                 Ok(())
             }
             // An UPDATE of a view of that view is one of the view itself.
@@ -361,8 +361,12 @@ impl Rules {
                 Keyword::Set | Keyword::Reset if place == TokenPosition::Start => {
                     self.check_set((keyword, place), lexer.clone())?
                 }
-                Keyword::SetConfig if self.has_roles() && bound_role(lexer.clone()).is_some() => {
-                    return Err(opaque_role().into());
+                Keyword::SetConfig => {
+                    let found = self.check_set_config(lexer.clone())?;
+                    match bound_value(lexer.clone()) {
+                        Some(value) => return Err(unbound(value.setting).into()),
+                        None => found,
+                    }
                 }
                 Keyword::Other => {
                     check_own(&token, &lexer)?;
@@ -459,11 +463,14 @@ pub(super) fn own_objects() -> Refusal {
     refusal(rule::OWN_OBJECTS, "the use of an object of the proxy's own")
 }
 
-fn opaque_role() -> Refusal {
-    refusal(
-        rule::ROLE_CHANGE,
-        "set_config of role to a parameter that has another use, or of another statement than one SELECT",
-    )
+/// A parameter whose value comes from elsewhere than from a Bind, or that may have another type than text.
+fn unbound(setting: JudgedSetting) -> Refusal {
+    let (rule, name) = match setting {
+        JudgedSetting::Role => (rule::ROLE_CHANGE, "role"),
+        JudgedSetting::SearchPath => (rule::OWN_OBJECTS, "search_path"),
+    };
+    let what = "to a parameter that has another use, or of another statement than one SELECT";
+    refusal(rule, &format!("set_config of {name} {what}"))
 }
 
 fn unicode_escape() -> Refusal {

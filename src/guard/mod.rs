@@ -8,6 +8,7 @@
 //! Every reading takes time in proportion to the text's length, whatever the text. What would cost PostgreSQL more than
 //! that before it can be interrupted is refused (`weight`).
 
+mod argument;
 mod assignment;
 mod bound;
 mod calls;
@@ -17,6 +18,7 @@ mod names;
 mod pairs;
 mod roles;
 mod rule;
+mod schemas;
 mod strict;
 mod types;
 mod weight;
@@ -31,6 +33,7 @@ pub mod footprint;
 
 pub mod setting;
 
+pub use argument::{BoundValue, Given, JudgedSetting};
 pub use bound::{SettingCalls, setting_calls};
 pub use cache::Verdicts;
 pub use change::TenantChange;

@@ -24,7 +24,7 @@ use self::core::copy::CopyIn;
 use self::core::framing::{FromClient, FromServer};
 use self::core::portals::{Portals, Unbind};
 use self::core::replies::{Replies, Reply, Then};
-use self::core::segment::{AwaitedReply, Executed, Outcome, Progress, Segment, Skip, Unnamed};
+use self::core::segment::{AwaitedReply, Executed, InFront, Outcome, Progress, Segment, Skip, Unnamed};
 use self::core::session_state::{Policy, SessionState};
 use self::core::statements::{Interner, Statements};
 use self::core::tenant_choice::{Acting, Chooser, TenantChoice};
@@ -103,6 +103,7 @@ pub struct Conversation {
     course: Course,
     executed: Executed,
     unnamed: Unnamed,
+    in_front: InFront,
     /// Whether the context is lost with the running transaction, so that the server needs a hand-over.
     loses_context: bool,
     /// What the client has not been told yet; apart, because an idle client has none.
@@ -193,6 +194,7 @@ impl Conversation {
             course: Course::IDLE,
             executed: Executed::default(),
             unnamed: Unnamed::default(),
+            in_front: InFront::default(),
             loses_context: false,
             untold: Box::default(),
             wanted: 0,
@@ -356,6 +358,7 @@ impl Conversation {
                 | Reply::OpenBlock(_)
                 | Reply::DescribeStatement(..)
                 | Reply::DescribePortal(_)
+                | Reply::LocalDescription(_)
                 | Reply::ClosePortal
                 | Reply::FunctionCall
                 | Reply::Sync

@@ -81,18 +81,40 @@ impl StatementKind {
     pub const fn never_has_columns(self) -> bool {
         matches!(
             self,
-            Self::Begin
+            Self::Nothing
+                | Self::Alter
+                | Self::Begin
+                | Self::Close
                 | Self::Commit
                 | Self::CommitAndChain
+                | Self::CommitPrepared
+                | Self::Copy
+                | Self::CopyFromStdin
+                | Self::CopyToStdout
+                | Self::Create
+                | Self::Deallocate
+                | Self::DeallocateAll
+                | Self::Declare
+                | Self::Discard
+                | Self::DiscardAll
+                | Self::Do
+                | Self::Drop
+                | Self::Listen
+                | Self::Lock
+                | Self::Move
+                | Self::Notify
+                | Self::Prepare
+                | Self::PrepareTransaction
+                | Self::Release
+                | Self::Reset
+                | Self::ResetAll
                 | Self::Rollback
                 | Self::RollbackAndChain
+                | Self::RollbackPrepared
                 | Self::RollbackTo
                 | Self::Savepoint
-                | Self::Release
                 | Self::Set
-                | Self::Reset
-                | Self::Notify
-                | Self::Lock
+                | Self::Unlisten
         )
     }
 

@@ -68,6 +68,16 @@ impl Course {
         self.state == BlockState::Block
     }
 
+    /// Whether it is in a transaction block that has failed.
+    pub fn is_in_failed_block(self) -> bool {
+        self.state == BlockState::Failed
+    }
+
+    /// Whether a transaction was told to end.
+    pub fn has_end(self) -> bool {
+        self.end != End::None
+    }
+
     /// Whether a statement stands behind the end of a transaction.
     pub fn goes_on_behind_end(self) -> bool {
         self.end == End::Followed

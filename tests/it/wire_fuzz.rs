@@ -13,6 +13,7 @@
 mod batches;
 mod compare;
 mod copying;
+mod failing;
 mod families;
 mod generator;
 mod handing_over;

@@ -1,6 +1,7 @@
 //! What texts touch, by the way that they are written.
 
 use super::*;
+use crate::guard::JudgedSetting;
 
 fn settings(text: &str) -> Vec<String> {
     let found = footprint(text.as_bytes());
@@ -117,14 +118,19 @@ fn more_settings_or_calls_than_are_told_apart_are_of_unknown_name() {
 }
 
 #[test]
-fn parameters_that_are_the_role_are_found_and_counted() {
-    let roles = |text: &str| footprint(text.as_bytes()).roles;
+fn parameters_whose_values_are_judged_are_found_and_counted() {
+    use JudgedSetting::{Role, SearchPath};
     for (text, expected) in [
-        ("SELECT set_config('search_path', $1, true), set_config('role', $2, true)", &[2][..]),
-        ("SELECT \"set_config\"('ROLE', $1::text, $2), set_config('role', $1, true)", &[1]),
+        (
+            "SELECT set_config('search_path', $1, true), set_config('role', $2, true)",
+            &[(SearchPath, 1), (Role, 2)][..],
+        ),
+        ("SELECT \"set_config\"('ROLE', $1::text, $2), set_config('role', $1, true)", &[(Role, 1)]),
         ("SELECT set_config('role', 'x', true), set_config('a.b', $1, true)", &[]),
         ("SELECT set_config('role', $1 || 'x', true)", &[]),
     ] {
-        assert_eq!(roles(text), expected, "{text}");
+        let expected: Vec<BoundValue> =
+            expected.iter().map(|&(setting, number)| BoundValue { setting, number }).collect();
+        assert_eq!(footprint(text.as_bytes()).bound, expected, "{text}");
     }
 }

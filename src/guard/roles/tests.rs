@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::directory::GuardLevel;
+use crate::guard::argument::MAX_BOUND;
 use crate::guard::{Verdict, inspect};
 
 fn rules(level: GuardLevel, allow: &[&'static str]) -> Rules {

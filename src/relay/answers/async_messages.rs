@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::net::buffer::WriteBuffer;
 use crate::relay::answers::Disposition;
 use crate::relay::core::replies::Reply;
+use crate::relay::core::segment::InFront;
 use crate::relay::core::session_state::PutBack;
 use crate::relay::requests::ClientSide;
 use crate::relay::{Conversation, RelayFault};
@@ -106,12 +107,12 @@ impl Conversation {
         Ok(Disposition::Forward)
     }
 
-    /// Whether a hand-over in front of the text that is answered has made the value what the client knows already.
-    /// PostgreSQL reports all that has changed in front of ReadyForQuery.
+    /// Whether a hand-over in front of what is answered has made the value what the client knows already: one in its text,
+    /// or the entry of a sealed context, which sets what SET does not read as `set_config` does. PostgreSQL reports all
+    /// that has changed in front of ReadyForQuery.
     fn is_put_back(&self, name: &str, value: &str) -> bool {
-        let is_behind_front =
-            matches!(self.replies.front(), Some(Reply::Query(text)) if text.front.is_some());
-        is_behind_front && self.known(name) == Some(value)
+        let is_in_text = matches!(self.replies.front(), Some(Reply::Query(text)) if text.front.is_some());
+        (is_in_text || self.in_front == InFront::HandOver) && self.known(name) == Some(value)
     }
 
     /// What the client knows of a parameter.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::relay::answers::{Disposition, disposition};
+use crate::relay::core::description::Description;
 use crate::relay::core::replies::{Reply, Shown};
 use crate::relay::core::segment::AwaitedReply;
-use crate::relay::core::statements::{Description, Statement};
+use crate::relay::core::statements::Statement;
 use crate::relay::{Conversation, RelayFault};
 use crate::upstream::{ServerSide, prepared_name};
 use crate::wire::encode;

@@ -69,7 +69,8 @@ impl Conversation {
                 | Reply::Execute(_)
                 | Reply::ClosePortal
                 | Reply::CloseStatement(_)
-                | Reply::Local(..),
+                | Reply::Local(..)
+                | Reply::LocalDescription(_),
             ) => {
                 self.metrics.error(sqlstate);
                 if let Some(Reply::Parse(_, undo)) = self.replies.front_mut() {

@@ -139,8 +139,16 @@ impl Conversation {
 
     /// Gives the answers that the server does not owe and whose turn has come.
     fn answer_locally(&mut self, client: &mut ClientSide<'_>) {
-        while let Some(Reply::Local(tag, _)) = self.replies.front() {
-            encode::bare(client.output.space(), *tag);
+        loop {
+            let out = client.output.space();
+            match self.replies.front() {
+                Some(Reply::Local(tag, _)) => encode::bare(out, *tag),
+                Some(Reply::LocalDescription(statement)) => {
+                    encode::frame(out, b't', |out| out.extend_from_slice(statement.sent_types()));
+                    encode::bare(out, b'n');
+                }
+                _ => return,
+            }
             client.input.forget();
             self.replies.pop();
         }

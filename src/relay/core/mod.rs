@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod copy;
+pub mod description;
 pub mod framing;
 pub mod portals;
 pub mod replies;

@@ -58,6 +58,8 @@ pub enum Reply {
     Sync,
     /// Not owed by the server: the proxy answers the client when its turn comes.
     Local(u8, Undo),
+    /// Not owed by the server: the proxy describes a statement without columns, of which it knows the parameter types.
+    LocalDescription(Arc<Statement>),
     /// An error that is made to happen; the client reads this report instead of it.
     Refused(Box<Report>),
 }
@@ -244,6 +246,7 @@ impl Reply {
             | Self::FunctionCall
             | Self::Sync
             | Self::Local(..)
+            | Self::LocalDescription(_)
             | Self::Refused(_) => false,
         }
     }
@@ -315,7 +318,7 @@ impl Replies {
 
     /// Whether the server owes anything.
     pub fn waits_for_server(&self) -> bool {
-        self.owed.iter().any(|reply| !matches!(reply, Reply::Local(..)))
+        self.owed.iter().any(|reply| !matches!(reply, Reply::Local(..) | Reply::LocalDescription(_)))
     }
 
     /// The next one is settled.

@@ -50,6 +50,16 @@ pub enum Progress {
     Running,
 }
 
+/// What stands in front of the segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum InFront {
+    /// Nothing that changes what the client's settings are on the server.
+    #[default]
+    Nothing,
+    /// A hand-over. What it has set is reported at the segment's end.
+    HandOver,
+}
+
 /// Whether a portal was executed in the segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Executed {

@@ -68,7 +68,8 @@ pub(in crate::relay) struct SessionState {
     policy: Policy,
     /// Settings that the open transaction touched: set, or nothing but reset.
     touched: BTreeMap<String, Verb>,
-    /// Whether a COMMIT or a text of several statements ran in the open transaction, so that its end may be in the middle.
+    /// Whether something ran behind a COMMIT, a ROLLBACK or in a text of several statements in the open transaction, so that
+    /// its end may be in the middle.
     has_mixed: Mixed,
     /// What the open transaction may have left on the server.
     candidates: Option<Box<Candidates>>,
@@ -91,11 +92,15 @@ pub(in crate::relay) enum PutBack {
     Name,
 }
 
-/// Whether a transaction held a text of several statements.
+/// Whether more than one transaction may have run since the last one was answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Mixed {
     #[default]
     No,
+    /// The last statement was a ROLLBACK. What follows it in the same pipeline is another transaction.
+    RolledBack,
+    /// Statements stand behind a ROLLBACK.
+    Behind,
     Yes,
 }
 
@@ -167,14 +172,20 @@ impl SessionState {
     pub(in crate::relay) fn note(&mut self, survey: Survey) {
         // What stands in front of a COMMIT stays, whatever fails behind it in the same pipeline.
         let commits = matches!(survey.first, StatementKind::Commit | StatementKind::CommitAndChain);
-        if commits || !matches!(survey.statements, Count::One | Count::None) {
-            self.has_mixed = Mixed::Yes;
-        }
+        let is_text = !matches!(survey.statements, Count::One | Count::None);
+        let rolls_back = matches!(survey.first, StatementKind::Rollback | StatementKind::RollbackAndChain);
+        self.has_mixed = match self.has_mixed {
+            Mixed::Yes => Mixed::Yes,
+            _ if commits || is_text => Mixed::Yes,
+            _ if rolls_back => Mixed::RolledBack,
+            Mixed::No => Mixed::No,
+            Mixed::RolledBack | Mixed::Behind => Mixed::Behind,
+        };
     }
 
     /// The open transaction was rolled back as a whole: its settings are what they were before it.
     pub(in crate::relay) fn roll_back(&mut self) {
-        if self.has_mixed == Mixed::No {
+        if matches!(self.has_mixed, Mixed::No | Mixed::RolledBack) {
             self.touched.clear();
         }
     }

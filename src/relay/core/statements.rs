@@ -16,11 +16,10 @@ use dashmap::DashMap;
 use crate::guard::TenantChange;
 use crate::guard::footprint::Footprint;
 use crate::memory::Charge;
+use crate::relay::core::description::Description;
 use crate::relay::core::replies::Undo;
 use crate::sql::{ResetStatement, StatementKind, Survey, may_reset, resets};
 use crate::upstream::{ServerState, StatementId};
-use crate::wire::backend;
-use crate::wire::frame::split_cstr;
 
 /// Runs in the place of what the proxy does itself: allowed wherever that is, and changes nothing.
 pub(in crate::relay) const NOTHING: &[u8] = b"RESET \"pgtenant\".\"choice\"";
@@ -63,15 +62,6 @@ struct Charges {
     _process: Charge,
 }
 
-/// What PostgreSQL tells of a prepared statement.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Description {
-    /// The types of its parameters: count and OIDs, as in `Parse`.
-    pub types: Box<[u8]>,
-    /// Its columns: name, type and type modifier of each; empty if it returns no rows.
-    pub columns: Box<[u8]>,
-}
-
 /// What was read in a text.
 #[derive(Debug, Clone)]
 pub struct Reading {
@@ -109,6 +99,14 @@ impl Statement {
         let kind = self.survey().first;
         let returns = || self.text.windows(9).any(|word| word.eq_ignore_ascii_case(b"returning"));
         kind.never_has_columns() || (matches!(kind, K::Insert | K::Update | K::Delete) && !returns())
+    }
+
+    /// Whether PostgreSQL describes it without columns, as far as that is known here.
+    pub fn has_no_columns(&self) -> bool {
+        match self.description.get() {
+            Some(description) => description.columns.is_none(),
+            None => self.never_has_columns() && !self.has_unknown_types(),
+        }
     }
 
     /// Bytes that it takes.
@@ -150,32 +148,6 @@ impl Statement {
         Some((Arc::clone(&self.text), types, meaning, description))
     }
 }
-
-// === impl Description ===
-
-impl Description {
-    /// From the bodies of ParameterDescription and, if it returns rows, RowDescription. None: malformed.
-    pub fn read(parameters: &[u8], columns: Option<&[u8]>) -> Option<Self> {
-        let columns = columns.map_or(Some(Vec::new()), backend::column_shapes)?;
-        Some(Self { types: parameters.into(), columns: columns.into() })
-    }
-
-    /// Whether any type is one of the database's own, whose OID means something else in another database.
-    fn has_own_types(&self) -> bool {
-        let oid = |bytes: &[u8]| bytes.first_chunk::<4>().map(|oid| u32::from_be_bytes(*oid));
-        let parameters = self.types.get(2..).unwrap_or_default().chunks(4).filter_map(oid);
-        let mut columns = Vec::new();
-        let mut rest = &*self.columns;
-        while let Some((_, fields)) = split_cstr(rest) {
-            columns.extend(oid(fields));
-            rest = fields.get(8..).unwrap_or_default();
-        }
-        parameters.chain(columns).any(|oid| oid >= FIRST_OWN_OID)
-    }
-}
-
-/// The first OID that PostgreSQL gives to objects of a database (`FirstNormalObjectId`).
-const FIRST_OWN_OID: u32 = 16_384;
 
 /// Shares statements that are the same. It forgets one with its last holder: a client that has it by name, or a portal.
 #[derive(Debug, Default)]
@@ -419,7 +391,7 @@ pub(in crate::relay) mod tests {
 
     fn described(interner: &Interner, text: &str, columns: &[u8]) -> Arc<Statement> {
         let statement = interner.single(text.as_bytes(), &[0, 0], reading(text));
-        let description = Description { types: [0, 0].into(), columns: columns.into() };
+        let description = Description { types: [0, 0].into(), columns: Some(columns.into()) };
         statement.description.set(description).unwrap();
         statement
     }
@@ -473,25 +445,5 @@ pub(in crate::relay) mod tests {
         assert_eq!(statements.size(), (0, 0));
         statements.restore(all);
         assert_eq!(statements.size(), (2, 8 + 10 + 2 * 2));
-    }
-
-    #[test]
-    fn a_description_compares_names_types_and_modifiers_of_columns() {
-        let column = |name: &str, table: u32, oid: u32| {
-            let mut body = vec![0, 1];
-            body.extend_from_slice(name.as_bytes());
-            body.push(0);
-            body.extend_from_slice(&table.to_be_bytes());
-            body.extend_from_slice(&[0, 1]);
-            body.extend_from_slice(&oid.to_be_bytes());
-            body.extend_from_slice(&[0, 4, 0xff, 0xff, 0xff, 0xff, 0, 0]);
-            body
-        };
-        let read = |columns: &[u8]| Description::read(&[0, 0], Some(columns)).unwrap();
-        assert_eq!(read(&column("a", 1, 23)), read(&column("a", 2, 23)), "the table may be another");
-        assert_ne!(read(&column("a", 1, 23)), read(&column("b", 1, 23)));
-        assert_ne!(read(&column("a", 1, 23)), read(&column("a", 1, 25)));
-        assert_eq!(Description::read(&[0, 0], Some(b"\0\x01a")), None);
-        assert!(Description::read(&[0, 0], None).unwrap().columns.is_empty());
     }
 }

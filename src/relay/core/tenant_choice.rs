@@ -28,7 +28,6 @@ use crate::relay::core::statements::Reading;
 use crate::relay::core::wish::Wish;
 use crate::sql::{Count, StatementKind, Survey};
 use crate::upstream::{Access, ServerSide, Share, Span};
-use crate::wire::backend::Status;
 
 /// For whom a client acts, with all that follows from it.
 #[derive(Debug)]
@@ -362,7 +361,7 @@ impl Conversation {
 
     /// Why a statement may not run; none if it may.
     pub(in crate::relay) fn lack_of_tenant(&self, text: &[u8], survey: Survey) -> Option<Report> {
-        if self.status == Status::Failed && survey.statements == Count::One {
+        if self.is_in_failed_block() && survey.statements == Count::One {
             // Nothing runs there, and PostgreSQL says so.
             return None;
         }
@@ -415,11 +414,14 @@ impl Conversation {
         (text, survey): (&[u8], Survey),
         server: &mut dyn ServerSide,
     ) -> Result<(), Report> {
-        if self.status == Status::Failed {
+        if self.is_in_failed_block() {
             // Nothing runs there, and PostgreSQL says so.
             return Ok(());
         }
         let acting = self.find(wish.tenant.as_deref())?;
+        if self.course_here().has_end() {
+            self.may_choose_behind_end(&acting, wish.span)?;
+        }
         if acting.tenant() != self.choice.acting().tenant() {
             self.move_to(&acting, wish.span, server)?;
         }

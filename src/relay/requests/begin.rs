@@ -4,7 +4,7 @@
 use crate::relay::Conversation;
 use crate::relay::core::block::Block;
 use crate::relay::core::replies::{Reply, TextHandOver};
-use crate::relay::core::segment::{AwaitedReply, Executed, Progress, Segment, Unnamed};
+use crate::relay::core::segment::{AwaitedReply, Executed, InFront, Progress, Segment, Unnamed};
 use crate::relay::requests::{REFUSED, Taken};
 use crate::sql::lexer::{Lexer, TokenKind};
 use crate::sql::{Course, StatementKind};
@@ -62,6 +62,11 @@ impl Conversation {
         self.course = self.course_here();
     }
 
+    /// Whether PostgreSQL runs nothing here but the end of a failed block. The segment's own statements may have ended it.
+    pub(in crate::relay) fn is_in_failed_block(&self) -> bool {
+        self.course_here().is_in_failed_block()
+    }
+
     /// The way of the segment's statements so far.
     pub(in crate::relay) fn course_here(&self) -> Course {
         match (self.segment, self.told()) {
@@ -98,7 +103,9 @@ impl Conversation {
         let entered = self.hand_over_if_needed(server);
         let has_failed = self.block == Block::Failed;
         let begin = self.block.open().unwrap_or_else(|| "BEGIN".to_owned());
-        let (_, out, context) = server.parts();
+        let (state, out, context) = server.parts();
+        // A Query closes it.
+        state.unnamed = None;
         if let Some(assertion) = context.assertion().filter(|_| entered == ContextEntered::Before) {
             encode::query(out, &assertion.text);
             self.replies.push(Reply::OwnQuery);
@@ -126,6 +133,7 @@ impl Conversation {
     /// Writes a hand-over in front of a transaction, unless the context is in force on the server.
     pub(super) fn hand_over_if_needed(&mut self, server: &mut dyn ServerSide) -> ContextEntered {
         self.progress = Progress::Running;
+        self.in_front = InFront::Nothing;
         if self.status != Status::Idle || !server.context().enters() {
             return ContextEntered::Nothing;
         }
@@ -138,6 +146,7 @@ impl Conversation {
         let session = context.session_on(state, keeper);
         let written = context.write_hand_over((state, out), (client, &self.parameters), session);
         self.relay.switches.increment();
+        self.in_front = InFront::HandOver;
         self.progress = Progress::Entering;
         self.replies.push(Reply::Reset(written.reset));
         self.replies.push(Reply::Own(written.entry));

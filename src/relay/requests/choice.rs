@@ -36,6 +36,17 @@ impl Conversation {
         Ok(())
     }
 
+    /// A choice in the pipeline or text in which a transaction ends, too, is for one side of that end only; which one, its
+    /// completion does not tell.
+    pub(in crate::relay) fn may_choose_behind_end(&self, acting: &Acting, span: Span) -> Result<(), Report> {
+        if span == Span::Transaction || acting.tenant() == self.session_acting().tenant() {
+            return Ok(());
+        }
+        Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "the tenant cannot be changed here")
+            .detail("A transaction ends in the same message or pipeline.")
+            .hint("Choose the tenant in a message of its own, behind a Sync."))
+    }
+
     /// For whom the client acts that chooses by a text which runs as it stands.
     fn find_for_text(&self, wish: &Wish) -> Result<Arc<Acting>, Report> {
         let acting = self.find(wish.tenant.as_deref())?;
@@ -126,6 +137,7 @@ impl Conversation {
             }
             _ => return Ok(TextRead::Whole),
         };
+        let survey = reading.as_ref().map(|reading| reading.survey);
         let Some(choices) = reading.and_then(|reading| reading.choices) else { return Ok(TextRead::Whole) };
         match is_run(tag, behind) {
             Some(true) => {}
@@ -138,6 +150,9 @@ impl Conversation {
         }
         let Some(wish) = Wish::of_all(&choices, values, &self.rules)? else { return Ok(TextRead::Whole) };
         let acting = self.find_for_text(&wish)?;
+        if survey.is_some_and(|survey| self.course_here().through(survey.course).goes_on_behind_end()) {
+            self.may_choose_behind_end(&acting, wish.span)?;
+        }
         if acting.tenant() != self.choice.acting().tenant()
             && let Some(report) = self.pinned_elsewhere()
         {

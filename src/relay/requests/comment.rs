@@ -9,7 +9,6 @@ use crate::relay::core::block::Block;
 use crate::relay::core::tenant_choice::Acting;
 use crate::sql::{Said, commented};
 use crate::upstream::{ServerSide, Span};
-use crate::wire::backend::Status;
 use crate::wire::{frame, frontend};
 
 /// The key in the comment.
@@ -52,7 +51,7 @@ impl Conversation {
 
     /// The same for a statement that a server is there for already: behind BEGIN, or behind others of one segment.
     pub(super) fn follow_comment(&mut self, text: &[u8], server: &mut dyn ServerSide) -> Result<(), Report> {
-        if !self.reads_comments() || self.status == Status::Failed {
+        if !self.reads_comments() || self.is_in_failed_block() {
             return Ok(());
         }
         let Some(acting) = self.other_by_comment(text)? else { return Ok(()) };

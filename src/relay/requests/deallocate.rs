@@ -10,7 +10,6 @@ use crate::relay::core::statements::Statement;
 use crate::relay::requests::simple::Added;
 use crate::sql::{Count, Reset, StatementKind, Survey, deallocated};
 use crate::upstream::{ServerSide, prepared_name};
-use crate::wire::backend::Status;
 use crate::wire::encode;
 
 impl Conversation {
@@ -54,7 +53,7 @@ impl Conversation {
         server: &mut dyn ServerSide,
     ) -> Option<Arc<Statement>> {
         const NO_VALUES: &[u8] = &[0; 6];
-        if self.status == Status::Failed {
+        if self.is_in_failed_block() {
             // PostgreSQL looks at the block's state first.
             return None;
         }

@@ -72,7 +72,7 @@ impl Conversation {
     /// What follows the completion of a portal's statement, or why it may not run.
     fn then_of(&mut self, statement: &Statement, server: &mut dyn ServerSide) -> Result<Then, Report> {
         let survey = statement.survey();
-        if self.status == Status::Failed {
+        if self.is_in_failed_block() {
             // PostgreSQL looks at the block's state first.
             return Ok(Then::Nothing);
         }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::fault::{Fault as _, Report, sqlstate};
+use crate::guard::Given;
 use crate::guard::footprint::{Footprint, Name};
 use crate::memory::{Charge, OverBudget};
 use crate::relay::core::portals::{self, Portal, Ran, Unbind};
@@ -15,7 +16,6 @@ use crate::relay::requests::Taken;
 use crate::relay::requests::execute::DISCARD_STAND_IN;
 use crate::relay::{Conversation, refusal};
 use crate::upstream::{ServerSide, prepared_name};
-use crate::wire::backend::Status;
 use crate::wire::{encode, frontend};
 
 /// What a statement takes besides its texts and types, roughly, in bytes.
@@ -31,6 +31,8 @@ enum Provided {
     Later,
     /// Its columns are not what the client was told.
     Changed,
+    /// The server does not have it, and prepares nothing in a failed block.
+    Never,
 }
 
 impl Conversation {
@@ -51,7 +53,7 @@ impl Conversation {
         };
         let survey = reading.survey;
         self.begin_with(survey.first, server);
-        if self.status == Status::Failed && !survey.first.ends_failed_block() {
+        if self.is_in_failed_block() && !survey.first.ends_failed_block() {
             // PostgreSQL looks at the block's state first; what is answered here without it must not.
             let (state, out, _) = server.parts();
             state.unnamed = None;
@@ -109,7 +111,7 @@ impl Conversation {
     pub(super) fn describe_unnamed(&mut self, server: &mut dyn ServerSide) {
         let is_new = std::mem::take(&mut self.unnamed) == Unnamed::Parsed;
         let Some(statement) = self.statements.unnamed.clone().filter(|_| is_new) else { return };
-        if self.status != Status::Failed && server.state().unnamed == Some(statement.id) {
+        if !self.is_in_failed_block() && server.state().unnamed == Some(statement.id) {
             encode::describe(server.parts().1, b'S', "");
             self.replies.push(Reply::DescribeStatement(Shown::Nobody, Box::default(), statement));
         }
@@ -204,13 +206,11 @@ impl Conversation {
         if self.untold.changed.take() == Some(statement.id) {
             return Provided::Changed;
         }
-        let on_server = if name.is_empty() {
-            (server.state().unnamed == Some(statement.id)).then(String::new)
-        } else {
-            self.statements.named(name).and_then(|named| named.on(server.state())).map(prepared_name)
-        };
-        if let Some(name) = on_server {
+        if let Some(name) = self.name_on_server(name, statement, server) {
             return Provided::Yes(name);
+        }
+        if self.is_in_failed_block() && !statement.survey().first.ends_failed_block() {
+            return Provided::Never;
         }
         if statement.encoding.is_some() && statement.encoding.as_deref() != self.encoding()
             || statement.is_of_another_place(self.choice.acting().access.place())
@@ -230,10 +230,7 @@ impl Conversation {
             self.prepare(statement, (Shown::Nobody, undo), server);
             prepared_name(statement.id)
         };
-        if statement.description.get().is_none()
-            || statement.never_has_columns()
-            || self.status == Status::Failed
-        {
+        if statement.description.get().is_none() || statement.never_has_columns() {
             return Provided::Yes(sent_name);
         }
         let out = server.parts().1;
@@ -242,6 +239,19 @@ impl Conversation {
         self.replies.push(Reply::DescribeStatement(Shown::Nobody, name.into(), Arc::clone(statement)));
         self.hold = Some(AwaitedReply::Description);
         Provided::Later
+    }
+
+    /// The name of a client's statement on the server, if it is there.
+    fn name_on_server(
+        &self,
+        name: &[u8],
+        statement: &Statement,
+        server: &mut dyn ServerSide,
+    ) -> Option<String> {
+        if name.is_empty() {
+            return (server.state().unnamed == Some(statement.id)).then(String::new);
+        }
+        self.statements.named(name).and_then(|named| named.on(server.state())).map(prepared_name)
     }
 
     pub(super) fn bind(
@@ -275,7 +285,7 @@ impl Conversation {
             return Err(report);
         }
         self.check_bound_settings(&statement.reading, bind.rest)?;
-        self.check_bound_roles(&statement, bind.rest)?;
+        self.check_bound_values(&statement, bind.rest)?;
         let wish = statement.reading.wish(Some(bind.rest), &self.rules)?;
         let wish = wish.map(|wish| self.settled(wish, statement.reading.change.as_deref()));
         self.begin_with(statement.survey().first, server);
@@ -292,6 +302,7 @@ impl Conversation {
             Provided::Yes(name) => name,
             Provided::Later => return Ok(Taken::Later),
             Provided::Changed => return Err(count_of(&bind, &statement).unwrap_or_else(changed)),
+            Provided::Never => return Err(count_of(&bind, &statement).unwrap_or_else(aborted)),
         };
         let footprint = statement.reading.footprint.as_deref();
         let names = footprint.map(|footprint| bound_names(footprint, bind.rest)).unwrap_or_default();
@@ -313,18 +324,18 @@ impl Conversation {
         Ok(Taken::Yes)
     }
 
-    /// Why values may not be bound that a call of `set_config` makes the role.
-    fn check_bound_roles(&self, statement: &Statement, rest: &[u8]) -> Result<(), Report> {
+    /// Why values may not be bound that a call of `set_config` gives to a setting whose values are judged.
+    fn check_bound_values(&self, statement: &Statement, rest: &[u8]) -> Result<(), Report> {
         let Some(footprint) = statement.reading.footprint.as_deref() else { return Ok(()) };
-        if footprint.roles.is_empty() || !self.rules.has_roles() {
-            return Ok(());
-        }
-        for number in &footprint.roles {
-            let declared = frontend::parameter_type(&statement.types, *number).unwrap_or_default();
+        for bound in &footprint.bound {
+            let declared = frontend::parameter_type(&statement.types, bound.number).unwrap_or_default();
             // A parameter of another type may become another text.
-            let value = frontend::parameter(rest, *number).filter(|_| TEXTS.contains(&declared));
-            let checked = self.rules.check_bound_role(value.unwrap_or(Some(b"")));
-            checked.map_err(|refused| {
+            let value = match frontend::parameter(rest, bound.number).filter(|_| TEXTS.contains(&declared)) {
+                Some(Some(value)) => Given::Text(value),
+                Some(None) => Given::Null,
+                None => Given::Unknown,
+            };
+            self.rules.check_bound_value(bound.setting, value).map_err(|refused| {
                 self.metrics.refusal(refused.rule);
                 refusal(refused)
             })?;
@@ -357,6 +368,14 @@ impl Conversation {
             Provided::Later => return Taken::Later,
             Provided::Changed => {
                 self.refuse_message(changed(), server);
+                return Taken::Yes;
+            }
+            Provided::Never if statement.has_no_columns() => {
+                self.replies.push(Reply::LocalDescription(statement));
+                return Taken::Yes;
+            }
+            Provided::Never => {
+                self.refuse_message(aborted(), server);
                 return Taken::Yes;
             }
         };
@@ -428,6 +447,14 @@ fn count_of(bind: &frontend::Bind<'_>, statement: &Statement) -> Option<Report> 
         );
         Report::new(sqlstate::PROTOCOL_VIOLATION, message)
     })
+}
+
+/// PostgreSQL's words in a failed block.
+fn aborted() -> Report {
+    Report::new(
+        sqlstate::IN_FAILED_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
 }
 
 /// PostgreSQL's words for a statement whose columns are not what they were when it was prepared.

@@ -367,7 +367,7 @@ impl Conversation {
         if self.segment == Segment::Between && self.status == Status::Idle && self.replies.is_empty() {
             // Nothing ran that could have left anything. A Query that fails closes the unnamed statement all the same.
             self.session.forget();
-            self.statements.unnamed = None;
+            self.close_by_refused_query();
             self.untold.local = Some(Box::new(report));
             return;
         }

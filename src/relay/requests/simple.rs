@@ -73,7 +73,7 @@ impl Conversation {
             self.stand_in_for_query(NOTHING, Then::Deallocate(Box::new(known)), server);
             return Ok(Taken::Yes);
         }
-        if survey.discards_all() && self.status != Status::Failed {
+        if survey.discards_all() && !self.is_in_failed_block() {
             if let Some(report) = self.lacks_own_transaction() {
                 return Err(report);
             }

@@ -32,11 +32,20 @@ impl Conversation {
         self.fail_block();
         match frame::header(client.input.bytes()) {
             Ok(Some(header)) if matches!(header.tag, b'Q' | b'F') => {
+                if header.tag == b'Q' {
+                    self.close_by_refused_query();
+                }
                 self.drop_frame(header.total, client);
                 encode::ready_for_query(client.output.space(), self.told().byte());
             }
             _ => self.refuse_rest(),
         }
+    }
+
+    /// A Query that fails closes the unnamed statement and portal, also if no server saw it.
+    pub(super) fn close_by_refused_query(&mut self) {
+        self.statements.unnamed = None;
+        self.portals.close_unnamed();
     }
 
     /// The client was told an error in the middle of an extended segment.

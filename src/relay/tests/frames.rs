@@ -113,7 +113,8 @@ fn server_frame(out: &mut Vec<u8>, text: &str, nonce: &str) {
 }
 
 fn columns(out: &mut Vec<u8>, text: &str) {
-    let columns: Vec<(&str, &str)> = text.split(',').map(|column| column.split_once(':').unwrap()).collect();
+    let written = text.split(',').filter(|column| !column.is_empty());
+    let columns: Vec<(&str, &str)> = written.map(|column| column.split_once(':').unwrap()).collect();
     out.extend_from_slice(&u16::try_from(columns.len()).unwrap().to_be_bytes());
     for (name, oid) in columns {
         encode::cstr(out, name.as_bytes());

@@ -1,7 +1,7 @@
 //! The proxy's own part in front of a transaction: a hand-over or an assertion that fails at any of its answers never
 //! lets the client's part be taken for answered, and nothing of it reaches the client.
 
-use super::{Mode, Talk, enter, in_force};
+use super::{Kind, Mode, Talk, enter, in_force};
 use crate::upstream::Wear;
 
 /// A text with which a hand-over cannot share its Query.
@@ -405,4 +405,23 @@ fn a_value_of_the_last_user_is_told_though_it_is_not_reported() {
     was(&mut talk, "TimeZone", "Asia/Tokyo");
     talk.client("Q SELECT 1");
     assert_eq!(talk.server("front | C SELECT 1 | S TimeZone=UTC | Z I"), "C SELECT 1 | Z I (I)");
+}
+
+#[test]
+fn what_the_entry_of_a_sealed_context_sets_is_not_told() {
+    // PostgreSQL 18 reports it.
+    let startup = [("search_path", "other, public")];
+    for segment in ["Q SELECT 1", "P - SELECT 1 | B - - | E - | S"] {
+        let mut talk = Talk::with(Mode::Sealed, &startup, Kind::Bound);
+        assert_eq!(talk.client(segment), format!("hand-over | {segment}"));
+        let front = if segment.starts_with('Q') { "" } else { "1 | 2 | " };
+        let answers = format!("hand-over | {front}D 1 | C SELECT 1 | S search_path=other, public | Z I");
+        assert_eq!(talk.server(&answers), format!("{front}D 1 | C SELECT 1 | Z I (I)"));
+        // What the client sets is told, also where that is what it asked for at startup.
+        for value in ["mine", "other, public"] {
+            talk.client(&format!("Q SET search_path = {value}"));
+            let answers = format!("C SET | S search_path={value} | Z I");
+            assert_eq!(talk.server(&answers), format!("{answers} (I)"));
+        }
+    }
 }

@@ -20,6 +20,8 @@ mod dropping;
 mod errors;
 #[cfg(test)]
 mod extended;
+#[cfg(test)]
+mod failed_blocks;
 mod frames;
 #[cfg(test)]
 mod handing_over;
@@ -35,6 +37,8 @@ mod simple;
 mod skipping;
 #[cfg(test)]
 mod states;
+#[cfg(test)]
+mod turning;
 #[cfg(test)]
 mod waiting;
 

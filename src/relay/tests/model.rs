@@ -199,7 +199,11 @@ impl Model {
                 let (texts, unknown) =
                     if target.kind == b'S' { (&self.statements, "26000") } else { (&self.portals, "34000") };
                 let text = texts.get(&name(target.name)).cloned().ok_or(unknown)?;
-                let columns = self.columns(&text).unwrap_or_else(|| "n".to_owned());
+                let columns = self.columns(&text);
+                if columns.is_some() && self.status == BlockStatus::Failed {
+                    return Err("25P02");
+                }
+                let columns = columns.unwrap_or_else(|| "n".to_owned());
                 let types = if text.contains("$1") { "t 25" } else { "t" };
                 Ok(if target.kind == b'S' { format!("{types} | {columns}") } else { columns })
             }

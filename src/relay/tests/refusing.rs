@@ -1,7 +1,11 @@
 //! Refusals by the proxy in every state of a segment: outside a transaction no server is needed; inside one the server
 //! fails in the client's place, so that the transaction ends as it would.
 
+use super::frames::{Direction, encode_all};
 use super::{Mode, Talk, in_force};
+use crate::net::Channel;
+use crate::net::buffer::ReadBuffer;
+use crate::net::stream::Stream;
 
 const REFUSED: &str = "P - refused by pgtenant";
 const REFUSED_QUERY: &str = "Q refused by pgtenant";
@@ -202,4 +206,39 @@ fn a_gateway_without_a_tenant_is_refused_in_every_protocol() {
         super::enter(&mut talk);
         talk.script(&[(&format!("> {frames}"), sent)]);
     }
+}
+
+#[tokio::test]
+async fn a_query_that_is_refused_without_a_server_closes_the_unnamed_statement() {
+    for (frames, is_closed) in [("Q SELECT 1", true), ("F", false), ("B - - | S", false)] {
+        let mut talk = in_force(Mode::Sealed);
+        talk.script(&[
+            ("> P - SELECT 1 | S", "P - SELECT 1 | D S - | S"),
+            ("< 1 | t | T a:23 | Z I", "1 | Z I (I)"),
+        ]);
+        let stream = tokio::net::UnixStream::pair().unwrap().0;
+        let mut client = Channel::new(Stream::Unix(stream));
+        client.input = ReadBuffer::of(&encode_all(frames, Direction::Client, ""));
+        talk.conversation.refuse(&mut client);
+        assert_eq!(talk.conversation.statements.unnamed.is_none(), is_closed, "{frames}");
+    }
+}
+
+#[test]
+fn a_bound_value_is_judged_when_it_is_bound() {
+    const TEXT: &str = "SELECT set_config('search_path', $1, true)";
+    let parse = format!("P - {TEXT}");
+    for (value, is_refused) in [("shelf", false), ("pgtenant", true), ("PG_TEMP_3", true)] {
+        let mut talk = in_force(Mode::Sealed);
+        let sent = talk.client(&format!("{parse} | B - - {value} | E - | S"));
+        let expected = if is_refused {
+            format!("{parse} | {REFUSED} | {REFUSED} | S")
+        } else {
+            format!("{parse} | B - - … | E - | S")
+        };
+        assert_eq!(sent, expected, "{value}");
+    }
+    // Of a guard that is off, nothing is judged.
+    in_force(Mode::Bare)
+        .script(&[(&format!("> {parse} | B - - pgtenant | S"), &format!("{parse} | B - - … | S"))]);
 }

@@ -7,6 +7,7 @@ use rand::seq::IndexedRandom as _;
 
 use super::batches::{begun, close, consequential, deallocate, portals, suspended, unnamed};
 use super::copying::{held, rows, tunnel, unfinished};
+use super::failing::failed;
 use super::generator::Writer;
 use super::handing_over::{tampered, turns};
 use super::sessions::{departures, encodings, forged, malformed, pins, procedures, residue, startup, types};
@@ -63,6 +64,8 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { is_disturbed: false, ..family("procedures", 3, procedures) },
     // W25: the unnamed statement after errors and skipped messages.
     family("unnamed", 4, unnamed),
+    // Statements and portals in a failed block, and behind its end in one pipeline.
+    Family { is_disturbed: false, ..family("failed", 5, failed) },
     // Code of the database that changes the tenant's setting.
     Family { is_disturbed: false, ..family("forged", 4, forged) },
     // Clients with different encodings.

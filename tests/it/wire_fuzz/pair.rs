@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::support::link::{Answer, Frame};
 use crate::support::{Link, message};
 
-use super::compare::{excuse, objection};
+use super::compare::{excuse, lacks_failed_portal, objection};
 use super::side::Side;
 use super::step::{End, Message, Step, TENANTS, Then};
 
@@ -280,7 +280,8 @@ impl Pair {
             let answers =
                 format!("proxied {}\n  direct  {}", Answer(proxied.clone()), Answer(direct.clone()));
             let hangs = Stop::found(kind, format!("{} {kind}\n  {answers}", TENANTS[self.client]));
-            return Err(excuse(&self.direct.frames).or(theirs).map_or(hangs, Stop::Inconclusive));
+            let portal = lacks_failed_portal(direct, proxied).then_some("the unnamed portal of what failed");
+            return Err(excuse(direct).or(theirs).or(portal).map_or(hangs, Stop::Inconclusive));
         }
         Ok(())
     }

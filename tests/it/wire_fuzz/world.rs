@@ -11,7 +11,7 @@ use crate::support::cluster::{APP_PASSWORD, OWNER_PASSWORD};
 use crate::support::recorder::Recorder;
 use crate::support::{Cluster, Link, Proxy, message};
 
-use super::compare::{compare, compare_or_lost};
+use super::compare::{compare, compare_or_lost, is_cut_off};
 use super::pair::{Closing, Fault, Pair, Servers, Stop};
 use super::step::{End, Event, Leaves, Message, SYNC_AMONG_ROWS, Sequence, Step, TENANTS, Turn, Users};
 use super::tables::{END_SERVERS, LOCKS, ROWS, SEALED, STATE, TABLES};
@@ -402,6 +402,9 @@ fn check(pair: &mut Pair) -> Result<(), Stop> {
     let (direct, proxied) = pair.take_frames();
     match pair.servers {
         Servers::Last => compare(direct, proxied)?,
+        Servers::MayBeLost if is_closed.0 && is_cut_off(&direct, &proxied) => {
+            return Err(Stop::Inconclusive("a client that had sent ahead was disconnected with its server"));
+        }
         Servers::MayBeLost => compare_or_lost(direct, &proxied)?,
     }
     match is_closed {

@@ -91,7 +91,7 @@ fn settings_of_the_planner_are_refused() {
 
 #[test]
 fn startup_parameters_follow_the_same_rules() {
-    let rule = |name: &str, rules: &Rules| rules.check_parameter(name).err().map(|refusal| refusal.rule);
+    let rule = |name: &str, rules: &Rules| rules.check_parameter(name, "1").err().map(|refusal| refusal.rule);
     for (name, expected) in [
         ("debug_print_plan", Some(EXPLAIN)),
         ("auto_explain.log_analyze", Some(EXPLAIN)),
