@@ -74,7 +74,10 @@ pub(super) async fn compare(
         .await?;
     let tables = rows.iter().map(Table::read).collect::<Result<Vec<_>, _>>()?;
     if tables.is_empty() {
-        plan.notes.push(format!("no table with a column {:?} is within reach of {role}", options.column));
+        plan.notes.push(format!(
+            "no table with a column {:?} is within reach of {role}: grant it privileges, or name tables by --table",
+            options.column
+        ));
     }
     let policies = policies(client, options, &tables).await?;
     for table in &tables {
