@@ -79,7 +79,7 @@ enum Rejected {
 /// Refusal of a login: what the client reads, and what only the log says of it.
 struct Denial {
     report: Report,
-    reason: Option<String>,
+    reason: Option<Box<str>>,
 }
 
 impl From<Report> for Denial {

@@ -110,9 +110,9 @@ impl AuthFault {
     }
 
     /// What the log says of it and the client does not read.
-    pub fn reason(&self) -> Option<String> {
+    pub fn reason(&self) -> Option<Box<str>> {
         match self {
-            Self::Refused { reason, .. } => Some(reason.to_string()),
+            Self::Refused { reason, .. } => Some(reason.to_string().into()),
             Self::Lost(_) | Self::Protocol => None,
         }
     }

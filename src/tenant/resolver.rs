@@ -79,7 +79,7 @@ impl Fault for ResolveFault {
 
 impl ResolveFault {
     /// What the log says of it and the client does not read.
-    pub fn reason(&self) -> Option<String> {
+    pub fn reason(&self) -> Option<Box<str>> {
         match self {
             Self::Unknown(fault) => fault.reason(),
             Self::NotGranted { .. } | Self::NoneLeft { .. } | Self::TwoNames | Self::Console => None,
