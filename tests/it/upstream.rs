@@ -279,3 +279,38 @@ async fn changed_defaults_of_servers_are_told_and_not_mixed() {
     assert_eq!(fourth.query(date).await.value(), "2026-02-01");
     cluster.execute("ALTER ROLE app RESET DateStyle").await;
 }
+
+#[tokio::test]
+async fn a_database_without_an_encoding_is_read_as_directly() {
+    let cluster = Cluster::start().await;
+    cluster
+        .execute("CREATE DATABASE bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+        .await;
+    let owner = cluster.superuser_of("bytes").await;
+    // No encoding of PostgreSQL's: PostgreSQL would refuse to send it as UTF-8.
+    owner
+        .batch_execute(
+            "SET client_encoding = 'SQL_ASCII';
+             CREATE TABLE said (body text); GRANT SELECT, INSERT ON said TO app;
+             INSERT INTO said SELECT convert_from('\\x6dfc6c6c6572'::bytea, 'SQL_ASCII')",
+        )
+        .await
+        .unwrap();
+    let proxy = Proxy::start(&cluster, |config| {
+        config.set("upstream.main.database", "bytes");
+        config.set("tenancy.allow_unsafe", true);
+    })
+    .await;
+    let mut direct = cluster.link_to("bytes", "acme").await;
+    let mut link = proxy.link_with("acme_app", &[("database", "bytes")]).await;
+    assert_eq!(direct.parameters["client_encoding"], "SQL_ASCII");
+    assert_eq!(link.parameters["client_encoding"], "SQL_ASCII");
+    for text in ["SELECT body FROM said", "SHOW client_encoding"] {
+        let (wanted, got) = (direct.query(text).await, link.query(text).await);
+        assert_eq!(got.bytes(), wanted.bytes(), "{text}");
+        assert_eq!(got.code(), None, "{text}");
+    }
+    let mut own = proxy.link_with("acme_app", &[("database", "bytes"), ("client_encoding", "UTF8")]).await;
+    assert_eq!(own.query("SHOW client_encoding").await.value(), "UTF8", "what a client asked for stays");
+    assert_eq!(own.query("SELECT body FROM said").await.code(), Some("22021".to_owned()), "as directly");
+}

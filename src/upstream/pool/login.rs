@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postgres_protocol::authentication::md5_hash;
@@ -35,6 +36,11 @@ const CHECK_INTERVAL: (&str, &str) = ("client_connection_check_interval", "2s");
 /// What PostgreSQL says to that where its system cannot tell (Windows), one before 14, and a pooler in between.
 const CANNOT_CHECK: [&str; 3] = ["22023", "42704", "08P01"];
 
+/// The encoding of a database in which bytes stand for no characters.
+const NO_ENCODING: &str = "SQL_ASCII";
+/// What PostgreSQL converts the texts of every other database into.
+const UTF8: &str = "UTF8";
+
 /// Knows how to reach one upstream as one role.
 #[derive(Debug)]
 pub(crate) struct Connector {
@@ -45,6 +51,8 @@ pub(crate) struct Connector {
     senders: Arc<Senders>,
     /// What RESET returns `search_path` to.
     search_path: Option<String>,
+    /// The database has no encoding (`SQL_ASCII`), as its first server has reported.
+    has_no_encoding: AtomicBool,
 }
 
 impl Connector {
@@ -61,7 +69,15 @@ impl Connector {
         password: Option<Secret<String>>,
     ) -> Result<Self, ConnectError> {
         let tls = client_config(settings.tls, settings.ca.as_deref())?;
-        Ok(Self { settings, user, password, tls, senders: Arc::default(), search_path: None })
+        Ok(Self {
+            settings,
+            user,
+            password,
+            tls,
+            senders: Arc::default(),
+            search_path: None,
+            has_no_encoding: AtomicBool::new(false),
+        })
     }
 
     /// In a schema of its own.
@@ -114,9 +130,30 @@ impl Connector {
         Err(last.into())
     }
 
+    /// Servers speak UTF-8, into which PostgreSQL converts; but not from a database without an encoding, where it would
+    /// refuse every text that is none.
     async fn connect_to(&self, address: &ServerAddress) -> Result<Server, ConnectError> {
+        let expected = if self.has_no_encoding.load(Ordering::Relaxed) { NO_ENCODING } else { UTF8 };
+        let logged_in = self.log_in_with(address, expected).await?;
+        let (_, (reported, _)) = &logged_in;
+        let has_none = reported.get("server_encoding").is_some_and(|encoding| encoding == NO_ENCODING);
+        let wanted = if has_none { NO_ENCODING } else { UTF8 };
+        if wanted == expected {
+            return self.server(address, logged_in).await;
+        }
+        self.has_no_encoding.store(has_none, Ordering::Relaxed);
+        let logged_in = self.log_in_with(address, wanted).await?;
+        self.server(address, logged_in).await
+    }
+
+    /// Logs in with the parameters of servers.
+    async fn log_in_with(
+        &self,
+        address: &ServerAddress,
+        encoding: &str,
+    ) -> Result<(Channel, Greeting), ConnectError> {
         let mut parameters = vec![
-            ("client_encoding", "UTF8"),
+            ("client_encoding", encoding),
             ("standard_conforming_strings", "on"),
             ("row_security", "on"),
             ("application_name", "pgtenant"),
@@ -125,12 +162,19 @@ impl Connector {
             parameters.push(("search_path", search_path));
         }
         let checking: Vec<_> = parameters.iter().copied().chain([CHECK_INTERVAL]).collect();
-        let (mut channel, (parameters, cancel_key)) = match self.log_in(address, &checking).await {
+        match self.log_in(address, &checking).await {
             Err(ConnectError::Refused { sqlstate, .. }) if CANNOT_CHECK.contains(&&*sqlstate) => {
-                self.log_in(address, &parameters).await?
+                self.log_in(address, &parameters).await
             }
-            outcome => outcome?,
-        };
+            outcome => outcome,
+        }
+    }
+
+    async fn server(
+        &self,
+        address: &ServerAddress,
+        (mut channel, (parameters, cancel_key)): (Channel, Greeting),
+    ) -> Result<Server, ConnectError> {
         let identity = identify(&mut channel).await?;
         let sender = self.senders.enter(identity.backend_pid);
         Ok(Server::new(channel, (address.clone(), cancel_key), identity, sender).with_parameters(parameters))

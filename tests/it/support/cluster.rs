@@ -167,9 +167,14 @@ impl Cluster {
 
     /// A frame client straight to the server, as the role `app` with this tenant in its session.
     pub(crate) async fn link(&self, tenant: &str) -> Link {
+        self.link_to("app", tenant).await
+    }
+
+    /// The same to another database.
+    pub(crate) async fn link_to(&self, database: &str, tenant: &str) -> Link {
         let options = format!("-c app.tenant_id={tenant}");
         let mut link = Link::tcp(self.port).await;
-        link.startup(&[("user", "app"), ("database", "app"), ("options", &options)]).await;
+        link.startup(&[("user", "app"), ("database", database), ("options", &options)]).await;
         link.authenticate(APP_PASSWORD).await.unwrap();
         link
     }
