@@ -52,12 +52,24 @@ impl Rules {
             next = lexer.next();
         }
         while let Some(token) = next {
-            if is_literal(&token) {
-                self.check_schemas(&read(&token)?)?;
-            } else if !matches!(token.kind, TokenKind::Word | TokenKind::QuotedWord) {
-                break;
+            match token.kind {
+                _ if is_literal(&token) => self.check_schemas(&read(&token)?)?,
+                TokenKind::Word | TokenKind::QuotedWord | TokenKind::Number => {}
+                // The sign of a number.
+                TokenKind::Operator => {
+                    next = lexer.next();
+                    continue;
+                }
+                _ => break,
             }
-            if lexer.next().is_none_or(|behind| behind.kind != TokenKind::Comma) {
+            let mut behind = lexer.next();
+            // The rest of a number such as 0x1f.
+            while token.kind == TokenKind::Number
+                && behind.as_ref().is_some_and(|rest| rest.kind == TokenKind::Word)
+            {
+                behind = lexer.next();
+            }
+            if behind.is_none_or(|behind| behind.kind != TokenKind::Comma) {
                 break;
             }
             next = lexer.next();
@@ -151,6 +163,8 @@ mod tests {
             "SET search_path = $$pgtenant$$",
             "SET search_path = 'pgten'\n'ant'",
             "SET SCHEMA E'pgt\\145nant'",
+            "SET search_path = 1, E'pgt\\145nant'",
+            "SET search_path = -1.5, a, 0x1f, + 2, E'pgt\\145nant'",
             "SET SCHEMA U&'pgtenant'",
             "SET SESSION search_path = \"a\", E'\\160gtenant'",
             "SELECT set_config('search_path', 'pgten' || 'ant', true)",

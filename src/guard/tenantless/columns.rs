@@ -1,6 +1,7 @@
 //! Which columns the relations, functions and queries of a statement are known to have. A name behind an alias and a dot
 //! that is none of them is a call: PostgreSQL takes `alias.name` for `name(alias)` (`ParseFuncOrColumn` in `parse_func.c`).
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
@@ -12,19 +13,25 @@ const MAX_USES: usize = 4096;
 /// Columns that every table has.
 const SYSTEM_COLUMNS: [&[u8]; 6] = [b"tableoid", b"ctid", b"xmin", b"xmax", b"cmin", b"cmax"];
 
+/// The most comparisons of names in one statement, so that a text of 16 KiB takes a millisecond and not seconds.
+const MAX_COMPARISONS: usize = 50_000;
+
 /// The relations that need no tenant, and their columns in PostgreSQL 14 to 18.
-static RELATIONS: LazyLock<HashMap<&'static str, &'static str>> =
-    LazyLock::new(|| include_str!("columns.txt").lines().filter_map(|line| line.split_once(' ')).collect());
+static RELATIONS: LazyLock<HashMap<&'static str, HashSet<&'static str>>> = LazyLock::new(|| {
+    let relation =
+        |line: &'static str| line.split_once(' ').map(|(name, columns)| (name, columns.split(' ').collect()));
+    include_str!("columns.txt").lines().filter_map(relation).collect()
+});
 
 /// Columns that are known.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Columns {
-    sources: Vec<Source>,
+    sources: HashSet<Source>,
     names: HashSet<Vec<u8>>,
 }
 
 /// Where columns come from that a text does not name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Source {
     /// A relation of PostgreSQL's.
     Relation(Vec<u8>),
@@ -39,17 +46,17 @@ enum Source {
 impl Columns {
     /// Those of a relation of PostgreSQL's.
     pub(super) fn of_relation(name: &[u8]) -> Self {
-        Self { sources: vec![Source::Relation(name.to_vec())], names: HashSet::new() }
+        Self { sources: HashSet::from([Source::Relation(name.to_vec())]), names: HashSet::new() }
     }
 
     /// Those of a query that WITH gives a name.
     pub(super) fn of_query(name: &[u8]) -> Self {
-        Self { sources: vec![Source::Query(name.to_vec())], names: HashSet::new() }
+        Self { sources: HashSet::from([Source::Query(name.to_vec())]), names: HashSet::new() }
     }
 
     /// Those of VALUES.
     pub(super) fn of_values() -> Self {
-        Self { sources: vec![Source::Values], names: HashSet::new() }
+        Self { sources: HashSet::from([Source::Values]), names: HashSet::new() }
     }
 
     /// One more.
@@ -66,7 +73,7 @@ impl Columns {
 
 impl FromIterator<Vec<u8>> for Columns {
     fn from_iter<T: IntoIterator<Item = Vec<u8>>>(names: T) -> Self {
-        Self { sources: Vec::new(), names: names.into_iter().collect() }
+        Self { sources: HashSet::new(), names: names.into_iter().collect() }
     }
 }
 
@@ -90,6 +97,7 @@ pub(super) struct Names {
     queries: HashMap<Vec<u8>, Columns>,
     items: usize,
     uses: usize,
+    comparisons: Cell<usize>,
 }
 
 // === impl Names ===
@@ -117,9 +125,11 @@ impl Names {
     }
 
     /// The uses whose alias none of these items has, for the query around it. None: one is no column of an item that has.
+    /// None as well behind the most comparisons.
     pub(super) fn resolves(&self, uses: Vec<Use>, items: &[Item]) -> Option<Vec<Use>> {
         let mut others = Vec::new();
         for one in uses {
+            self.counts_comparisons(items.len().saturating_add(1))?;
             let mut named = items.iter().filter(|item| item.name == one.alias).peekable();
             if named.peek().is_none() {
                 others.push(one);
@@ -130,8 +140,16 @@ impl Names {
         Some(others)
     }
 
-    /// Each query is looked at once, also if queries name one another.
+    fn counts_comparisons(&self, more: usize) -> Option<()> {
+        self.comparisons.set(self.comparisons.get().saturating_add(more));
+        (self.comparisons.get() <= MAX_COMPARISONS).then_some(())
+    }
+
+    /// Each query is looked at once, also if queries name one another. Behind the most comparisons nothing has a column.
     fn has<'n>(&'n self, columns: &'n Columns, column: &[u8], seen: &mut HashSet<&'n [u8]>) -> bool {
+        if self.counts_comparisons(columns.sources.len().saturating_add(1)).is_none() {
+            return false;
+        }
         columns.names.contains(column)
             || columns.sources.iter().any(|source| match source {
                 Source::Relation(name) => is_column(name, column),
@@ -147,7 +165,8 @@ impl Names {
 fn is_column(relation: &[u8], column: &[u8]) -> bool {
     let columns = std::str::from_utf8(relation).ok().and_then(|name| RELATIONS.get(name));
     SYSTEM_COLUMNS.contains(&column)
-        || columns.is_some_and(|columns| columns.split(' ').any(|name| name.as_bytes() == column))
+        || columns
+            .is_some_and(|columns| std::str::from_utf8(column).is_ok_and(|column| columns.contains(column)))
 }
 
 fn is_of_values(column: &[u8]) -> bool {
@@ -207,5 +226,24 @@ mod tests {
         for count in 1..=MAX_USES + 1 {
             assert_eq!(names.counts_use().is_some(), count <= MAX_USES);
         }
+    }
+
+    #[test]
+    fn comparisons_end_behind_the_most_of_them() {
+        let sources: HashSet<Source> =
+            (0..100).map(|n| Source::Relation(format!("relation {n}").into_bytes())).collect();
+        let item = || Item {
+            name: b"t".to_vec(),
+            columns: Columns { sources: sources.clone(), names: HashSet::from([b"a".to_vec()]) },
+        };
+        let items: Vec<Item> = (0..MAX_ITEMS).map(|_| item()).collect();
+        let uses = |count: usize| {
+            (0..count).map(|_| Use { alias: b"t".to_vec(), column: b"a".to_vec() }).collect::<Vec<_>>()
+        };
+        let names = Names::default();
+        assert!(names.resolves(uses(3), &items).is_some());
+        let names = Names::default();
+        assert!(names.resolves(uses(MAX_USES), &items).is_none());
+        assert!(names.comparisons.get() < MAX_COMPARISONS + 1000, "{:?}", names.comparisons);
     }
 }

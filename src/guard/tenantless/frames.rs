@@ -1,6 +1,8 @@
 //! What is known of a query within its parentheses: the clause, the relation that waits for its alias, and the columns that
 //! its select list gives.
 
+use std::collections::HashSet;
+
 use super::columns::{Columns, Item, Names, Use};
 
 /// Where a query stands, at one depth of parentheses.
@@ -39,6 +41,8 @@ pub(super) enum Listed {
 enum Select {
     #[default]
     Before,
+    /// In the names and queries of its WITH.
+    With,
     List,
     /// Behind it, or in front of the first of several.
     Behind,
@@ -87,6 +91,8 @@ pub(super) struct Frame {
     output: Output,
     outputs: Columns,
     has_star: Star,
+    /// What its WITH has named, up to here.
+    queries: HashSet<Vec<u8>>,
     /// What its FROM clause has named.
     items: Vec<Item>,
     /// Columns that were named in it behind an alias.
@@ -113,13 +119,30 @@ impl Frame {
 
     /// SELECT, VALUES or WITH.
     pub(super) fn begins(&mut self, word: &[u8]) {
-        if self.select != Select::Before {
+        if !matches!(self.select, Select::Before | Select::With) {
             self.select = Select::Behind;
+        } else if word.eq_ignore_ascii_case(b"with") && self.output.tokens == 0 {
+            // Not that of a type, as in `timestamp with time zone`.
+            self.select = Select::With;
         } else if word.eq_ignore_ascii_case(b"select") {
             self.select = Select::List;
         } else if word.eq_ignore_ascii_case(b"values") {
             self.select = Select::Values;
         }
+    }
+
+    /// Whether a name here is one that its WITH gives.
+    pub(super) fn is_with(&self) -> bool {
+        self.select == Select::With
+    }
+
+    /// WITH has given this name, which holds within these parentheses.
+    pub(super) fn declares(&mut self, name: Vec<u8>) {
+        self.queries.insert(name);
+    }
+
+    pub(super) fn has_declared(&self, name: &[u8]) -> bool {
+        self.queries.contains(name)
     }
 
     /// FROM, or another end of a select list.

@@ -83,19 +83,23 @@ impl<'a> TenantlessReader<'a> {
     }
 
     fn query(&mut self) -> Option<()> {
-        let mut before: Option<Token<'a>> = None;
+        // Two of them are a cast, one is within the bounds of a slice.
+        let (mut before, mut colons): (Option<Token<'a>>, usize) = (None, 0);
         while let Some(token) = self.tokens.next() {
             match token.kind {
                 TokenKind::Semicolon => break,
                 TokenKind::Open => self.open(before.as_ref())?,
                 TokenKind::Close => self.close()?,
                 TokenKind::Comma => self.comma()?,
-                TokenKind::Word | TokenKind::QuotedWord => self.word(&token, position(before.as_ref()))?,
+                TokenKind::Word | TokenKind::QuotedWord => {
+                    self.word(&token, position(before.as_ref(), colons))?;
+                }
                 // Behind anything but a name it may call a function of one argument (`(value).function`).
                 TokenKind::Dot => return None,
                 _ if !is_plain(&token) => return None,
                 _ => self.other(&token)?,
             }
+            colons = if token.bytes == b":" { colons.saturating_add(1) } else { 0 };
             before = Some(token);
         }
         while let Some(frame) = self.frames.pop() {
@@ -189,7 +193,15 @@ impl<'a> TenantlessReader<'a> {
             if position == Position::BehindAs || is_alias {
                 return self.alias(token);
             }
+            // An alias as well.
+            if is_any(token, &[b"values"]) {
+                return None;
+            }
             self.settle()?;
+        }
+        // The name of a relation.
+        if is_any(token, &[b"values"]) && !self.is_open_next() {
+            return None;
         }
         let frame = self.frame()?;
         match meaning {
@@ -246,7 +258,7 @@ impl<'a> TenantlessReader<'a> {
             (Clause::Other | Clause::Joined, false) => {}
         }
         let listed = is_call.then(|| self.listed());
-        let is_query = matches!(&*name, [name] if self.queries.contains(name));
+        let is_query = self.is_declaration(&name, clause);
         let last = name.pop()?;
         let frame = self.frame()?;
         match position {
@@ -257,7 +269,8 @@ impl<'a> TenantlessReader<'a> {
             }
             Position::BehindParentheses | Position::OfType => frame.selects_other(),
         }
-        if is_query && clause == Clause::Other {
+        if is_query {
+            frame.declares(last.clone());
             frame.query = Some((last, listed));
         }
         Some(())
@@ -265,10 +278,20 @@ impl<'a> TenantlessReader<'a> {
 
     /// A name in front of parentheses: the columns of a WITH query or alias, a type, or a call.
     fn may_be_called(&self, name: &[Vec<u8>], clause: Clause, position: Position) -> Option<()> {
-        let is_query = clause == Clause::Other
-            && matches!(name, [name] if self.queries.contains(name))
-            && self.is_alias();
+        let is_query = self.is_declaration(name, clause) && self.is_alias();
         (!position.is_free() || is_query || is_known_function(name)).then_some(())
+    }
+
+    /// Whether WITH gives this name here.
+    fn is_declaration(&self, name: &[Vec<u8>], clause: Clause) -> bool {
+        clause == Clause::Other
+            && self.frames.last().is_some_and(Frame::is_with)
+            && matches!(name, [name] if self.queries.contains(name))
+    }
+
+    /// Whether WITH has given this name to a query of these or outer parentheses.
+    fn is_declared(&self, name: &[u8]) -> bool {
+        self.frames.iter().any(|frame| frame.has_declared(name))
     }
 
     /// A name behind a dot is a call, unless it is a column of what stands in front of it.
@@ -287,7 +310,7 @@ impl<'a> TenantlessReader<'a> {
     fn relation(&mut self, name: &[Vec<u8>]) -> Option<()> {
         self.is_known_relation(name).then_some(())?;
         let last = name.last()?;
-        let is_query = name.len() == 1 && self.queries.contains(last);
+        let is_query = name.len() == 1 && self.is_declared(last);
         let columns = if is_query { Columns::of_query(last) } else { Columns::of_relation(last) };
         self.awaits_alias(last, columns, ItemKind::Relation)
     }
@@ -350,11 +373,15 @@ impl<'a> TenantlessReader<'a> {
 
     fn is_known_relation(&self, name: &[Vec<u8>]) -> bool {
         match name {
-            [name] => self.queries.contains(name) || CATALOGS.find(name).is_some(),
+            [name] => self.is_declared(name) || CATALOGS.find(name).is_some(),
             [schema, name] if schema == b"pg_catalog" => CATALOGS.find(name).is_some(),
             [schema, _] => schema == b"information_schema",
             _ => false,
         }
+    }
+
+    fn is_open_next(&mut self) -> bool {
+        self.tokens.peek().is_some_and(|next| next.kind == TokenKind::Open)
     }
 
     fn settle(&mut self) -> Option<()> {
@@ -367,12 +394,12 @@ impl<'a> TenantlessReader<'a> {
     }
 }
 
-fn position(before: Option<&Token<'_>>) -> Position {
+fn position(before: Option<&Token<'_>>, colons: usize) -> Position {
     let Some(before) = before else { return Position::Free };
     match before.kind {
         TokenKind::Word if is_any(before, &[b"as"]) => Position::BehindAs,
         TokenKind::Word if is_any(before, &[b"collate"]) => Position::OfType,
-        TokenKind::Punctuation if before.bytes == b":" => Position::OfType,
+        TokenKind::Punctuation if colons == 2 => Position::OfType,
         TokenKind::Close => Position::BehindParentheses,
         _ => Position::Free,
     }

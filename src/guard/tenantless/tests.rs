@@ -66,6 +66,16 @@ fn whatever_may_read_or_change_a_tenants_rows_needs_one() {
         "SELECT _pg_truetypid(a.*, t.*) FROM pg_attribute a, pg_type t",
         "SELECT information_schema.my_function()",
         "SELECT public._pg_truetypid(1)",
+        "SELECT (ARRAY[1, 2])[1:my_function(1)]",
+        "SELECT (ARRAY[1, 2])[my_column:public.my_function(1)]",
+        "WITH my_function(a) AS (SELECT 1) SELECT my_function(n, v) FROM (SELECT 1 AS n, 2 AS v) x",
+        "WITH my_function(a) AS (SELECT 1) SELECT (my_function(n)) FROM (SELECT 1 AS n) x",
+        "WITH my_function(a) AS (SELECT 1) SELECT (now()::timestamp with time zone, my_function(n)) FROM (SELECT 1 AS n) x",
+        "SELECT * FROM pg_am values, orders",
+        "SELECT * FROM pg_am values (a, b), orders",
+        "WITH values AS (SELECT 1) SELECT * FROM values, orders",
+        "SELECT * FROM (WITH orders AS (SELECT 1 AS a) SELECT 1) x, orders",
+        "WITH orders AS (SELECT 1 AS a) SELECT 1; SELECT * FROM orders",
         "SELECT * FROM pg_type t WHERE my_function(t.oid)",
         "SELECT extract(year FROM orders)",
         "SELECT * INTO TEMP x FROM pg_type",
@@ -186,4 +196,21 @@ fn both_sides_of_the_limits_of_a_text() {
     let long = |bytes: usize| format!("SELECT 1{}", " ".repeat(bytes - 8));
     assert!(is_tenantless(long(MAX_TEXT_BYTES).as_bytes()));
     assert!(!is_tenantless(long(MAX_TEXT_BYTES + 1).as_bytes()));
+}
+
+#[test]
+fn a_text_that_takes_too_many_comparisons_needs_a_tenant() {
+    let text = |items: usize, uses: usize| {
+        let sources: Vec<String> = (0..items).map(|n| format!("information_schema.routines r{n}")).collect();
+        let again: Vec<&str> = std::iter::repeat_n("q t", items).collect();
+        let columns: Vec<&str> = std::iter::repeat_n("t.unit", uses).collect();
+        format!(
+            "WITH q AS (SELECT * FROM {}, pg_settings s) SELECT {} FROM {}",
+            sources.join(","),
+            columns.join(","),
+            again.join(",")
+        )
+    };
+    assert!(is_tenantless(text(3, 100).as_bytes()));
+    assert!(!is_tenantless(text(30, 1000).as_bytes()));
 }

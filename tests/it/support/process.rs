@@ -1,6 +1,7 @@
 //! Children that cannot outlive their test: each asks the kernel for a signal when its parent dies.
 
 use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -87,16 +88,19 @@ pub(crate) fn max_descriptors(process_id: u32) -> u64 {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// Whether a process listens on this TCP port of 127.0.0.1, as the kernel says: nobody connects to find out.
+/// Whether a process listens on this TCP port of 127.0.0.1, as the kernel says: nobody connects to find out. The sockets
+/// that listen are the first in its list; behind them there can be tens of thousands, whose reading takes longer than a
+/// test waits.
 pub(crate) fn listens(process_id: u32, port: u16) -> bool {
-    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let sockets = BufReader::new(File::open("/proc/net/tcp").unwrap());
     let address = format!("0100007F:{port:04X}");
     // Columns: slot, local address, remote address, state (0A: listening), …, and the tenth is the inode.
-    let listening = sockets.lines().find_map(|line| {
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        (columns.get(1) == Some(&address.as_str()) && columns.get(3) == Some(&"0A"))
-            .then(|| format!("socket:[{}]", columns[9]))
-    });
+    let listening = sockets
+        .lines()
+        .skip(1)
+        .map(|line| line.unwrap().split_whitespace().map(ToOwned::to_owned).collect::<Vec<String>>())
+        .take_while(|columns| columns.get(3).is_some_and(|state| state == "0A"))
+        .find_map(|columns| (columns[1] == address).then(|| format!("socket:[{}]", columns[9])));
     let Some(socket) = listening else { return false };
     let Ok(files) = std::fs::read_dir(format!("/proc/{process_id}/fd")) else { return false };
     files
